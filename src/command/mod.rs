@@ -1,0 +1,1 @@
+//! Commands, pure: one file per family and the table of all.

@@ -1,0 +1,1 @@
+//! Raft, wrapped: events in, effects out.

@@ -1,0 +1,11 @@
+//! Stave: a durable, replicated key-value store that is as fast as a cache.
+
+pub mod command;
+pub mod consensus;
+pub mod env;
+pub mod id;
+pub mod limits;
+pub mod lsm;
+pub mod protocol;
+pub mod sim;
+pub mod wal;

@@ -1,0 +1,38 @@
+//! Every bound that a client or an operator can meet, in one place, each with its reason.
+
+use std::time::Duration;
+
+/// Slots of the keyspace; fixed by the Redis cluster protocol.
+pub const SLOT_COUNT: u16 = 16_384;
+
+/// Longest key, bytes. Keys live in memory, in filters and in every log record.
+pub const KEY_LEN_MAX: usize = 64 << 10;
+
+/// Longest value, bytes: what Redis takes (`proto-max-bulk-len`).
+pub const VALUE_LEN_MAX: usize = 512 << 20;
+
+/// A value from this size on is *large*: it is held once, shared by reference, and goes to the log
+/// and to the client in pieces, so that it holds no one else up. Bytes.
+pub const LARGE_LEN_MIN: usize = 64 << 10;
+
+/// Most arguments of one command; Redis's own bound (1024 * 1024).
+pub const ARGS_MAX: usize = 1 << 20;
+
+/// Longest inline command, bytes; Redis's `PROTO_INLINE_MAX_SIZE`.
+pub const INLINE_LEN_MAX: usize = 64 << 10;
+
+/// Most arguments of a command before authentication; as Redis.
+pub const UNAUTHENTICATED_ARGS_MAX: usize = 10;
+
+/// Longest argument before authentication, bytes; as Redis.
+pub const UNAUTHENTICATED_BULK_LEN_MAX: usize = 16 << 10;
+
+/// Partitions of a shard at the birth of a data directory: few and fat, since a thin batch costs
+/// more than anything else (charter, D5).
+pub const PARTITIONS_PER_SHARD: u32 = 16;
+
+/// Longest time one task may hold a core before the stall detector counts it.
+pub const STALL_MIN: Duration = Duration::from_micros(500);
+
+/// A sector of every disk and the alignment of every direct I/O, bytes.
+pub const SECTOR_LEN: usize = 4096;

@@ -1,0 +1,3 @@
+//! The `stave` command.
+
+fn main() {}

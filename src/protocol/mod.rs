@@ -1,0 +1,3 @@
+//! Wire formats, pure: bytes in, values out. No sockets here.
+
+pub mod resp;

@@ -1,0 +1,1 @@
+//! The simulator: an Env made from a seed.
