@@ -27,6 +27,8 @@ use std::path::Path;
 use std::time::Duration;
 
 mod aligned;
+pub mod os;
+pub mod uring;
 
 pub use aligned::Aligned;
 
