@@ -1,0 +1,1 @@
+//! Tests of the group as its driver sees it.
