@@ -1,11 +1,14 @@
 //! Stave: a durable, replicated key-value store that is as fast as a cache.
 
+pub mod cluster;
 pub mod command;
 pub mod consensus;
 pub mod env;
 pub mod id;
 pub mod limits;
 pub mod lsm;
+pub mod metrics;
+pub mod mvcc;
 pub mod protocol;
 pub mod sim;
 pub mod wal;
