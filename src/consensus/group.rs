@@ -85,8 +85,8 @@ impl Group {
 
     /// Seeks leadership without waiting for a timeout. A lone voter has it at once.
     ///
-    /// Of no effect on a leader, a learner, or while more than [`CAMPAIGN_LAG_MAX`] entries wait to
-    /// be applied.
+    /// Of no effect on a leader, a learner, while more than [`CAMPAIGN_LAG_MAX`] entries wait to be
+    /// applied, or while a snapshot is being installed.
     pub fn campaign(&mut self) {
         if self.lags() || !self.node.raft.promotable() {
             return;
@@ -233,7 +233,9 @@ impl Group {
         self.node.mut_store().offer(index, term);
     }
 
-    /// A snapshot has reached `peer` and was installed there, or failed to.
+    /// A snapshot has reached `peer` and was installed there, or failed to. Until told so, or until
+    /// the peer acknowledges the snapshot's index, a leader sends it nothing more: give a shipment
+    /// a deadline.
     pub fn snapshot_sent(&mut self, peer: NodeId, installed: bool) {
         let status =
             if installed { raft::SnapshotStatus::Finish } else { raft::SnapshotStatus::Failure };
@@ -301,6 +303,11 @@ impl Group {
         self.node.store().len()
     }
 
+    /// The next entry that a leader would send to `peer`.
+    pub fn next_index(&self, peer: NodeId) -> Option<u64> {
+        self.node.raft.prs().get(peer.0).map(|progress| progress.next_idx)
+    }
+
     fn check_leader(&self) -> Result<(), Error> {
         match self.role() {
             Role::Leader => Ok(()),
@@ -308,8 +315,11 @@ impl Group {
         }
     }
 
+    /// A campaign would copy too much, or look for entries that a snapshot has taken the place of.
     fn lags(&self) -> bool {
-        self.commit_index() - self.applied_index() > CAMPAIGN_LAG_MAX
+        let applied = self.applied_index();
+        let installing = self.node.store().base_index() > applied;
+        installing || self.commit_index() - applied > CAMPAIGN_LAG_MAX
     }
 
     /// Keeps raft-rs from moving a follower's next index to its match or below (#557): what a

@@ -62,6 +62,11 @@ impl Log {
         self.base_index + self.entries.len() as u64
     }
 
+    /// The newest index that is no longer held.
+    pub(super) fn base_index(&self) -> u64 {
+        self.base_index
+    }
+
     /// How many entries are held.
     pub(super) fn len(&self) -> usize {
         self.entries.len()

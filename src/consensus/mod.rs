@@ -10,7 +10,8 @@
 //!    [`Group::persisted`] per log write that became durable, [`Group::applied`],
 //!    [`Group::tick`] each 100 ms or so.
 //! 2. Call [`Group::drain`] once. It takes all that those events caused.
-//! 3. [`Effects::install`]: fetch and install that snapshot; it counts as part of the write below.
+//! 3. [`Effects::install`]: fetch and install that snapshot; it is part of the write below, and once
+//!    that is persisted, [`Group::applied`] with the snapshot's index.
 //! 4. [`Effects::append`] and [`Effects::hard_state`]: one write to the log, in this order. An
 //!    entry with an index that the log already holds replaces it and all after it. Remember
 //!    [`Effects::write`] with the write; when it *and all before it* are durable, call
@@ -46,7 +47,8 @@
 //! Gaps of raft-rs 0.7.0 and what stands before them: a stale rejection moves a follower's next
 //! index to or below its match (tikv/raft-rs#557): `step` drops or raises it. A campaign copies all
 //! unapplied entries to look for membership changes (#530): no campaign while more than
-//! [`CAMPAIGN_LAG_MAX`] are unapplied. Proposals to a follower are forwarded without a trace:
+//! [`CAMPAIGN_LAG_MAX`] are unapplied. The same search panics while a snapshot is being installed:
+//! no campaign then either. Proposals to a follower are forwarded without a trace:
 //! `propose` refuses them. A broken invariant panics: the shard stops rather than diverge.
 //!
 //! Not here: payloads and their encoding (the partition), the log's format ([`crate::wal`]), the

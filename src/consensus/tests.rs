@@ -1,1 +1,0 @@
-//! Tests of the group as its driver sees it.
