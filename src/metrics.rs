@@ -35,6 +35,15 @@ impl Stat {
     }
 }
 
+/// Gauges of one database on one shard.
+#[derive(Debug, Default)]
+pub struct DbStats {
+    /// Keys.
+    pub keys: Stat,
+    /// Keys with a deadline.
+    pub expiring: Stat,
+}
+
 macro_rules! stats {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// What one shard counts. Gauges say so; all else only rises, or is reset.
@@ -42,6 +51,8 @@ macro_rules! stats {
         #[repr(align(128))]
         pub struct ShardStats {
             $($(#[$doc])* pub $name: Stat,)*
+            /// Keys by database.
+            pub dbs: [DbStats; 16],
         }
 
         /// A [`ShardStats`] read out, or the sum of several.
