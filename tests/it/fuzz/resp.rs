@@ -11,6 +11,9 @@ use super::{Rng, corpus, input_numbers, offspring};
 /// More than this beyond twice of what was sent is hoarding.
 const HELD_LEN_MAX: usize = 2 << 20;
 
+/// As the length of chunks: all in one.
+const WHOLE: usize = usize::MAX;
+
 /// What one run over an input gave, in memory that is reused.
 #[derive(Default)]
 struct Run {
@@ -21,7 +24,7 @@ struct Run {
 }
 
 impl Run {
-    /// Parses `stream` in chunks of up to `chunk_len_max` bytes, up to `frames_max` commands a
+    /// Parses `stream` in chunks of 1 to `chunk_len_max` bytes, up to `frames_max` commands a
     /// call.
     fn parse(
         &mut self,
@@ -36,7 +39,9 @@ impl Run {
         let mut parser = Parser::default();
         let mut start = 0;
         while start < stream.len() {
-            let len = 1 + rng.below(chunk_len_max.min(stream.len() - start));
+            let left = stream.len() - start;
+            let len =
+                if chunk_len_max == WHOLE { left } else { 1 + rng.below(chunk_len_max.min(left)) };
             let mut chunk = &stream[start..start + len];
             start += len;
             while !chunk.is_empty() {
@@ -95,7 +100,7 @@ fn fuzz(seeds: &[Vec<u8>], numbers: Range<u64>) -> (usize, usize) {
         let chunk_len_max = chunk_len_max.max(input.len() / 64);
         let frames_max = 1 + rng.below(4);
 
-        let whole = once.parse(&input, &limits, &mut rng, 16 << 10, usize::MAX);
+        let whole = once.parse(&input, &limits, &mut rng, WHOLE, usize::MAX);
         let cut = again.parse(&input, &limits, &mut rng, chunk_len_max, frames_max);
 
         let replay = || format!("replay with STAVE_FUZZ_INPUTS=1 STAVE_FUZZ_FIRST={number}");
