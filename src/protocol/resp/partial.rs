@@ -177,11 +177,14 @@ impl Partial {
     fn read_args_count(&mut self, end: usize, limits: &Limits) -> Result<Option<Taken>, Error> {
         let count = number(&self.buf[1..end]).ok_or(Error::InvalidArgsCount)?;
         let Ok(count @ 1..) = usize::try_from(count) else { return Ok(Some(Taken::Skip)) };
-        if count > ARGS_MAX {
-            return Err(Error::InvalidArgsCount);
-        }
         if count > limits.args_max {
-            return Err(Error::UnauthenticatedArgsCount);
+            // As Redis: what no client may send is judged first only beyond 32 bits.
+            let unauthenticated = limits.args_max < ARGS_MAX && count <= i32::MAX as usize;
+            return Err(if unauthenticated {
+                Error::UnauthenticatedArgsCount
+            } else {
+                Error::InvalidArgsCount
+            });
         }
         self.missing = count;
         self.step = Step::Args;
