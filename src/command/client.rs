@@ -160,8 +160,8 @@ fn list(session: &mut Session, facts: &dyn Facts, args: &Args<'_>, reply: &mut R
         let mut ids = Vec::new();
         for id in args.from(3) {
             match number::parse_i64(id) {
-                Ok(id @ 1..) => ids.push(id as u64),
-                _ => return refuse_with(reply, "ERR Invalid client ID"),
+                Ok(id) => ids.push(id as u64),
+                Err(_) => return refuse_with(reply, "ERR Invalid client ID"),
             }
         }
         wanted.retain(|client| ids.contains(&client.session.id));

@@ -191,6 +191,6 @@ pub(super) static SPECS: &[Spec] = &[
     row("command|docs", -2, docs).about("What commands are for", "7.0.0"),
     row("command|list", -2, list)
         .about("Names, all or FILTERBY MODULE, ACLCAT or PATTERN", "7.0.0"),
-    row("command|getkeys", -3, getkeys).about("The keys of a whole command", "2.8.13"),
+    row("command|getkeys", -4, getkeys).about("The keys of a whole command", "2.8.13"),
     row("command|help", 2, command_help).about("This text", "5.0.0"),
 ];

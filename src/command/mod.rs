@@ -17,8 +17,8 @@
 //! ```
 //!
 //! Invariants:
-//! * Replies and error texts are those of Redis 7, byte for byte; the differences we mean are listed
-//!   in `testdata/differences.txt`.
+//! * Replies and error texts are those of Redis 7, byte for byte; each difference we mean is marked
+//!   with its reason (`~`) in `testdata/`.
 //! * A deadline is absolute and decided here, from `now_ms` of the leader (charter D9). A value
 //!   whose deadline has passed is never seen by a command: [`is_expired`] is the one rule.
 //!
@@ -43,6 +43,9 @@ mod session;
 mod slot;
 mod string;
 mod table;
+
+#[cfg(test)]
+mod tests;
 
 pub use error::Error;
 pub use facts::{
