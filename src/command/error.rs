@@ -18,10 +18,6 @@ pub enum Error {
     #[error("ERR value is not a valid float")]
     NotFloat,
 
-    /// An argument that has to be positive.
-    #[error("ERR value is out of range, must be positive")]
-    NotPositive,
-
     /// `INCR` and its kin, past 64 bits.
     #[error("ERR increment or decrement would overflow")]
     CounterOverflow,
@@ -122,10 +118,6 @@ pub enum Error {
     /// Keys of a command that has to keep to one slot.
     #[error("CROSSSLOT Keys in request don't hash to the same slot")]
     CrossSlot,
-
-    /// A slot number outside 0..16384.
-    #[error("ERR Invalid or out of range slot")]
-    InvalidSlot,
 
     /// A wording that only one command uses.
     #[error("{0}")]

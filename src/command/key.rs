@@ -1,7 +1,7 @@
 //! Keys of any type: DEL, EXISTS, TYPE and their kin.
 
 use super::table::{Access, Flags, Group, Keyed, Keys, Run, Spec};
-use super::{Effect, Error, Input};
+use super::{Args, Effect, Error, Facts, Input, Session, Then, help};
 use crate::protocol::resp::Reply;
 
 fn del<'a>(input: &Input<'a>) -> (Effect<'a>, u64) {
@@ -56,6 +56,17 @@ pub(super) static SPECS: &[Spec] = &[
     .about("How a value is held", "2.2.3"),
 ];
 
-static OBJECT: &[Spec] =
-    &[row("object|encoding", 3, READ, Keys::SECOND, Keyed::One(object_encoding))
-        .about("How a value is held", "2.2.3")];
+static OBJECT: &[Spec] = &[
+    row("object|encoding", 3, READ, Keys::SECOND, Keyed::One(object_encoding))
+        .about("How a value is held", "2.2.3"),
+    Spec {
+        run: Run::Connection(object_help),
+        access: Access::Connection,
+        ..row("object|help", 2, Flags::LOADING, Keys::NONE, Keyed::Sum(exists))
+    }
+    .about("This text", "6.2.0"),
+];
+
+fn object_help(_: &mut Session, _: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>) -> Then {
+    help(reply, "OBJECT", OBJECT)
+}

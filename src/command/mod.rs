@@ -17,24 +17,35 @@
 //! ```
 //!
 //! Invariants:
-//! * Replies and error texts are those of Redis 7, byte for byte; the differences we mean are listed
-//!   in `testdata/differences.txt`.
+//! * Replies and error texts are those of Redis 7, byte for byte; each difference we mean is marked
+//!   with its reason (`~`) in `testdata/`.
 //! * A deadline is absolute and decided here, from `now_ms` of the leader (charter D9). A value
 //!   whose deadline has passed is never seen by a command: [`is_expired`] is the one rule.
 //!
 //! Not here: decoding of requests ([`crate::protocol::resp`]), where a slot lives, MULTI, SCAN and
 //! pub/sub. Reading order: `table`, `string`, `expire`, `connection`, `facts`.
 
+mod client;
+mod cluster;
+mod config;
 mod connection;
+mod counter;
 mod error;
 mod expire;
 mod facts;
+pub mod glob;
+mod info;
+mod introspect;
 mod key;
 mod number;
+mod server;
 mod session;
 mod slot;
 mod string;
 mod table;
+
+#[cfg(test)]
+mod tests;
 
 pub use error::Error;
 pub use facts::{
@@ -146,8 +157,14 @@ impl<'a> Args<'a> {
         self.get(index).eq_ignore_ascii_case(word.as_bytes())
     }
 
+    /// The arguments from `index` on as a command of their own; none when there are none.
+    pub fn skip(&self, index: usize) -> Option<Args<'a>> {
+        let list = self.list.get(index..)?;
+        (!list.is_empty()).then_some(Self { list })
+    }
+
     /// Arguments from `index` on.
-    pub fn from(&self, index: usize) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
+    pub fn from(&self, index: usize) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a> {
         self.list[index..].iter().map(|arg| arg.as_slice())
     }
 }
@@ -183,7 +200,7 @@ pub enum Effect<'a> {
     Put {
         /// The new value, whole.
         value: NewValue<'a>,
-        /// Its deadline, unix milliseconds, after `now_ms`; none: it stays.
+        /// Its deadline, unix milliseconds, not before `now_ms`; none: it stays.
         expiry_ms: Option<u64>,
     },
     /// The key is gone. Given only for a key that was found.
@@ -216,6 +233,17 @@ impl NewValue<'_> {
 /// as in Redis.
 pub fn is_expired(expiry_ms: Option<u64>, now_ms: u64) -> bool {
     expiry_ms.is_some_and(|expiry_ms| now_ms > expiry_ms)
+}
+
+/// The reply of `HELP`: a line for each subcommand, in the form of Redis.
+fn help(reply: &mut Reply<'_>, command: &str, subcommands: &[Spec]) -> Then {
+    reply.array(1 + 2 * subcommands.len());
+    reply.simple(&format!("{command} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
+    for spec in subcommands {
+        reply.simple(&spec.short_name().to_ascii_uppercase());
+        reply.simple(&format!("    {}.", spec.summary));
+    }
+    Then::Continue
 }
 
 /// What the connection layer has to do once the reply is written.

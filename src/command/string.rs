@@ -51,13 +51,23 @@ struct SetOptions<'a> {
     deadline: Option<(Deadline, &'a [u8])>,
 }
 
+/// A deadline option and its amount. After an `earlier` one only the same is legal, and counts.
+fn deadline_option<'a>(
+    args: &Args<'a>,
+    at: usize,
+    earlier: Option<(Deadline, &[u8])>,
+) -> Option<(Deadline, &'a [u8])> {
+    let deadline = Deadline::parse(args.get(at))?;
+    let fits = earlier.is_none_or(|(earlier, _)| earlier == deadline);
+    (fits && at + 1 < args.len()).then(|| (deadline, args.get(at + 1)))
+}
+
 fn set_options<'a>(args: &Args<'a>) -> Result<SetOptions<'a>, Error> {
     let mut options =
         SetOptions { condition: Condition::Always, keep_ttl: false, get: false, deadline: None };
     let mut at = 3;
     while at < args.len() {
         let may_condition = options.condition == Condition::Always;
-        let may_deadline = options.deadline.is_none() && !options.keep_ttl;
         if args.is(at, "NX") && (may_condition || options.condition == Condition::IfAbsent) {
             options.condition = Condition::IfAbsent;
         } else if args.is(at, "XX") && (may_condition || options.condition == Condition::IfPresent)
@@ -67,11 +77,10 @@ fn set_options<'a>(args: &Args<'a>) -> Result<SetOptions<'a>, Error> {
             options.get = true;
         } else if args.is(at, "KEEPTTL") && options.deadline.is_none() {
             options.keep_ttl = true;
-        } else if let Some(deadline) = Deadline::parse(args.get(at))
-            && may_deadline
-            && at + 1 < args.len()
+        } else if let Some(deadline) = deadline_option(args, at, options.deadline)
+            && !options.keep_ttl
         {
-            options.deadline = Some((deadline, args.get(at + 1)));
+            options.deadline = Some(deadline);
             at += 1;
         } else {
             return Err(Error::Syntax);
@@ -150,12 +159,10 @@ fn getex<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Evaluated<'a> {
     while at < args.len() {
         if args.is(at, "PERSIST") && deadline.is_none() {
             persist = true;
-        } else if let Some(parsed) = Deadline::parse(args.get(at))
+        } else if let Some(parsed) = deadline_option(args, at, deadline)
             && !persist
-            && deadline.is_none()
-            && at + 1 < args.len()
         {
-            deadline = Some((parsed, args.get(at + 1)));
+            deadline = Some(parsed);
             at += 1;
         } else {
             return Err(Error::Syntax);

@@ -6,7 +6,10 @@
 
 use std::fmt;
 
-use super::{Args, Effect, Error, Facts, Input, Session, Then, connection, key, string};
+use super::{
+    Args, Effect, Error, Facts, Input, Session, Then, cluster, connection, counter, expire, key,
+    server, string,
+};
 use crate::limits::KEY_LEN_MAX;
 use crate::protocol::resp::Reply;
 
@@ -208,6 +211,8 @@ pub enum Run {
     Keyspace(fn(&Args<'_>) -> Result<Keyspace, Error>),
     /// Only by its subcommands; [`resolve`] never returns such a row.
     Container(&'static [Spec]),
+    /// By its subcommands, or alone (`COMMAND`).
+    Both(Connection, &'static [Spec]),
 }
 
 /// What is known of a command.
@@ -259,7 +264,7 @@ impl Spec {
     /// Subcommands; empty for most.
     pub fn subcommands(&self) -> &'static [Spec] {
         match self.run {
-            Run::Container(subcommands) => subcommands,
+            Run::Container(subcommands) | Run::Both(_, subcommands) => subcommands,
             _ => &[],
         }
     }
@@ -287,18 +292,26 @@ impl Spec {
 /// * [`Error::UnknownCommand`], [`Error::UnknownSubcommand`], [`Error::Arity`].
 pub fn resolve(args: &Args<'_>) -> Result<&'static Spec, Error> {
     let Some(mut spec) = lookup(args.get(0)) else { return Err(unknown_command(args)) };
-    if let Run::Container(subcommands) = spec.run
-        && args.len() > 1
-    {
+    if args.len() > 1 && !spec.subcommands().is_empty() {
         let name = args.get(1);
-        let found =
-            subcommands.iter().find(|s| s.short_name().as_bytes().eq_ignore_ascii_case(name));
-        spec = found.ok_or_else(|| Error::UnknownSubcommand {
+        spec = subcommand(spec, name).ok_or_else(|| Error::UnknownSubcommand {
             name: text(&name[..name.len().min(128)]).into(),
             command: spec.name.to_ascii_uppercase().into(),
         })?;
     }
     if spec.takes(args) { Ok(spec) } else { Err(Error::Arity { command: spec.name }) }
+}
+
+fn subcommand(spec: &Spec, name: &[u8]) -> Option<&'static Spec> {
+    spec.subcommands().iter().find(|s| s.short_name().as_bytes().eq_ignore_ascii_case(name))
+}
+
+/// The row of a full name, such as `client|list`.
+pub(super) fn lookup_full(name: &[u8]) -> Option<&'static Spec> {
+    match name.iter().position(|&b| b == b'|') {
+        None => lookup(name),
+        Some(bar) => subcommand(lookup(&name[..bar])?, &name[bar + 1..]),
+    }
 }
 
 /// Whether this connection may run this command, and whether its keys are ones we can hold.
@@ -359,7 +372,15 @@ pub fn all() -> impl Iterator<Item = &'static Spec> + Clone {
     FAMILIES.iter().flat_map(|family| family.iter())
 }
 
-static FAMILIES: [&[Spec]; 3] = [string::SPECS, key::SPECS, connection::SPECS];
+static FAMILIES: [&[Spec]; 7] = [
+    string::SPECS,
+    counter::SPECS,
+    key::SPECS,
+    expire::SPECS,
+    connection::SPECS,
+    server::SPECS,
+    cluster::SPECS,
+];
 
 const NAME_LEN_MAX: usize = 16;
 const TABLE_LEN: usize = 256;
