@@ -65,10 +65,11 @@ fn list(_: &mut Session, _: &dyn Facts, args: &Args<'_>, reply: &mut Reply<'_>) 
 }
 
 fn getkeys(_: &mut Session, _: &dyn Facts, args: &Args<'_>, reply: &mut Reply<'_>) -> Then {
-    let Some(inner) = args.skip(2) else {
+    let inner = args.tail(2.min(args.len()));
+    if inner.is_empty() {
         refuse(reply, &Error::Arity { command: "command|getkeys" });
         return Then::Continue;
-    };
+    }
     match table::resolve(&inner) {
         Ok(spec) if spec.keys == Keys::NONE => {
             reply.error("ERR The command has no key arguments");

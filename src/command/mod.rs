@@ -61,21 +61,14 @@ pub use table::{
 
 use std::sync::Arc;
 
+pub use crate::protocol::resp::{Arg, Args};
+
 use smallvec::SmallVec;
 
 use crate::protocol::resp::Reply;
 
 /// Databases a connection may `SELECT`.
 pub const DB_COUNT: u8 = 16;
-
-/// Bytes that are borrowed, or held elsewhere and shared without a copy.
-#[derive(Clone, Copy, Debug)]
-pub enum Arg<'a> {
-    /// Borrowed, from a receive buffer or a memtable.
-    Bytes(&'a [u8]),
-    /// Large, held once.
-    Shared(&'a Arc<Vec<u8>>),
-}
 
 /// The value of a key; the same two shapes as an argument.
 pub type Value<'a> = Arg<'a>;
@@ -103,69 +96,6 @@ impl<'a> Arg<'a> {
             Arg::Bytes(bytes) => NewValue::Borrowed(bytes),
             Arg::Shared(bytes) => NewValue::Shared(bytes),
         }
-    }
-}
-
-/// The arguments of one command; the first is its name.
-#[derive(Clone, Copy, Debug)]
-pub struct Args<'a> {
-    list: &'a [Arg<'a>],
-}
-
-impl<'a> Args<'a> {
-    /// Wraps a list, which the connection reuses from command to command.
-    ///
-    /// # Panics
-    /// When empty: a request without a name never gets this far.
-    pub fn new(list: &'a [Arg<'a>]) -> Self {
-        assert!(!list.is_empty(), "a command has a name");
-        Self { list }
-    }
-
-    /// Arguments, the name included: at least 1.
-    #[expect(clippy::len_without_is_empty, reason = "never empty")]
-    pub fn len(&self) -> usize {
-        self.list.len()
-    }
-
-    /// The bytes of argument `index`.
-    ///
-    /// # Panics
-    /// When `index >= len`.
-    pub fn get(&self, index: usize) -> &'a [u8] {
-        self.list[index].as_slice()
-    }
-
-    /// Argument `index`, perhaps shared.
-    ///
-    /// # Panics
-    /// When `index >= len`.
-    pub fn arg(&self, index: usize) -> Arg<'a> {
-        self.list[index]
-    }
-
-    /// The bytes of the shared argument `index`; none when it is a borrowed one.
-    pub fn shared(&self, index: usize) -> Option<&'a Arc<Vec<u8>>> {
-        match self.list[index] {
-            Arg::Bytes(_) => None,
-            Arg::Shared(bytes) => Some(bytes),
-        }
-    }
-
-    /// Whether argument `index` is `word` in any case.
-    pub fn is(&self, index: usize, word: &str) -> bool {
-        self.get(index).eq_ignore_ascii_case(word.as_bytes())
-    }
-
-    /// The arguments from `index` on as a command of their own; none when there are none.
-    pub fn skip(&self, index: usize) -> Option<Args<'a>> {
-        let list = self.list.get(index..)?;
-        (!list.is_empty()).then_some(Self { list })
-    }
-
-    /// Arguments from `index` on.
-    pub fn from(&self, index: usize) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a> {
-        self.list[index..].iter().map(|arg| arg.as_slice())
     }
 }
 

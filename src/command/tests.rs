@@ -26,6 +26,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::id::{ShardId, Slot};
 use crate::limits::{KEY_LEN_MAX, LARGE_LEN_MIN};
+use crate::protocol::resp::ArgsBuf;
 use crate::protocol::resp::Proto;
 
 const NODE_ID: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -131,8 +132,8 @@ impl Server {
     }
 
     fn run(&mut self, words: &[Vec<u8>]) -> Vec<u8> {
-        let list: Vec<Arg<'_>> = words.iter().map(|word| Arg::Bytes(word)).collect();
-        let args = Args::new(&list);
+        let owned = ArgsBuf::from_iter(words);
+        let args = owned.args();
         self.effects.clear();
         let (mut out, mut spliced) = (Vec::new(), Vec::new());
         let mut reply = Reply::new(self.session.proto, &mut out, &mut spliced);
@@ -181,9 +182,10 @@ impl Server {
                 expiry_ms: *expiry_ms,
             });
             // A pair travels alone, as it does to another shard.
-            let part = [args.arg(0), args.arg(key_at), args.arg((key_at + 1).min(args.len() - 1))];
+            let part = [args.get(0), args.get(key_at), args.get((key_at + 1).min(args.len() - 1))];
+            let part = ArgsBuf::from_iter(part);
             let input = if spec.keys == Keys::PAIRS {
-                Input { args: Args::new(&part), key_at: 1, found, now_ms }
+                Input { args: part.args(), key_at: 1, found, now_ms }
             } else {
                 Input { args: *args, key_at, found, now_ms }
             };
@@ -359,7 +361,8 @@ fn lookup_finds_every_command_in_any_case() {
 #[test]
 fn large_values_are_never_copied() {
     let large = Arc::new(vec![b'x'; LARGE_LEN_MIN]);
-    let list = [Arg::Bytes(b"SET"), Arg::Bytes(b"k"), Arg::Shared(&large)];
+    let mut list = ArgsBuf::from_iter(["SET", "k"]);
+    list.push_shared(Arc::clone(&large));
     let (mut out, mut spliced) = (Vec::new(), Vec::new());
     let mut reply = Reply::new(Proto::Resp2, &mut out, &mut spliced);
     let run = |name: &[u8], input: &Input<'_>, reply: &mut Reply<'_>| -> bool {
@@ -373,12 +376,12 @@ fn large_values_are_never_copied() {
         }
     };
     let found = Some(Found { value: Arg::Shared(&large), expiry_ms: None });
-    let input = Input { args: Args::new(&list), key_at: 1, found, now_ms: START_MS };
+    let input = Input { args: list.args(), key_at: 1, found, now_ms: START_MS };
 
     assert!(run(b"set", &input, &mut reply), "SET stores the argument itself");
     assert!(run(b"get", &input, &mut reply));
-    let list = [Arg::Bytes(b"EXPIRE"), Arg::Bytes(b"k"), Arg::Bytes(b"10")];
-    let input = Input { args: Args::new(&list), ..input };
+    let list = ArgsBuf::from_iter(["EXPIRE", "k", "10"]);
+    let input = Input { args: list.args(), ..input };
     assert!(run(b"expire", &input, &mut reply), "EXPIRE keeps the value it found");
 
     assert_eq!(spliced.len(), 1, "GET sends the value from where it is");

@@ -105,8 +105,7 @@ impl Recovery {
             return Err(Error::Gap { partition, last: self.last_index, found: index });
         }
         for effect in mvcc::decode(payload) {
-            let effect =
-                effect.map_err(|source| Error::Malformed { partition, index, source })?;
+            let effect = effect.map_err(|source| Error::Malformed { partition, index, source })?;
             self.apply(index, effect, blobs)?;
         }
         self.last_index = index;

@@ -1,6 +1,7 @@
 //! Keys by database, kept up to date by what each write changed.
 
-use crate::lsm::memtable::Memtable;
+use crate::id::Timestamp;
+use crate::lsm::memtable::{Kind, Memtable};
 
 /// Where an encoded key says its database: after the tag and the slot (charter, D7).
 const DB_AT: usize = 3;
@@ -39,4 +40,10 @@ impl Sizes {
 }
 
 /// The encoded keys of a database.
-pub fn keys_of(table: &Memtable, _db: u8) -> Vec<Vec<u8>> { let _ = table; Vec::new() }
+pub fn keys_of(table: &mut Memtable, db: u8) -> Vec<Vec<u8>> {
+    let newest = Timestamp(u64::MAX);
+    let keys = table
+        .scan(&[], newest)
+        .filter(|(key, version)| key[DB_AT] == db && version.kind == Kind::Put);
+    keys.map(|(key, _)| key.to_vec()).collect()
+}

@@ -40,13 +40,7 @@ impl Job {
     }
 
     /// A command of this shard's connection or another's.
-    pub fn new(
-        origin: Origin,
-        spec: &'static Spec,
-        args: Args<'_>,
-        db: u8,
-        proto: Proto,
-    ) -> Self {
+    pub fn new(origin: Origin, spec: &'static Spec, args: Args<'_>, db: u8, proto: Proto) -> Self {
         let args = Rc::new(args.to_buf());
         Self { origin, spec, args, db, proto, ticket: None, done: 0, blob: None }
     }
@@ -175,4 +169,3 @@ impl<E: Env> Server<E> {
         answered
     }
 }
-

@@ -377,4 +377,3 @@ impl<E: Env> Server<E> {
         stats.panics.set(counters.panics);
     }
 }
-

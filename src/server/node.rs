@@ -3,9 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::command::{
-    Client, Counters, Facts, Identity, KeyspaceFacts, Session, Topology, moved,
-};
+use crate::command::{Client, Counters, Facts, Identity, KeyspaceFacts, Session, Topology, moved};
 use crate::env::Env;
 use crate::id::{ShardId, Slot};
 use crate::metrics::{ShardStats, Totals};

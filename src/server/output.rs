@@ -360,7 +360,8 @@ mod tests {
         let first = output.expect(Combine::Array, 3);
         let second = output.expect(Combine::Whole, 1);
         for (part, body) in [(2, ":2\r\n"), (0, ":0\r\n"), (1, ":1\r\n")] {
-            output.answer(second.min(first), Part { part, body: body.as_bytes(), ..Part::default() });
+            output
+                .answer(second.min(first), Part { part, body: body.as_bytes(), ..Part::default() });
         }
         output.answer(second, Part { body: b"-ERR no\r\n", ..Part::default() });
 

@@ -265,7 +265,8 @@ impl<E: Env> Server<E> {
         waits.sort_unstable();
         waits.dedup();
         let answered = Answered::default();
-        let index = self.keep(Held { to: from, address, answered, missing: waits.len() as u32 + 1 });
+        let index =
+            self.keep(Held { to: from, address, answered, missing: waits.len() as u32 + 1 });
         for (place, entry) in waits {
             if self.shard.wait(place, entry, Waiter(HELD | u64::from(index))) {
                 self.answer_held(index);

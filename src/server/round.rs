@@ -138,7 +138,9 @@ impl<E: Env> Server<E> {
             let source = &round.sources[request.source].bytes()[request.from..];
             let args = round.batch.args(request.frame, source);
             request.resolved = command::resolve(&args);
-            let Some(Some(conn)) = self.conns.get_mut(request.conn.index as usize) else { continue };
+            let Some(Some(conn)) = self.conns.get_mut(request.conn.index as usize) else {
+                continue;
+            };
             let Ok(spec) = &request.resolved else { continue };
             let Run::Keyed(Keyed::One(_)) = spec.run else {
                 if spec.access == Access::Connection {
@@ -224,7 +226,7 @@ impl<E: Env> Server<E> {
         if let Err(error) = self.shard.admit(spec) {
             return self.refuse(index, &error.to_string());
         }
-        conn.session.last_command = spec.name;
+        conn.session.note(spec.name, self.shard.now_ms());
         match spec.run {
             Run::Keyed(Keyed::One(_)) if !is_long(spec, &args) => {
                 self.run_one(index, spec, args, ahead, scratch);
@@ -235,7 +237,7 @@ impl<E: Env> Server<E> {
                 self.jobs.push_back(job);
             }
             Run::Keyed(_) => self.run_many(index, spec, args, scratch),
-            Run::Connection(run) => self.run_connection(index, run, args),
+            Run::Connection(run) | Run::Both(run, _) => self.run_connection(index, run, args),
             Run::Keyspace(parse) => match parse(&args) {
                 Ok(what) => self.run_keyspace(index, spec, what),
                 Err(error) => self.refuse(index, &error.to_string()),
@@ -285,13 +287,7 @@ impl<E: Env> Server<E> {
     }
 
     /// A command with a handful of keys.
-    fn run_many(
-        &mut self,
-        index: u32,
-        spec: &'static Spec,
-        args: Args<'_>,
-        scratch: &mut Vec<u8>,
-    ) {
+    fn run_many(&mut self, index: u32, spec: &'static Spec, args: Args<'_>, scratch: &mut Vec<u8>) {
         let Run::Keyed(keyed) = &spec.run else { return };
         if self.node.is_cluster_mode()
             && let Some(error) = self.check_slots(spec, &args)
@@ -301,9 +297,8 @@ impl<E: Env> Server<E> {
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
         let (db, proto) = (conn.session.db, conn.session.proto);
         let shard = &self.shard;
-        let local = spec
-            .key_indices(&args)
-            .all(|at| shard.locate(key::slot_of(args.get(at))).is_ok());
+        let local =
+            spec.key_indices(&args).all(|at| shard.locate(key::slot_of(args.get(at))).is_ok());
         if !local {
             let ticket = self.expect(index, keyed, spec.key_indices(&args).len() as u32);
             for (part, at) in spec.key_indices(&args).enumerate() {
@@ -319,9 +314,9 @@ impl<E: Env> Server<E> {
             let conn = self.conns[index as usize].as_deref_mut().expect("found above");
             let target = find(&self.shard, db, args.get(at), scratch).expect("all keys are here");
             let place = target.place;
-            let evaluated = conn.output.reply(proto, |reply| {
-                self.shard.evaluate(target, keyed, args, at, None, reply)
-            });
+            let evaluated = conn
+                .output
+                .reply(proto, |reply| self.shard.evaluate(target, keyed, args, at, None, reply));
             count += evaluated.count;
             if let Some(entry) = evaluated.hold.filter(|_| sent) {
                 self.hold(index, mark, place, entry);
@@ -486,8 +481,11 @@ fn parse<C>(conn: &mut Conn, mut work: Work<C>, round: &mut Round<C>) -> Option<
 where
     C: std::ops::Deref<Target = [u8]>,
 {
-    let limits =
-        if conn.session.authenticated { Limits::authenticated() } else { Limits::unauthenticated() };
+    let limits = if conn.session.authenticated {
+        Limits::authenticated()
+    } else {
+        Limits::unauthenticated()
+    };
     let room = if conn.session.authenticated { PARSE_MAX } else { 1 };
     let (from, first) = (work.used, round.batch.frames().len());
     let bytes = &work.source.bytes()[from..];

@@ -175,8 +175,7 @@ struct Seat {
 /// As [`Error`]. All threads have ended then.
 pub fn start(options: Options) -> Result<Running, Error> {
     let addr = SocketAddr::new(options.bind, options.resp_port);
-    let reserved =
-        os::reserve_port(addr).map_err(|source| Error::Listen { addr, source })?;
+    let reserved = os::reserve_port(addr).map_err(|source| Error::Listen { addr, source })?;
     let features =
         Features::probe().map_err(|source| Error::Runtime { shard: ShardId(0), source })?;
     let count = options.map.shard_count();
@@ -316,12 +315,8 @@ fn node(
 
 fn run_shard(seat: Seat, features: Features, start: Instant) -> Result<(), Error> {
     let shard = seat.shard;
-    let options = uring::Options {
-        name: u64::from(shard.0) + 1,
-        start,
-        seed: os::random_seed(),
-        features,
-    };
+    let options =
+        uring::Options { name: u64::from(shard.0) + 1, start, seed: os::random_seed(), features };
     let news = seat.news.clone();
     match uring::run(options, |env| serve(env, seat)) {
         Ok(result) => result,

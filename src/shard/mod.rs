@@ -59,9 +59,7 @@ pub enum Refused {
     #[error("OOM command not allowed when used memory > 'maxmemory'.")]
     OutOfMemory,
     /// The log can not grow.
-    #[error(
-        "MISCONF the disk is full: writes are refused until there is room again, reads go on"
-    )]
+    #[error("MISCONF the disk is full: writes are refused until there is room again, reads go on")]
     DiskFull,
     /// The log failed.
     #[error("MISCONF the log of this shard failed and takes no more writes: {cause}")]
@@ -146,6 +144,11 @@ impl<E: Env> Shard<E> {
     /// Begins a turn: all that it evaluates happens at one wall time.
     pub fn begin_turn(&mut self) {
         self.now_ms = self.env.unix_ms();
+    }
+
+    /// Wall time of this turn, unix milliseconds.
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
     }
 
     /// Whether so much of the log is not durable that new requests have to wait.

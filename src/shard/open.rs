@@ -158,9 +158,7 @@ impl Replay {
         Self {
             first: partitions.start,
             dir: options.log.dir.clone(),
-            recoveries: partitions
-                .map(|id| Recovery::new(PartitionId(id), env.random()))
-                .collect(),
+            recoveries: partitions.map(|id| Recovery::new(PartitionId(id), env.random())).collect(),
             blobs: partition::Blobs::with_hasher(ahash::RandomState::with_seeds(
                 seeds[0], seeds[1], seeds[2], seeds[3],
             )),

@@ -82,14 +82,8 @@ impl SegmentHeader {
         sector[16..20].copy_from_slice(&VERSION.to_le_bytes());
         sector[20..24].copy_from_slice(&u32::from(self.shard.0).to_le_bytes());
         sector[24..40].copy_from_slice(&self.log_id.to_le_bytes());
-        let words = [
-            self.seq,
-            self.epoch,
-            self.base.0,
-            self.durable.0,
-            self.segment_len,
-            self.chain,
-        ];
+        let words =
+            [self.seq, self.epoch, self.base.0, self.durable.0, self.segment_len, self.chain];
         for (n, word) in words.iter().enumerate() {
             sector[40 + 8 * n..48 + 8 * n].copy_from_slice(&word.to_le_bytes());
         }
@@ -179,8 +173,7 @@ impl BlockHeader {
             return None;
         }
         let (checksum, chain) = (u64_at(header, 0), u64_at(header, 48));
-        let sound =
-            checksum == xxh3_64_with_seed(&bytes[8..BLOCK_HEADER_LEN + payload_len], chain);
+        let sound = checksum == xxh3_64_with_seed(&bytes[8..BLOCK_HEADER_LEN + payload_len], chain);
         sound.then(|| Self {
             epoch: u64_at(header, 24),
             lsn: Lsn(u64_at(header, 32)),

@@ -35,8 +35,7 @@ pub fn walk(
     while at.lsn < limit && offset < bytes.len() {
         let Some(block) = BlockHeader::decode(&bytes[offset..]) else { break };
         let chained = block.chain == at.chain || planted == Some(Planted::SkipChainCheck);
-        let of_epoch =
-            block.epoch == header.epoch || planted == Some(Planted::TrustRecycledBytes);
+        let of_epoch = block.epoch == header.epoch || planted == Some(Planted::TrustRecycledBytes);
         let in_place = block.lsn == at.lsn || planted == Some(Planted::TrustRecycledBytes);
         if !chained || !of_epoch || !in_place {
             break;

@@ -457,6 +457,11 @@ impl Remains {
     /// Entries of the expiry index that are freed as one piece.
     const EXPIRING_PER_PIECE: usize = 256;
 
+    /// Bytes not yet freed.
+    pub fn memory_len(&self) -> usize {
+        self.table.memory_len()
+    }
+
     /// Frees up to `budget` pieces: a chunk of 2 MiB, a large value, 256 keys of the order or of
     /// the expiry index; some 100 us at most, but for a large value of many MiB. False when all is
     /// freed.

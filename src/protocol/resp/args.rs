@@ -41,6 +41,15 @@ impl Span {
     }
 }
 
+/// One argument: bytes that are borrowed, or held elsewhere and shared without a copy.
+#[derive(Clone, Copy, Debug)]
+pub enum Arg<'a> {
+    /// Borrowed, from a receive buffer or a memtable.
+    Bytes(&'a [u8]),
+    /// Large, held once.
+    Shared(&'a Arc<Vec<u8>>),
+}
+
 /// The arguments of one command, its name first. Two words and a half of references: copy it.
 #[derive(Clone, Copy)]
 pub struct Args<'a> {
@@ -92,6 +101,34 @@ impl<'a> Args<'a> {
         (span.len == LARGE).then(|| &self.large[span.offset as usize])
     }
 
+    /// Argument `index`, borrowed or shared as it is held.
+    ///
+    /// # Panics
+    /// When `index` is not below [`Args::len`].
+    #[inline]
+    pub fn arg(&self, index: usize) -> Arg<'a> {
+        match self.shared(index) {
+            Some(value) => Arg::Shared(value),
+            None => Arg::Bytes(self.get(index)),
+        }
+    }
+
+    /// Whether argument `index` is `word` in any case.
+    ///
+    /// # Panics
+    /// When `index` is not below [`Args::len`].
+    pub fn is(&self, index: usize, word: &str) -> bool {
+        self.get(index).eq_ignore_ascii_case(word.as_bytes())
+    }
+
+    /// The bytes of the arguments from `start` on.
+    ///
+    /// # Panics
+    /// When `start` is over [`Args::len`].
+    pub fn from(&self, start: usize) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a> {
+        self.tail(start).iter()
+    }
+
     /// The arguments from `start` on.
     ///
     /// # Panics
@@ -103,7 +140,7 @@ impl<'a> Args<'a> {
 
     /// All arguments in order.
     #[inline]
-    pub fn iter(self) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone {
+    pub fn iter(self) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a> {
         (0..self.len()).map(move |index| self.get(index))
     }
 

@@ -19,7 +19,7 @@ mod reply;
 #[cfg(test)]
 mod tests;
 
-pub use args::{Args, ArgsBuf, Span};
+pub use args::{Arg, Args, ArgsBuf, Span};
 pub use batch::{Batch, Frame};
 pub use error::Error;
 pub use parser::{Limits, Parser};
