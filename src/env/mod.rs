@@ -27,6 +27,7 @@ use std::path::Path;
 use std::time::Duration;
 
 mod aligned;
+pub mod machine;
 pub mod os;
 pub mod uring;
 
