@@ -27,6 +27,7 @@ mod text;
 mod tests;
 
 pub use keys::{KEYS, Key};
+pub use text::is_log_level;
 
 /// Least memory of one core, bytes: below it nothing is left beside the log's buffers.
 pub const MEMORY_PER_CORE_MIN: u64 = 32 << 20;

@@ -32,7 +32,7 @@ pub(super) fn show_size(bytes: u64) -> String {
 }
 
 /// Whether `text` is a level, or directives `level,module=level,...`.
-pub(super) fn is_log_level(text: &str) -> bool {
+pub fn is_log_level(text: &str) -> bool {
     let is_level =
         |level: &str| ["off", "error", "warn", "info", "debug", "trace"].contains(&level);
     text.split(',').all(|directive| match directive.split_once('=') {
