@@ -38,6 +38,11 @@ impl<'a> Reply<'a> {
         self.proto
     }
 
+    /// Encodes what follows in `proto`: `HELLO 3` is answered in RESP3 already.
+    pub fn set_proto(&mut self, proto: Proto) {
+        self.proto = proto;
+    }
+
     /// `+text`: a status. `text` has no CR or LF.
     pub fn simple(&mut self, text: &str) {
         self.line(b'+', text.as_bytes());
