@@ -143,7 +143,10 @@ pub enum Error {
     },
 
     /// Written by a newer program.
-    #[error("{} is of format {found}, this program reads up to {FORMAT}: use a newer one", path.display())]
+    #[error(
+        "{} is of format {found}, this program reads up to {FORMAT}: use a newer one",
+        path.display()
+    )]
     Format {
         /// The file.
         path: PathBuf,
@@ -152,7 +155,10 @@ pub enum Error {
     },
 
     /// Edited or damaged.
-    #[error("{} is damaged ({what}): restore it from a copy; it was never to be edited", path.display())]
+    #[error(
+        "{} is damaged ({what}): restore it from a copy; it was never to be edited",
+        path.display()
+    )]
     Damaged {
         /// The file.
         path: PathBuf,

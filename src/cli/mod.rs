@@ -26,8 +26,6 @@ mod stop;
 
 pub use directory::{DataDir, Identity};
 pub use log::set_level;
-pub use start::{Plan, Running};
-pub use stop::{Stop, Stopper};
 
 /// Everything went well.
 pub const EXIT_OK: u8 = 0;

@@ -21,7 +21,7 @@ use super::stop::{Stop, Stops};
 use super::{EXIT_ADDRESS, EXIT_CODES, EXIT_DATA_DIR, EXIT_FAILURE, EXIT_OK, EXIT_USAGE};
 use crate::config::{self, CONFIG_VARIABLE, Config, Inputs, Resolved, Source};
 use crate::env::machine::Machine;
-use crate::env::os;
+use crate::env::process;
 
 /// How long the shards may take to end: 10 s are promised, and the process needs a moment too.
 const DRAIN_MAX: Duration = Duration::from_secs(9);
@@ -146,9 +146,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 
 /// The whole life after the configuration.
 fn serve(resolved: Resolved) -> anyhow::Result<()> {
-    os::block_signals().context("block signals")?;
+    process::block_signals().context("block signals")?;
     let stops = Stops::new();
-    stops.listen_for_signals().context("start the signal thread")?;
+    stops.add_signals().context("start a thread")?;
 
     let asked = resolved.source("cores") != Source::Default;
     let mut config = resolved.config;
@@ -163,27 +163,27 @@ fn serve(resolved: Resolved) -> anyhow::Result<()> {
     if let Some(path) = &config.ready_file {
         ReadyFile::clear(path).with_context(|| path.display().to_string())?;
     }
-    let plan = Plan {
-        cpus: os::allowed_cpus().context("read the processor affinity")?,
-        identity: dir.identity(),
-        stopper: stops.stopper(),
-        config,
-    };
+    let plan = Plan { config, identity: dir.identity() };
     let running = start::start(&plan)?;
     let ready_file = announce(&plan, &running)?;
-    let failure = wait_for_reason(&stops);
+    stops.add_end(running.wait).context("start a thread")?;
+    let first = stops.wait(None);
     drop(ready_file);
-    drain(running, &stops)?;
-    match failure {
-        Some(failure) => Err(anyhow::anyhow!(failure)),
-        None => Ok(()),
+    match first {
+        Some(Stop::Signal(signal)) => {
+            tracing::info!(?signal, "draining");
+            (running.drain)();
+            wait_for_end(&stops)
+        }
+        Some(Stop::Ended(Err(failure))) => Err(anyhow::anyhow!(failure)),
+        Some(Stop::Ended(Ok(()))) | None => Ok(()),
     }
 }
 
 /// Makes room for as many connections as may come, or lets fewer come.
 fn fit_open_files(config: &mut Config) -> anyhow::Result<()> {
     let want = u64::from(config.max_clients) + OPEN_FILES_RESERVE;
-    let limit = os::raise_open_files_max(want).context("raise the limit of open files")?;
+    let limit = process::raise_open_files_max(want).context("raise the limit of open files")?;
     if limit < want {
         let fitting = limit.saturating_sub(OPEN_FILES_RESERVE).max(1);
         tracing::warn!(
@@ -240,48 +240,18 @@ fn announce(plan: &Plan, running: &Running) -> anyhow::Result<Option<ReadyFile>>
     Ok(Some(file))
 }
 
-/// Waits for a reason to end; returns what failed, if that is the reason.
-fn wait_for_reason(stops: &Stops) -> Option<String> {
-    match stops.wait(None) {
-        Some(Stop::Failed(failure)) => Some(failure),
-        Some(stop) => {
-            tracing::info!(reason = ?stop, "draining");
-            None
-        }
-        None => None,
-    }
-}
-
 /// Lets the shards finish, but no longer than [`DRAIN_MAX`].
-fn drain(running: Running, stops: &Stops) -> anyhow::Result<()> {
+fn wait_for_end(stops: &Stops) -> anyhow::Result<()> {
     let begin = Instant::now();
-    (running.drain)();
-    let stopper = stops.stopper();
-    let join = move || stopper.stop(Stop::Ended(join_all(running)));
-    std::thread::Builder::new().name("joiner".to_owned()).spawn(join).context("start a thread")?;
-    loop {
-        let left = DRAIN_MAX.saturating_sub(begin.elapsed());
-        match stops.wait(Some(left)) {
-            Some(Stop::Ended(Ok(()))) => {
-                tracing::info!(took = ?begin.elapsed(), "ended");
-                return Ok(());
-            }
-            Some(Stop::Ended(Err(failure))) => anyhow::bail!(failure),
-            Some(Stop::Signal(_)) => anyhow::bail!("a second signal: ended without draining"),
-            Some(Stop::Failed(failure)) => tracing::error!(failure, "failed while draining"),
-            Some(Stop::Requested) => {}
-            None => anyhow::bail!("not drained within {DRAIN_MAX:?}"),
+    match stops.wait(Some(DRAIN_MAX)) {
+        Some(Stop::Ended(Ok(()))) => {
+            tracing::info!(took = ?begin.elapsed(), "ended");
+            Ok(())
         }
+        Some(Stop::Ended(Err(failure))) => Err(anyhow::anyhow!(failure)),
+        Some(Stop::Signal(_)) => anyhow::bail!("a second signal: ended without draining"),
+        None => anyhow::bail!("not drained within {DRAIN_MAX:?}"),
     }
-}
-
-/// Waits for all threads; the first failure wins.
-fn join_all(running: Running) -> Result<(), String> {
-    let outcomes = running.threads.into_iter().map(|thread| {
-        let name = thread.thread().name().unwrap_or("a thread").to_owned();
-        thread.join().unwrap_or_else(|_| Err(format!("{name} panicked")))
-    });
-    outcomes.fold(Ok(()), Result::and)
 }
 
 #[cfg(test)]
@@ -306,23 +276,12 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_that_panics_is_named() {
-        let thread = |name: &str, outcome: fn() -> Result<(), String>| {
-            let builder = std::thread::Builder::new().name(name.to_owned());
-            builder.spawn(outcome).expect("a thread")
-        };
-        let running = Running {
-            resp_port: 0,
-            shard_ports: vec![],
-            drain: Box::new(|| {}),
-            threads: vec![
-                thread("shard-0", || Ok(())),
-                thread("shard-1", || std::panic::resume_unwind(Box::new(()))),
-            ],
-        };
+    fn a_drain_ends_with_the_server_and_not_before() {
+        let stops = Stops::new();
+        stops.add_end(|| Err("shard 1 panicked".to_owned())).expect("a thread");
 
-        let outcome = join_all(running);
+        let error = wait_for_end(&stops).expect_err("it failed while draining");
 
-        assert_eq!(outcome, Err("shard-1 panicked".to_owned()));
+        assert_eq!(error.to_string(), "shard 1 panicked");
     }
 }

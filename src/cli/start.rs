@@ -2,36 +2,30 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 use super::directory::Identity;
-use super::stop::Stopper;
 use crate::config::Config;
 
 /// Everything a server is told.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub(super) struct Plan {
     /// Checked; `cores` is what the data directory was born with.
-    pub config: Config,
+    pub(super) config: Config,
     /// Who this node is. Its directory is locked.
-    pub identity: Identity,
-    /// The processors to pin to, one per core; shared when there are fewer than cores.
-    pub cpus: Vec<usize>,
-    /// For a shard that fails and for `SHUTDOWN`.
-    pub stopper: Stopper,
+    pub(super) identity: Identity,
 }
 
 /// A server that serves.
-pub struct Running {
+pub(super) struct Running {
     /// The shared port.
-    pub resp_port: u16,
+    pub(super) resp_port: u16,
     /// Each core's own port, in the order of the shards.
-    pub shard_ports: Vec<u16>,
+    pub(super) shard_ports: Vec<u16>,
     /// Asks all shards to drain, flush and end. Returns at once.
-    pub drain: Box<dyn Fn() + Send>,
-    /// One per shard; each ends after `drain`. One that ends on its own tells [`Plan::stopper`]
-    /// first. The error is a sentence for the log.
-    pub threads: Vec<JoinHandle<Result<(), String>>>,
+    pub(super) drain: Box<dyn Fn()>,
+    /// Returns when all shards have ended, asked to or not; the error is a sentence for the log.
+    pub(super) wait: Box<dyn FnOnce() -> Result<(), String> + Send>,
 }
 
 /// Starts the server; returns once every shard has replayed its log and serves.
@@ -40,28 +34,23 @@ pub struct Running {
 /// What kept it from serving. An `io::Error` of kind `AddrInUse` or `AddrNotAvailable` within makes
 /// the exit code say so.
 pub(super) fn start(plan: &Plan) -> anyhow::Result<Running> {
-    // WIRING: `crate::server::run` belongs here; until then threads that only wait stand in.
+    // WIRING: `crate::server::start` belongs here; until then a thread that only waits stands in.
     let draining = Arc::new(AtomicBool::new(false));
-    let shards = 0..plan.config.cores;
-    let threads = shards.clone().map(|shard| {
-        let draining = Arc::clone(&draining);
-        let wait = move || {
-            while !draining.load(Ordering::Acquire) {
-                thread::park();
-            }
-            Ok(())
-        };
-        thread::Builder::new().name(format!("shard-{shard}")).spawn(wait)
-    });
-    let threads = threads.collect::<Result<Vec<_>, _>>()?;
-    let wakers: Vec<_> = threads.iter().map(|thread| thread.thread().clone()).collect();
+    let drained = Arc::clone(&draining);
+    let waiting = thread::Builder::new().name("shards".to_owned()).spawn(move || {
+        while !drained.load(Ordering::Acquire) {
+            thread::park();
+        }
+    })?;
+    let waker = waiting.thread().clone();
+    let ports = 0..plan.identity.cores;
     Ok(Running {
         resp_port: plan.config.resp_port,
-        shard_ports: shards.map(|shard| plan.config.shard_port_base + shard).collect(),
+        shard_ports: ports.map(|shard| plan.config.shard_port_base + shard).collect(),
         drain: Box::new(move || {
             draining.store(true, Ordering::Release);
-            wakers.iter().for_each(thread::Thread::unpark);
+            waker.unpark();
         }),
-        threads,
+        wait: Box::new(move || waiting.join().map_err(|_| "a shard panicked".to_owned())),
     })
 }

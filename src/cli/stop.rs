@@ -1,71 +1,71 @@
-//! Why a server ends: a signal, a `SHUTDOWN`, or a failure, in one queue.
+//! Why a server ends: a signal, or by itself. Both come to the main thread in one queue.
 
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use crate::env::os::{self, Signal};
+use crate::env::process::{self, Signal};
 
-/// A reason to end, or the news that the end is reached.
+/// What the main thread waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stop {
+pub(super) enum Stop {
     /// The operator or a supervisor asks.
     Signal(Signal),
-    /// A client asked (`SHUTDOWN`).
-    Requested,
-    /// A shard can not go on; the sentence says why.
-    Failed(String),
-    /// All threads have ended; the sentence says what went wrong meanwhile.
+    /// The server has ended; the sentence says what went wrong.
     Ended(Result<(), String>),
 }
 
-/// Asks the server to end, from any thread.
-#[derive(Clone, Debug)]
-pub struct Stopper(Sender<Stop>);
-
-impl Stopper {
-    /// Asks. The first one counts; one that comes too late is dropped.
-    pub fn stop(&self, stop: Stop) {
-        // The receiver is gone only when the process is about to be.
-        let _ = self.0.send(stop);
-    }
+/// The queue.
+pub(super) struct Stops {
+    sender: Sender<Stop>,
+    receiver: Receiver<Stop>,
 }
-
-/// Where the main thread waits.
-pub(super) struct Stops(Receiver<Stop>, Sender<Stop>);
 
 impl Stops {
     /// An empty queue.
     pub(super) fn new() -> Self {
         let (sender, receiver) = channel();
-        Self(receiver, sender)
+        Self { sender, receiver }
     }
 
-    /// A handle for others.
-    pub(super) fn stopper(&self) -> Stopper {
-        Stopper(self.1.clone())
-    }
-
-    /// Lets signals in; [`os::block_signals`] must have been called.
+    /// Lets signals in; [`process::block_signals`] must have been called.
     ///
     /// # Errors
     /// No thread could be started.
-    pub(super) fn listen_for_signals(&self) -> io::Result<()> {
-        let stopper = self.stopper();
-        let wait = move || {
-            while let Ok(signal) = os::wait_signal() {
-                stopper.stop(Stop::Signal(signal));
+    pub(super) fn add_signals(&self) -> io::Result<()> {
+        let sender = self.sender.clone();
+        let forward = move || {
+            while let Ok(signal) = process::wait_signal() {
+                if sender.send(Stop::Signal(signal)).is_err() {
+                    return;
+                }
             }
         };
-        thread::Builder::new().name("signals".to_owned()).spawn(wait).map(drop)
+        thread::Builder::new().name("signals".to_owned()).spawn(forward).map(drop)
     }
 
-    /// The next reason; none when `limit` has passed first.
+    /// Lets the end of the server in: `wait` returns when it has ended.
+    ///
+    /// # Errors
+    /// No thread could be started.
+    pub(super) fn add_end(
+        &self,
+        wait: impl FnOnce() -> Result<(), String> + Send + 'static,
+    ) -> io::Result<()> {
+        let sender = self.sender.clone();
+        let forward = move || {
+            // Without a receiver the process is about to end.
+            let _ = sender.send(Stop::Ended(wait()));
+        };
+        thread::Builder::new().name("end".to_owned()).spawn(forward).map(drop)
+    }
+
+    /// The next that comes; none when `limit` has passed first.
     pub(super) fn wait(&self, limit: Option<Duration>) -> Option<Stop> {
         match limit {
-            None => self.0.recv().ok(),
-            Some(limit) => self.0.recv_timeout(limit).ok(),
+            None => self.receiver.recv().ok(),
+            Some(limit) => self.receiver.recv_timeout(limit).ok(),
         }
     }
 }

@@ -17,8 +17,8 @@
 //! ```
 //!
 //! Invariants:
-//! * Replies and error texts are those of Redis 7, byte for byte; the differences we mean are listed
-//!   in `testdata/differences.txt`.
+//! * Replies and error texts are those of Redis 7, byte for byte; the differences we mean are
+//!   listed in `testdata/differences.txt`.
 //! * A deadline is absolute and decided here, from `now_ms` of the leader (charter D9). A value
 //!   whose deadline has passed is never seen by a command: [`is_expired`] is the one rule.
 //!

@@ -34,6 +34,7 @@ use std::time::Duration;
 mod aligned;
 pub mod machine;
 pub mod os;
+pub mod process;
 pub mod uring;
 
 pub use aligned::Aligned;
