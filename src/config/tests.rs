@@ -166,3 +166,12 @@ fn the_printed_configuration_reads_back() {
     assert!(printed.contains("memory = \"100MiB\"  # --memory\n"), "{printed}");
     assert!(printed.contains("cores = 2  # default\n"), "{printed}");
 }
+
+#[test]
+fn the_readme_names_every_setting() {
+    let readme = include_str!("../../README.md");
+
+    for key in &KEYS {
+        assert!(readme.contains(&format!("| `{}` |", key.name)), "{}", key.name);
+    }
+}
