@@ -26,6 +26,10 @@ use crate::env::process;
 /// How long the shards may take to end: 10 s are promised, and the process needs a moment too.
 const DRAIN_MAX: Duration = Duration::from_secs(9);
 
+/// A signal this soon after the first is the same one: a terminal and `timeout` signal the process
+/// and its group.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
+
 /// Files that are open beside the clients' connections.
 const OPEN_FILES_RESERVE: u64 = 512;
 
@@ -243,14 +247,17 @@ fn announce(plan: &Plan, running: &Running) -> anyhow::Result<Option<ReadyFile>>
 /// Lets the shards finish, but no longer than [`DRAIN_MAX`].
 fn wait_for_end(stops: &Stops) -> anyhow::Result<()> {
     let begin = Instant::now();
-    match stops.wait(Some(DRAIN_MAX)) {
-        Some(Stop::Ended(Ok(()))) => {
-            tracing::info!(took = ?begin.elapsed(), "ended");
-            Ok(())
+    loop {
+        match stops.wait(Some(DRAIN_MAX.saturating_sub(begin.elapsed()))) {
+            Some(Stop::Ended(Ok(()))) => {
+                tracing::info!(took = ?begin.elapsed(), "ended");
+                return Ok(());
+            }
+            Some(Stop::Ended(Err(failure))) => return Err(anyhow::anyhow!(failure)),
+            Some(Stop::Signal(_)) if begin.elapsed() < SAME_SIGNAL => {}
+            Some(Stop::Signal(_)) => anyhow::bail!("a second signal: ended without draining"),
+            None => anyhow::bail!("not drained within {DRAIN_MAX:?}"),
         }
-        Some(Stop::Ended(Err(failure))) => Err(anyhow::anyhow!(failure)),
-        Some(Stop::Signal(_)) => anyhow::bail!("a second signal: ended without draining"),
-        None => anyhow::bail!("not drained within {DRAIN_MAX:?}"),
     }
 }
 
