@@ -1,7 +1,9 @@
 //! Stave: a durable, replicated key-value store that is as fast as a cache.
 
+pub mod cli;
 pub mod cluster;
 pub mod command;
+pub mod config;
 pub mod consensus;
 pub mod env;
 pub mod id;

@@ -103,7 +103,8 @@ pub enum Error {
 
     /// `AUTH password` at a server that has none.
     #[error(
-        "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?"
+        "ERR AUTH <password> called without any password configured for the default user. \
+         Are you sure your configuration is correct?"
     )]
     NoPassword,
 

@@ -47,8 +47,10 @@ impl Group {
     /// * [`Error::Config`]: ids or ticks that contradict each other.
     /// * [`Error::Restored`]: the restored log has a gap or lacks what was committed.
     pub fn new(config: Config, restored: Restored) -> Result<Self, Error> {
-        let Config { id, voters, learners, election_ticks, heartbeat_ticks, uncommitted_max, seed } =
-            config;
+        let seed = config.seed;
+        let Config {
+            id, voters, learners, election_ticks, heartbeat_ticks, uncommitted_max, ..
+        } = config;
         let (term, applied) = (restored.term, restored.applied.max(restored.snapshot_index));
         let log = Log::new(message::conf_state(&voters, &learners), restored)?;
         let raft_config = raft::Config {

@@ -10,8 +10,8 @@
 //!    [`Group::persisted`] per log write that became durable, [`Group::applied`],
 //!    [`Group::tick`] each 100 ms or so.
 //! 2. Call [`Group::drain`] once. It takes all that those events caused.
-//! 3. [`Effects::install`]: fetch and install that snapshot; it is part of the write below, and once
-//!    that is persisted, [`Group::applied`] with the snapshot's index.
+//! 3. [`Effects::install`]: fetch and install that snapshot; it is part of the write below, and
+//!    once that is persisted, [`Group::applied`] with the snapshot's index.
 //! 4. [`Effects::append`] and [`Effects::hard_state`]: one write to the log, in this order. An
 //!    entry with an index that the log already holds replaces it and all after it. Remember
 //!    [`Effects::write`] with the write; when it *and all before it* are durable, call
@@ -187,7 +187,8 @@ pub struct Restored {
     pub entries: Vec<Entry>,
 }
 
-/// Why an event was refused. Except for the last three, the sender may try again, elsewhere or later.
+/// Why an event was refused. Except for the last three, the sender may try again, elsewhere or
+/// later.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Only the leader takes this.

@@ -1,4 +1,9 @@
 //! Tests of the group as its driver sees it: here a lone voter, in `groups` three of them.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "reads golden files and measures"
+)]
 
 mod groups;
 mod net;

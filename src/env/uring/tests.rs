@@ -1,3 +1,5 @@
+//! The reactor on the real kernel: sockets, files, timers, wakes, teardown.
+
 use std::cell::RefCell;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
