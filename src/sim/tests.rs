@@ -1,0 +1,204 @@
+//! The simulator's own tests: it is the same each time, its disk loses what it may and nothing
+//! else, and its connections keep their order.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::*;
+use crate::env::{Aligned, ConnId, Event, File, Mode, Sent};
+use crate::limits::SECTOR_LEN;
+
+const NODE: NodeId = NodeId(1);
+const PORT: u16 = 6379;
+const SECTOR: u64 = SECTOR_LEN as u64;
+
+fn filled(byte: u8, sectors: usize) -> Aligned {
+    let mut buf = Aligned::zeroed(sectors * SECTOR_LEN);
+    buf.fill(byte);
+    buf
+}
+
+async fn create(env: &SimEnv, path: &str) -> SimFile {
+    let file = env.open(path.as_ref(), Mode::Create).await.expect("the name is free");
+    env.sync_dir("/".as_ref()).await.expect("no faults are on");
+    file
+}
+
+/// Echoes what comes in, until the end of each connection.
+async fn echo(env: SimEnv) {
+    env.listen(([0, 0, 0, 0], PORT).into(), true).expect("the port is free");
+    let (mut events, mut waiting) = (Vec::new(), BTreeMap::<u32, Waiting>::new());
+    loop {
+        env.turn(&mut events).await;
+        for event in events.drain(..) {
+            echo_one(&env, event, &mut waiting);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Waiting {
+    bytes: Vec<u8>,
+    busy: bool,
+    ended: bool,
+}
+
+fn echo_one(env: &SimEnv, event: Event<SimChunk>, waiting: &mut BTreeMap<u32, Waiting>) {
+    let conn = match event {
+        Event::Accepted { conn, .. } => {
+            assert!(env.peer_addr(conn).is_some(), "{conn:?} was just accepted");
+            waiting.insert(conn.index, Waiting::default());
+            return;
+        }
+        Event::Received { conn, chunk } => {
+            of(waiting, conn).bytes.extend_from_slice(&chunk);
+            conn
+        }
+        Event::Sent { conn, buf } => {
+            assert!(buf.is_empty() && of(waiting, conn).busy, "nothing was in flight");
+            of(waiting, conn).busy = false;
+            env.resume(conn);
+            conn
+        }
+        Event::Ended { conn } => {
+            of(waiting, conn).ended = true;
+            conn
+        }
+    };
+    let state = of(waiting, conn);
+    if !state.busy && !state.bytes.is_empty() {
+        match env.send(conn, &mut state.bytes) {
+            Sent::InFlight => {
+                state.busy = true;
+                env.pause(conn);
+            }
+            Sent::Done => assert!(state.bytes.is_empty()),
+            Sent::Broken => state.bytes.clear(),
+        }
+    }
+    if state.ended && !state.busy && state.bytes.is_empty() {
+        env.close(conn);
+        assert_eq!(env.peer_addr(conn), None);
+        waiting.remove(&conn.index);
+    }
+}
+
+fn of(waiting: &mut BTreeMap<u32, Waiting>, conn: ConnId) -> &mut Waiting {
+    waiting.get_mut(&conn.index).expect("no event comes before the first or after close")
+}
+
+fn workload(seed: u64) -> (u64, Duration) {
+    let sim = Sim::new(seed);
+    let node = sim.node(NODE);
+    for shard in 0..2 {
+        let env = node.env(ShardId(shard));
+        env.spawn(Class::Foreground, echo(env.clone()));
+        env.spawn(Class::Background, write_some(env.clone(), format!("log-{shard}")));
+        let waker = node.env(ShardId(1 - shard)).waker();
+        env.clone().spawn(Class::Background, async move {
+            for _ in 0..10 {
+                env.sleep(Duration::from_micros(env.random() % 500)).await;
+                crate::env::Wake::wake(&waker);
+            }
+        });
+    }
+    sim.run_for(Duration::from_micros(50));
+    let clients: Vec<Client> = (0..3).map(|_| sim.connect(NODE, PORT)).collect();
+    clients.iter().for_each(|client| client.send(b"a few bytes, there and back"));
+    sim.run_for(Duration::from_millis(20));
+    node.power_cut();
+    node.restart();
+    let env = node.env(ShardId(0));
+    env.spawn(Class::Foreground, echo(env.clone()));
+    sim.run_for(Duration::from_millis(5));
+    (sim.trace_hash(), sim.now())
+}
+
+async fn write_some(env: SimEnv, path: String) {
+    let file = create(&env, &path).await;
+    for round in 0..20u64 {
+        let (result, _) =
+            file.write_at(filled(round as u8 + 1, 2), 2 * SECTOR_LEN, round * SECTOR, false).await;
+        assert_eq!(result.expect("no faults are on"), 2 * SECTOR_LEN);
+        if round % 5 == 4 {
+            file.sync().await.expect("no faults are on");
+        }
+    }
+}
+
+#[test]
+fn same_seed_gives_same_trace() {
+    let hashes: Vec<u64> = (0..1_000)
+        .map(|seed| {
+            let (first, second) = (workload(seed), workload(seed));
+            assert_eq!(first, second, "seed {seed}");
+            first.0
+        })
+        .collect();
+
+    let distinct: BTreeSet<u64> = hashes.into_iter().collect();
+    assert_eq!(distinct.len(), 1_000);
+}
+
+#[test]
+fn echoes_arrive_whole_and_in_order() {
+    check(300, |seed| {
+        let sim = Sim::new(seed);
+        let env = sim.env(NODE, ShardId(0));
+        env.spawn(Class::Foreground, echo(env.clone()));
+        sim.run_for(Duration::from_millis(1));
+        let sent: Vec<u8> = (0..5_000u32).flat_map(|n| n.to_le_bytes()).collect();
+        let client = sim.connect(NODE, PORT);
+
+        for piece in sent.chunks(1_234) {
+            client.send(piece);
+        }
+        client.half_close();
+        let got = RefCell::new(Vec::new());
+        sim.run_until(|| {
+            got.borrow_mut().extend(client.received());
+            client.is_ended()
+        });
+        got.borrow_mut().extend(client.received());
+
+        assert!(*got.borrow() == sent, "{} of {} bytes", got.borrow().len(), sent.len());
+    });
+}
+
+#[test]
+fn durable_writes_survive_power_cuts() {
+    check(200, |seed| {
+        let sim = Sim::new(seed);
+        let node = sim.node(NODE);
+        let env = node.env(ShardId(0));
+        let acked = Rc::new(RefCell::new(Vec::new()));
+        for lane in 0..4u64 {
+            let (env, acked) = (env.clone(), acked.clone());
+            env.clone().spawn(Class::Foreground, async move {
+                let file = create(&env, &format!("log-{lane}")).await;
+                for number in 0..200u64 {
+                    let buf = filled(number as u8 + 1, 1);
+                    let (result, _) = file.write_at(buf, SECTOR_LEN, number * SECTOR, true).await;
+                    result.expect("no faults are on");
+                    acked.borrow_mut().push((lane, number));
+                }
+            });
+        }
+        let mut rng = sim.rng();
+
+        sim.run_for(Duration::from_micros(rng.between(1, 20_000)));
+        if rng.one_in(2) {
+            node.kill();
+        } else {
+            node.power_cut();
+        }
+
+        for (lane, number) in acked.borrow().iter() {
+            let file = node.read_file(format!("log-{lane}")).expect("its name was synced");
+            let sector = &file[(number * SECTOR) as usize..][..SECTOR_LEN];
+            assert!(sector.iter().all(|byte| *byte == *number as u8 + 1), "{lane} {number}");
+        }
+    });
+}
