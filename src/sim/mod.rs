@@ -35,6 +35,7 @@
 //! node.power_cut(); // The name was not synced: it may be gone.
 //! node.restart();
 //! ```
+#![expect(clippy::disallowed_methods, reason = "seeds and traces are chosen by SIM_* variables")]
 
 use std::cell::RefCell;
 use std::fmt;

@@ -23,7 +23,6 @@ use std::ops::Range;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{Record, RecordKind};
 use crate::id::{Lsn, PartitionId, ShardId};
 use crate::limits::SECTOR_LEN;
 
@@ -43,6 +42,39 @@ pub const FIRST_CHAIN: u64 = 0x5354_4156_4557_414c;
 const SEGMENT_MAGIC: u64 = u64::from_le_bytes(*b"STAVEWAL");
 const BLOCK_MAGIC: u32 = u32::from_le_bytes(*b"SBLK");
 const SEGMENT_FIELDS: Range<usize> = 8..96;
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RecordKind {
+    /// An entry of a partition's Raft log.
+    Entry = 1,
+    /// A partition's Raft term and vote.
+    HardState = 2,
+    /// A piece of a large value; `term` is the value's id, `index` the piece's place in it.
+    Blob = 3,
+}
+
+impl RecordKind {
+    fn of(byte: u8) -> Option<Self> {
+        [Self::Entry, Self::HardState, Self::Blob].into_iter().find(|kind| *kind as u8 == byte)
+    }
+}
+
+/// One record, to be appended or read back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// What it is.
+    pub kind: RecordKind,
+    /// Whose.
+    pub partition: PartitionId,
+    /// Raft term.
+    pub term: u64,
+    /// Raft index.
+    pub index: u64,
+    /// At most [`RECORD_LEN_MAX`] bytes; opaque here.
+    pub payload: &'a [u8],
+}
 
 /// The first sector of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -37,46 +37,14 @@ mod writer;
 use std::path::PathBuf;
 
 pub use error::Error;
+pub use format::{Record, RecordKind};
 pub use replay::{Ended, Progress, replay};
 pub use writer::{Flush, Writer};
 
-use crate::id::{PartitionId, ShardId};
+use crate::id::ShardId;
 
 /// Default bytes of a segment.
 pub const SEGMENT_LEN: u64 = 64 << 20;
-
-/// What a record is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum RecordKind {
-    /// An entry of a partition's Raft log.
-    Entry = 1,
-    /// A partition's Raft term and vote.
-    HardState = 2,
-    /// A piece of a large value; `term` is the value's id, `index` the piece's place in it.
-    Blob = 3,
-}
-
-impl RecordKind {
-    fn of(byte: u8) -> Option<Self> {
-        [Self::Entry, Self::HardState, Self::Blob].into_iter().find(|kind| *kind as u8 == byte)
-    }
-}
-
-/// One record, to be appended or read back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record<'a> {
-    /// What it is.
-    pub kind: RecordKind,
-    /// Whose.
-    pub partition: PartitionId,
-    /// Raft term.
-    pub term: u64,
-    /// Raft index.
-    pub index: u64,
-    /// At most [`format::RECORD_LEN_MAX`] bytes; opaque here.
-    pub payload: &'a [u8],
-}
 
 /// How a log is kept.
 #[derive(Clone, Debug)]

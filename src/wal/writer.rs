@@ -262,14 +262,12 @@ impl<E: Env> Writer<E> {
         self.state.borrow_mut().seal();
         pump(&self.env, &self.state);
         loop {
-            if let Some(failure) = &self.state.borrow().failure {
-                return Err(Arc::clone(failure));
+            if let Some(failure) = self.failure() {
+                return Err(failure);
             }
-            let state = self.state.borrow();
-            if state.writes.is_empty() && state.sealed.is_empty() {
+            if self.backlog_len() == 0 {
                 return Ok(());
             }
-            drop(state);
             self.env.sleep(Duration::from_micros(200)).await;
         }
     }
