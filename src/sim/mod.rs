@@ -27,10 +27,7 @@
 //! let sim = Sim::new(7);
 //! let node = sim.node(NodeId(1));
 //! let env = node.env(ShardId(0));
-//! let len = sim.run_on(&env, {
-//!     let env = env.clone();
-//!     async move { env.open("log".as_ref(), Mode::Create).await?.size() }
-//! });
+//! let len = sim.run_on(&env, async |env| env.open("log".as_ref(), Mode::Create).await?.size());
 //! assert_eq!(len.expect("an empty disk takes a file"), 0);
 //! node.power_cut(); // The name was not synced: it may be gone.
 //! node.restart();
@@ -38,7 +35,6 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
@@ -184,11 +180,15 @@ impl Sim {
     ///
     /// # Panics
     /// As [`Sim::run_until`]; also if the task's node goes down.
-    pub fn run_on<T: 'static>(&self, env: &SimEnv, task: impl Future<Output = T> + 'static) -> T {
+    pub fn run_on<T: 'static>(
+        &self,
+        env: &SimEnv,
+        task: impl AsyncFnOnce(SimEnv) -> T + 'static,
+    ) -> T {
         let result = Rc::new(RefCell::new(None));
-        let slot = result.clone();
+        let (slot, own) = (result.clone(), env.clone());
         env.spawn(Class::Foreground, async move {
-            let value = task.await;
+            let value = task(own).await;
             slot.replace(Some(value));
         });
         self.run_until(|| result.borrow().is_some());

@@ -10,6 +10,9 @@ use super::*;
 use crate::env::{Aligned, ConnId, Event, File, Mode, Sent};
 use crate::limits::SECTOR_LEN;
 
+mod disk;
+mod net;
+
 const NODE: NodeId = NodeId(1);
 const PORT: u16 = 6379;
 const SECTOR: u64 = SECTOR_LEN as u64;
@@ -201,4 +204,129 @@ fn durable_writes_survive_power_cuts() {
             assert!(sector.iter().all(|byte| *byte == *number as u8 + 1), "{lane} {number}");
         }
     });
+}
+
+#[test]
+fn time_and_clocks_are_the_nodes_own() {
+    let sim = Sim::new(1);
+    let node = sim.node(NODE);
+    sim.run_for(Duration::from_secs(100));
+    node.restart();
+    let env = node.env(ShardId(0));
+    assert_eq!((env.now(), env.unix_ms()), (Duration::ZERO, WALL_START_MS + 100_000));
+
+    node.set_wall_offset_ms(-30_000);
+    sim.run_on(&env, async |env| env.sleep(Duration::from_secs(1)).await);
+
+    assert!((1_000..1_010).contains(&env.now().as_millis()), "{:?}", env.now());
+    assert_eq!(env.unix_ms() / 100, (WALL_START_MS + 71_000) / 100);
+}
+
+#[test]
+fn paused_nodes_do_nothing_until_they_go_on() {
+    let sim = Sim::new(1);
+    let node = sim.node(NODE);
+    let env = node.env(ShardId(0));
+    let ticks = Rc::new(RefCell::new(0));
+    let (inner, counted) = (env.clone(), ticks.clone());
+    env.spawn(Class::Background, async move {
+        loop {
+            inner.sleep(Duration::from_millis(10)).await;
+            *counted.borrow_mut() += 1;
+        }
+    });
+    sim.run_for(Duration::from_secs(1));
+    let before = *ticks.borrow();
+    node.pause_for(Duration::from_secs(1));
+    sim.run_for(Duration::from_millis(999));
+    assert_eq!(*ticks.borrow(), before);
+    sim.run_for(Duration::from_secs(1));
+    assert!(*ticks.borrow() > before + 50 && before > 50, "{before} {ticks:?}");
+}
+
+#[test]
+fn wakes_end_turns_of_this_shard_and_others() {
+    check(50, |seed| {
+        let sim = Sim::new(seed);
+        let (one, two) = (sim.env(NODE, ShardId(0)), sim.env(NODE, ShardId(1)));
+        let (waker, inner) = (two.waker(), one.clone());
+        one.spawn(Class::Foreground, async move {
+            inner.sleep(Duration::from_millis(5)).await;
+            inner.notify();
+            crate::env::Wake::wake(&waker);
+        });
+        for env in [one, two] {
+            sim.run_on(&env, async |env| {
+                let mut events = Vec::new();
+                env.turn(&mut events).await;
+                assert!(events.is_empty() && env.counters().turns == 1);
+            });
+        }
+    });
+}
+
+#[test]
+#[should_panic(expected = "of its own making")]
+fn panics_of_tasks_are_the_tests() {
+    let sim = Sim::new(1);
+    let env = sim.env(NODE, ShardId(0));
+    env.spawn(Class::Foreground, async { panic!("of its own making") });
+    sim.run_for(Duration::from_secs(1));
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn waiting_for_nothing_is_a_deadlock() {
+    Sim::new(1).run_until(|| false);
+}
+
+#[test]
+fn dropped_sims_drop_their_tasks() {
+    let held = Rc::new(());
+    let sim = Sim::new(1);
+    let env = sim.env(NODE, ShardId(0));
+    let (inner, held_too) = (env.clone(), held.clone());
+    env.spawn(Class::Foreground, async move {
+        let _held = held_too;
+        inner.turn(&mut Vec::new()).await;
+    });
+    sim.run_for(Duration::from_secs(1));
+    drop(sim);
+    assert_eq!(Rc::strong_count(&held), 1);
+}
+
+/// Prints virtual seconds per real second: `cargo test --release --lib sim_speed -- --ignored
+/// --nocapture`. The load: 3 nodes of 2 shards, each ticking every 10 ms, writing 4 KiB durably
+/// every 10 ms, and echoing for a client.
+#[test]
+#[ignore = "a measurement"]
+#[expect(clippy::print_stdout, reason = "the figure is what it is for")]
+fn sim_speed() {
+    let sim = Sim::new(1);
+    for (node, shard) in (1..4).flat_map(|node| (0..2).map(move |shard| (node, shard))) {
+        let env = sim.env(NodeId(node), ShardId(shard));
+        env.spawn(Class::Foreground, echo(env.clone()));
+        let inner = env.clone();
+        env.spawn(Class::Foreground, async move {
+            let file = create(&inner, &format!("log-{shard}")).await;
+            for number in 0u64.. {
+                let buf = filled(number as u8, 1);
+                let offset = number % 1_000 * SECTOR;
+                file.write_at(buf, SECTOR_LEN, offset, true).await.0.expect("no faults are on");
+                inner.sleep(Duration::from_millis(10)).await;
+            }
+        });
+    }
+    sim.run_for(Duration::from_millis(1));
+    let clients: Vec<Client> = (1..4).map(|node| sim.connect(NodeId(node), PORT)).collect();
+    let start = std::time::Instant::now();
+    for _ in 0..10_000 {
+        clients.iter().for_each(|client| client.send(b"*1\r\n$4\r\nPING\r\n"));
+        sim.run_for(Duration::from_millis(10));
+        clients.iter().for_each(|client| drop(client.received()));
+    }
+    let real = start.elapsed();
+    let per_second = sim.now().as_secs_f64() / real.as_secs_f64();
+    let steps = sim.steps() as f64 / real.as_secs_f64() / 1e6;
+    println!("{per_second:.0} virtual s per s, {steps:.2} M steps per s");
 }
