@@ -1,4 +1,4 @@
-//! The simulator: an [`Env`](crate::env::Env) made from a seed. Whole clusters in one thread, with
+//! The simulator: an [`Env`] made from a seed. Whole clusters in one thread, with
 //! virtual time, a disk that forgets what was not synced, and clients in the hands of the test.
 //!
 //! Simulated: nodes and their shards (tasks in seeded order, timers, wake-ups between shards); per
@@ -42,6 +42,7 @@ use std::time::Duration;
 use crate::env::{Class, Env};
 use crate::id::{NodeId, ShardId};
 
+mod client;
 mod disk;
 mod env;
 mod executor;
@@ -55,11 +56,12 @@ mod stored;
 mod tests;
 mod world;
 
+pub use client::Client;
 pub use disk::PowerCut;
 pub use env::{SimEnv, WALL_START_MS};
 pub use faults::{DiskLatency, Faults, NetConditions};
 pub use io::SimFile;
-pub use net::{Client, SimChunk};
+pub use net::SimChunk;
 pub use node::Node;
 pub use rng::Rng;
 pub use world::SimWaker;
