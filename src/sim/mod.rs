@@ -15,9 +15,9 @@
 //! unless *its parent* was synced, and an un-synced write may be kept though an earlier one is not.
 //! [`Node::make_dir`] makes a durable directory to start from.
 //!
-//! To replay: a test under [`check`] that fails prints its seed; `SIM_SEED=<seed> cargo test <name>`
-//! runs that seed alone and `SIM_TRACE=1` prints each decision. `STAVE_SIM_SEEDS=10` tries ten times
-//! as many seeds.
+//! To replay: a test under [`check`] that fails prints its seed; `SIM_SEED=<seed> cargo test NAME`
+//! runs that seed alone and `SIM_TRACE=1` prints each decision. `STAVE_SIM_SEEDS=10` tries ten
+//! times as many seeds.
 //!
 //! ```
 //! use stavekv::env::{Env, File, Mode};

@@ -1,5 +1,6 @@
 //! The simulator's own tests: it is the same each time, its disk loses what it may and nothing
 //! else, and its connections keep their order.
+#![expect(clippy::disallowed_types, reason = "virtual time is held against real time")]
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
