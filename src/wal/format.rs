@@ -14,7 +14,8 @@
 //! of the payload; a block's is seeded with `chain`, the checksum of the block before, which for
 //! the first block of a log is [`FIRST_CHAIN`]. A block is one write. `lsn` is the block's own
 //! place: at byte `o` of a segment it is `base + o - 4096`. `durable` is how far the log was known
-//! to be durable when the block was made: the proof, for a reader, that all before was there. `rest` is zeroes or what a recycled file held before: other epochs.
+//! to be durable when the block was made: the proof, for a reader, that all before was there.
+//! `rest` is zeroes or what a recycled file held before: other epochs.
 //!
 //! Frozen: to change a field, raise [`VERSION`] and keep the old decoder.
 
