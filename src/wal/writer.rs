@@ -25,6 +25,10 @@ const LAZY_LEN: usize = 256 << 10;
 const LAZY_DELAY: Duration = Duration::from_millis(10);
 /// How long a full disk is left alone before a spare is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
+/// From this many records on their way, one write at a time: those who come meanwhile share the
+/// next. A commit costs some 10 us of CPU, so at 50 clients several writes in flight only make
+/// blocks smaller (10.6 against 9.1 us of CPU per SET at 256 clients); below, they save waiting.
+const CROWD_MIN: u32 = 24;
 /// Block buffers kept for reuse.
 const BUFFERS_MAX: usize = 8;
 
@@ -57,6 +61,7 @@ struct Sealed {
     len: usize,
     start: Lsn,
     chain_before: u64,
+    records: u32,
 }
 
 /// A write in flight, in log order.
@@ -81,6 +86,8 @@ struct State<E: Env> {
     write_next: u64,
     /// Block writes in flight.
     in_flight: usize,
+    /// Records in them.
+    records_in_flight: u32,
     /// Place of the open block.
     place: Lsn,
     chain: u64,
@@ -118,6 +125,7 @@ impl<E: Env> Writer<E> {
             writes: VecDeque::new(),
             write_next: 0,
             in_flight: 0,
+            records_in_flight: 0,
             place: ended.end,
             chain: ended.chain,
             durable: ended.end,
@@ -204,7 +212,7 @@ impl<E: Env> Writer<E> {
             state.durable = place;
             return;
         }
-        if state.in_flight < state.options.in_flight_max && state.sealed.is_empty() {
+        if state.has_slot() && state.sealed.is_empty() {
             state.seal();
         } else {
             // It goes on gathering until a write ends.
@@ -290,7 +298,15 @@ impl<E: Env> State<E> {
         let (start, chain_before, len) = (self.place, self.chain, header.block_len());
         self.chain = header.seal(&mut open.buf);
         self.place = Lsn(self.place.0 + len as u64);
-        self.sealed.push_back(Sealed { buf: open.buf, len, start, chain_before });
+        let records = open.records;
+        self.sealed.push_back(Sealed { buf: open.buf, len, start, chain_before, records });
+    }
+
+    /// Whether the open block may become a write now.
+    fn has_slot(&self) -> bool {
+        let open = self.open.as_ref().map_or(0, |open| open.records);
+        let crowded = self.records_in_flight + open >= CROWD_MIN;
+        self.in_flight < if crowded { 1 } else { self.options.in_flight_max }
     }
 
     fn begin(&mut self, end: Lsn) -> u64 {
@@ -374,6 +390,7 @@ fn submit_one<E: Env>(env: &E, shared: &Rc<RefCell<State<E>>>) -> bool {
     let end = Lsn(block.start.0 + len);
     let id = state.begin(end);
     state.in_flight += 1;
+    state.records_in_flight += block.records;
     if state.options.has(Planted::AckBeforeDurable) {
         state.durable = end;
     }
@@ -388,9 +405,10 @@ fn submit_one<E: Env>(env: &E, shared: &Rc<RefCell<State<E>>>) -> bool {
         };
         let mut state = task_state.borrow_mut();
         state.in_flight -= 1;
+        state.records_in_flight -= block.records;
         state.reuse(buf);
         state.end(id, result);
-        if state.sealed.is_empty() && state.wanted {
+        if state.sealed.is_empty() && state.wanted && state.has_slot() {
             state.seal();
         }
         drop(state);
