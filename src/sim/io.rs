@@ -247,7 +247,7 @@ impl Machine {
         let free = self.disk.capacity.saturating_sub(self.disk.used());
         let room = (there + free).min(end).saturating_sub(offset);
         match room as usize / SECTOR_LEN * SECTOR_LEN {
-            0 => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+            0 => Err(io::Error::from(io::ErrorKind::StorageFull)),
             room => Ok(room),
         }
     }

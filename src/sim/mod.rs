@@ -1,4 +1,4 @@
-//! The simulator: an [`Env`](crate::env::Env) made from a seed. Whole clusters in one thread, with
+//! The simulator: an [`Env`] made from a seed. Whole clusters in one thread, with
 //! virtual time, a disk that forgets what was not synced, and clients in the hands of the test.
 //!
 //! Simulated: nodes and their shards (tasks in seeded order, timers, wake-ups between shards); per
@@ -15,9 +15,9 @@
 //! unless *its parent* was synced, and an un-synced write may be kept though an earlier one is not.
 //! [`Node::make_dir`] makes a durable directory to start from.
 //!
-//! To replay: a test under [`check`] that fails prints its seed; `SIM_SEED=<seed> cargo test <name>`
-//! runs that seed alone and `SIM_TRACE=1` prints each decision. `STAVE_SIM_SEEDS=10` tries ten times
-//! as many seeds.
+//! To replay: a test under [`check`] that fails prints its seed; `SIM_SEED=<seed> cargo test NAME`
+//! runs that seed alone and `SIM_TRACE=1` prints each decision. `STAVE_SIM_SEEDS=10` tries ten
+//! times as many seeds.
 //!
 //! ```
 //! use stavekv::env::{Env, File, Mode};
@@ -27,10 +27,7 @@
 //! let sim = Sim::new(7);
 //! let node = sim.node(NodeId(1));
 //! let env = node.env(ShardId(0));
-//! let len = sim.run_on(&env, {
-//!     let env = env.clone();
-//!     async move { env.open("log".as_ref(), Mode::Create).await?.size() }
-//! });
+//! let len = sim.run_on(&env, async |env| env.open("log".as_ref(), Mode::Create).await?.size());
 //! assert_eq!(len.expect("an empty disk takes a file"), 0);
 //! node.power_cut(); // The name was not synced: it may be gone.
 //! node.restart();
@@ -39,7 +36,6 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
@@ -47,6 +43,7 @@ use std::time::Duration;
 use crate::env::{Class, Env};
 use crate::id::{NodeId, ShardId};
 
+mod client;
 mod disk;
 mod env;
 mod executor;
@@ -60,11 +57,12 @@ mod stored;
 mod tests;
 mod world;
 
+pub use client::Client;
 pub use disk::PowerCut;
 pub use env::{SimEnv, WALL_START_MS};
 pub use faults::{DiskLatency, Faults, NetConditions};
 pub use io::SimFile;
-pub use net::{Client, SimChunk};
+pub use net::SimChunk;
 pub use node::Node;
 pub use rng::Rng;
 pub use world::SimWaker;
@@ -185,11 +183,15 @@ impl Sim {
     ///
     /// # Panics
     /// As [`Sim::run_until`]; also if the task's node goes down.
-    pub fn run_on<T: 'static>(&self, env: &SimEnv, task: impl Future<Output = T> + 'static) -> T {
+    pub fn run_on<T: 'static>(
+        &self,
+        env: &SimEnv,
+        task: impl AsyncFnOnce(SimEnv) -> T + 'static,
+    ) -> T {
         let result = Rc::new(RefCell::new(None));
-        let slot = result.clone();
+        let (slot, own) = (result.clone(), env.clone());
         env.spawn(Class::Foreground, async move {
-            let value = task.await;
+            let value = task(own).await;
             slot.replace(Some(value));
         });
         self.run_until(|| result.borrow().is_some());

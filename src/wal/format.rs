@@ -10,12 +10,12 @@
 //! record  := kind:u8 zero[3] partition:u32 payload_len:u32 zero:u32 term:u64 index:u64 | payload
 //! ```
 //!
-//! Little-endian. `checksum` is xxh3-64 of all that follows it, up to the end of the header's fields
-//! or of the payload; a block's is seeded with `chain`, the checksum of the block before, which for
+//! Little-endian. `checksum` is xxh3-64 of what follows it, up to the end of the header's fields or
+//! of the payload; a block's is seeded with `chain`, the checksum of the block before, which for
 //! the first block of a log is [`FIRST_CHAIN`]. A block is one write. `lsn` is the block's own
-//! place; a block at byte `o` of a segment has `lsn = base + o - 4096`. `durable` is how far the log
-//! was known to be durable when the block was made: the proof, for a later reader, that everything
-//! before was there once. `rest` is zeroes or what a recycled file held before: other epochs.
+//! place: at byte `o` of a segment it is `base + o - 4096`. `durable` is how far the log was known
+//! to be durable when the block was made: the proof, for a reader, that all before was there.
+//! `rest` is zeroes or what a recycled file held before: other epochs.
 //!
 //! Frozen: to change a field, raise [`VERSION`] and keep the old decoder.
 

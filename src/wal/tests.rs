@@ -1,1 +1,1 @@
-//! The parser against a reference: whole, in pieces, and at its limits.
+//! The log in the simulator.
