@@ -18,6 +18,10 @@ pub const LARGE_LEN_MIN: usize = 64 << 10;
 /// Most arguments of one command; Redis's own bound (1024 * 1024).
 pub const ARGS_MAX: usize = 1 << 20;
 
+/// Longest frame of a request, all its arguments together, bytes: Redis's
+/// `client-query-buffer-limit`.
+pub const FRAME_LEN_MAX: usize = 1 << 30;
+
 /// Longest inline command, bytes; Redis's `PROTO_INLINE_MAX_SIZE`.
 pub const INLINE_LEN_MAX: usize = 64 << 10;
 

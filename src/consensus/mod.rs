@@ -1,1 +1,251 @@
-//! Raft, wrapped: events in, effects out.
+//! Raft, wrapped: events in, effects out. One [`Group`] is one partition's replica on this shard.
+//!
+//! The algorithm is raft-rs's. This module hides its types, holds its log in memory, keeps its
+//! messages back until what they promise is durable, and replaces its randomness. It does nothing
+//! by itself: no file, no socket, no clock. The driver (the partition) gives it events and carries
+//! out the [`Effects`], once per loop turn:
+//!
+//! 1. Give the turn's events, in any number and order: [`Group::step`] per message of a peer,
+//!    [`Group::propose`] at most a few times (all writes of the turn are one entry),
+//!    [`Group::persisted`] per log write that became durable, [`Group::applied`],
+//!    [`Group::tick`] each 100 ms or so.
+//! 2. Call [`Group::drain`] once. It takes all that those events caused.
+//! 3. [`Effects::install`]: fetch and install that snapshot; it is part of the write below, and
+//!    once that is persisted, [`Group::applied`] with the snapshot's index.
+//! 4. [`Effects::append`] and [`Effects::hard_state`]: one write to the log, in this order. An
+//!    entry with an index that the log already holds replaces it and all after it. Remember
+//!    [`Effects::write`] with the write; when it *and all before it* are durable, call
+//!    [`Group::persisted`] with it. Several writes may be in flight. A hard state without a
+//!    `write` (only the commit index moved) may be logged whenever it costs nothing, or never.
+//!    When the log has given an entry its place, [`Group::place`] records it.
+//! 5. [`Effects::messages`]: send, in order per peer. They may leave at once, before the write of
+//!    the same turn: what must wait for a write is kept in the group until `persisted`.
+//! 6. [`Effects::commit`]: apply all entries up to it ([`Group::entry`] finds each), then
+//!    [`Group::applied`].
+//! 7. [`Effects::reads`]: answer each once applied has reached its index.
+//! 8. [`Effects::role`]: on losing leadership end what was proposed as *unknown*, and all waiting
+//!    reads as *retry*. The group forgets both without a word.
+//! 9. [`Effects::clear`].
+//!
+//! Invariants:
+//! * `applied <= commit <= last`; an entry is handed out for applying only when it is committed
+//!   *and* durable here. With a lone voter therefore `commit <= persisted`.
+//! * No vote and no acknowledgement leaves before the writes that it speaks of, and all earlier
+//!   ones, are durable.
+//! * Equal configuration, restored state and events give equal effects.
+//!
+//! **Why the entries given to raft-rs are empty.** It copies each entry four or five times on its
+//! way. So the [`Handle`] lies in our log beside (index, term), which name an entry uniquely, and
+//! raft-rs only sees one bit: has a payload. This saves two allocations per entry, lets a handle be
+//! mended when the log has placed the payload, and makes size limits count payload bytes. Rejected:
+//! the handle as `Entry::data` (16 bytes on the heap, shared and counted at each copy).
+//!
+//! **Why the thread's generator is of no effect.** raft-rs draws a random election timeout on each
+//! change of role. It reads the value in `tick` alone, so [`Group::tick`] overwrites it right
+//! before, with one drawn from [`Config::seed`].
+//!
+//! Gaps of raft-rs 0.7.0 and what stands before them: a stale rejection moves a follower's next
+//! index to or below its match (tikv/raft-rs#557): `step` drops or raises it. A campaign copies all
+//! unapplied entries to look for membership changes (#530): no campaign while more than
+//! [`CAMPAIGN_LAG_MAX`] are unapplied. The same search panics while a snapshot is being installed:
+//! no campaign then either. Proposals to a follower are forwarded without a trace:
+//! `propose` refuses them. A broken invariant panics: the shard stops rather than diverge.
+//!
+//! Not here: payloads and their encoding (the partition), the log's format ([`crate::wal`]), the
+//! peer codec, hibernation. Membership changes are not offered; [`EntryKind::Membership`] keeps
+//! their place. Reading order: `effects`, `message`, `group`, `log`, `timeout`.
+
+mod effects;
+mod group;
+mod log;
+mod message;
+mod timeout;
+
+#[cfg(test)]
+mod tests;
+
+use crate::id::{Lsn, NodeId};
+
+pub use effects::{Effects, HardState, ReadState, Role, RoleChange, WriteId};
+pub use group::Group;
+pub use message::{Message, MessageKind};
+
+/// A replica does not campaign while more committed entries than this wait to be applied.
+///
+/// raft-rs copies them all, at some 130 bytes each, when it starts a campaign.
+pub const CAMPAIGN_LAG_MAX: u64 = 4096;
+
+/// Most payload bytes of one append message, unless a single entry is longer or all of it was
+/// proposed in this turn.
+pub const MESSAGE_PAYLOAD_LEN_MAX: u64 = 256 << 10;
+
+/// Most append messages in flight to one follower.
+pub const MESSAGES_INFLIGHT_MAX: usize = 64;
+
+/// Where an entry's payload lies in this shard's log. Opaque here, apart from `len`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handle {
+    /// Where the payload begins.
+    pub lsn: Lsn,
+    /// Bytes of payload. Limits of message size count it.
+    pub len: u32,
+    /// The driver's own: for instance which staged buffer holds the payload until it is placed.
+    pub tag: u32,
+}
+
+const _: () = assert!(size_of::<Handle>() == 16, "a handle is small enough to be copied freely");
+
+/// What an entry is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A new leader's first entry: nothing to apply, no payload.
+    #[default]
+    Empty,
+    /// What the partition proposed.
+    Payload,
+    /// A change of voters or learners. Not proposed by anyone yet.
+    Membership,
+}
+
+/// One entry of the replicated log. Its term and index name it uniquely, for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// Its place in the group's log, from 1, without gaps.
+    pub index: u64,
+    /// The term of the leader that made it; never falls with rising index.
+    pub term: u64,
+    /// What it is.
+    pub kind: EntryKind,
+    /// Where its payload lies; meaningless for [`EntryKind::Empty`].
+    pub handle: Handle,
+}
+
+/// The state at an index, in place of all entries up to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The last entry that it covers.
+    pub index: u64,
+    /// That entry's term.
+    pub term: u64,
+    /// The voters at that index.
+    pub voters: Vec<NodeId>,
+    /// The learners at that index.
+    pub learners: Vec<NodeId>,
+}
+
+/// How a group is made up and paced.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This replica; never 0.
+    pub id: NodeId,
+    /// All voters, this one included if it is one.
+    pub voters: Vec<NodeId>,
+    /// All learners: they receive the log but neither vote nor count.
+    pub learners: Vec<NodeId>,
+    /// Ticks without a leader before a campaign: at least this, less than twice as many. Also how
+    /// long a leader leads without hearing from a majority.
+    pub election_ticks: usize,
+    /// Ticks between a leader's heartbeats; less than `election_ticks`.
+    pub heartbeat_ticks: usize,
+    /// Proposals are refused from this many uncommitted entries on.
+    pub uncommitted_max: u64,
+    /// Where this group's election timeouts come from, together with `id`.
+    pub seed: u64,
+}
+
+impl Config {
+    /// A group of `voters` without learners, with ten ticks to an election and two to a heartbeat.
+    pub fn new(id: NodeId, voters: Vec<NodeId>, seed: u64) -> Self {
+        Self {
+            id,
+            voters,
+            learners: Vec::new(),
+            election_ticks: 10,
+            heartbeat_ticks: 2,
+            uncommitted_max: 1024,
+            seed,
+        }
+    }
+}
+
+/// What a replay of the log found for a group. The default is a group that never ran.
+#[derive(Clone, Debug, Default)]
+pub struct Restored {
+    /// The term of the last hard state.
+    pub term: u64,
+    /// Its vote.
+    pub vote: Option<NodeId>,
+    /// Its commit index; may lag behind the truth, also behind `applied`.
+    pub commit: u64,
+    /// Entries up to here are in the tree and will not be handed out again.
+    pub applied: u64,
+    /// The last entry that is not in `entries` any more, 0 if none ever was.
+    pub snapshot_index: u64,
+    /// That entry's term.
+    pub snapshot_term: u64,
+    /// All that follow it, without a gap, durable.
+    pub entries: Vec<Entry>,
+}
+
+/// Why an event was refused. Except for the last three, the sender may try again, elsewhere or
+/// later.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Only the leader takes this.
+    #[error("not the leader of this partition")]
+    NotLeader {
+        /// Who leads, as far as is known here.
+        leader: Option<NodeId>,
+    },
+
+    /// Leadership is on its way to another replica; it arrives or is given up within an election
+    /// timeout.
+    #[error("leadership is moving to node {to}")]
+    Transferring {
+        /// The leader to be.
+        to: NodeId,
+    },
+
+    /// [`Config::uncommitted_max`] is reached.
+    #[error("{uncommitted} entries are waiting to be committed")]
+    Overloaded {
+        /// How many.
+        uncommitted: u64,
+    },
+
+    /// A new leader answers no reads before its first entry is committed.
+    #[error("the leader of term {term} has not committed an entry yet")]
+    Unready {
+        /// The leader's term.
+        term: u64,
+    },
+
+    /// A message that no replica of this group sends.
+    #[error("malformed {kind:?} message from node {from}: {what}")]
+    Malformed {
+        /// Its kind.
+        kind: MessageKind,
+        /// Who claims to have sent it.
+        from: NodeId,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+
+    /// The configuration contradicts itself.
+    #[error("bad group configuration: {reason}")]
+    Config {
+        /// How.
+        reason: String,
+    },
+
+    /// What was restored contradicts itself: a part of the log is missing.
+    #[error("bad restored log: {what} is {found}, expected {expected}")]
+    Restored {
+        /// Of what.
+        what: &'static str,
+        /// The value found.
+        found: u64,
+        /// The value, or bound, that would have been right.
+        expected: u64,
+    },
+}

@@ -18,6 +18,11 @@
 //! * A connection has at most one send in flight.
 //!
 //! Not here: framing, commands, replies ([`crate::protocol`]); what a file means.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the seam itself: what is behind it is the operating system"
+)]
 
 use std::future::Future;
 use std::io;
@@ -27,6 +32,10 @@ use std::path::Path;
 use std::time::Duration;
 
 mod aligned;
+pub mod machine;
+pub mod os;
+pub mod process;
+pub mod uring;
 
 pub use aligned::Aligned;
 

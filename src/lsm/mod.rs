@@ -1,1 +1,4 @@
 //! The tree of a partition.
+
+pub mod key;
+pub mod memtable;

@@ -1,0 +1,455 @@
+//! The data directory: who owns it, and whose it is.
+//!
+//! ```text
+//! DIR/LOCK            flock'ed for as long as a server runs; holds its pid
+//! DIR/identity.toml   written once, at birth
+//! ```
+//! `identity.toml`, format 1: a comment, then one `key = value` per line, then the checksum:
+//! ```toml
+//! # Stave's data directory. Written once, at its birth; not to be edited.
+//! format = 1
+//! cluster-id = "9f86d081884c7d659a2feaa0c55ad015"
+//! node-id = 1
+//! cores = 2
+//! partitions = 32
+//! checksum = "92409d48bcbaf7c0"
+//! ```
+//! The checksum is the xxh3 (64 bits, hexadecimal) of all bytes before its line.
+//!
+//! Why a lock that the kernel holds and not a pid file: it can not outlive its process, so a crash
+//! leaves nothing to clean up. The file itself stays: removing it would let two processes lock two
+//! files of the same name.
+//!
+//! Why the shape is fixed at birth: a shard's log holds the entries of its partitions, so another
+//! number of cores needs them moved.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::id::NodeId;
+use crate::limits::PARTITIONS_PER_SHARD;
+
+/// The format this program writes, and the newest it reads.
+const FORMAT: u32 = 1;
+const LOCK: &str = "LOCK";
+const IDENTITY: &str = "identity.toml";
+const IDENTITY_TMP: &str = "identity.toml.tmp";
+
+/// What a data directory is, from its birth to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The same on all nodes of a cluster; random.
+    pub cluster_id: u128,
+    /// This node.
+    pub node_id: NodeId,
+    /// Shards, one per core.
+    pub cores: u16,
+    /// Partitions of all shards together.
+    pub partitions: u32,
+}
+
+/// An open data directory, locked until dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    identity: Identity,
+    /// True if this call created it.
+    born: bool,
+    /// Closing it releases the lock.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Opens `path` for this process alone, creating it for `cores` cores if it is new. `insist`:
+    /// the operator asked for that number, so a directory of another one is refused.
+    ///
+    /// # Errors
+    /// See [`Error`]; nothing was changed then, but `LOCK` may have been created.
+    pub fn open(path: &Path, cores: u16, insist: bool) -> Result<Self, Error> {
+        create(path)?;
+        let lock = lock(path)?;
+        if let Some(identity) = read_identity(path)? {
+            if insist && identity.cores != cores {
+                let path = path.to_owned();
+                return Err(Error::Cores { path, asked: cores, born: identity.cores });
+            }
+            return Ok(Self { path: path.to_owned(), identity, born: false, _lock: lock });
+        }
+        refuse_foreign(path)?;
+        let identity = Identity {
+            cluster_id: random_id()?,
+            node_id: NodeId(1),
+            cores,
+            partitions: u32::from(cores) * PARTITIONS_PER_SHARD,
+        };
+        write_identity(path, &identity)?;
+        Ok(Self { path: path.to_owned(), identity, born: true, _lock: lock })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it is.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Whether it is new.
+    pub fn is_born(&self) -> bool {
+        self.born
+    }
+}
+
+/// Why a data directory is not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system refused.
+    #[error("{op} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        op: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+
+    /// Another process has it.
+    #[error("data directory {} is in use by process {pid}", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// A number, or "unknown".
+        pid: String,
+    },
+
+    /// It is full of something else.
+    #[error(
+        "{} holds {found} but no {IDENTITY}: not a data directory of Stave's; \
+         give an empty or a new one", path.display()
+    )]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// One of the names in it.
+        found: String,
+    },
+
+    /// Written by a newer program.
+    #[error(
+        "{} is of format {found}, this program reads up to {FORMAT}: use a newer one",
+        path.display()
+    )]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+
+    /// Edited or damaged.
+    #[error(
+        "{} is damaged ({what}): restore it from a copy; it was never to be edited",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: &'static str,
+    },
+
+    /// Another number of cores than at its birth.
+    #[error(
+        "data directory {} was born with {born} core(s) and can not be served with {asked}: \
+         start with --cores {born}", path.display()
+    )]
+    Cores {
+        /// The directory.
+        path: PathBuf,
+        /// What the operator asked for.
+        asked: u16,
+        /// What it has.
+        born: u16,
+    },
+}
+
+fn io_error(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { op, path, source }
+}
+
+/// For its owner alone: it holds everyone's values.
+fn create(path: &Path) -> Result<(), Error> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let created = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    created.map_err(io_error("create", path))?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    sync_dir(parent.unwrap_or(Path::new(".")))
+}
+
+fn sync_dir(path: &Path) -> Result<(), Error> {
+    File::open(path).and_then(|dir| dir.sync_all()).map_err(io_error("sync", path))
+}
+
+fn lock(dir: &Path) -> Result<File, Error> {
+    let path = dir.join(LOCK);
+    let mut options = OpenOptions::new();
+    let opened = options.read(true).write(true).create(true).truncate(false).open(&path);
+    let mut file = opened.map_err(io_error("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let known = file.read_to_string(&mut pid).is_ok() && !pid.trim().is_empty();
+            let pid = if known { pid.trim().to_owned() } else { "unknown".to_owned() };
+            return Err(Error::Locked { path: dir.to_owned(), pid });
+        }
+        Err(TryLockError::Error(error)) => return Err(io_error("lock", &path)(error)),
+    }
+    file.set_len(0)
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .map_err(io_error("write", &path))?;
+    Ok(file)
+}
+
+/// A directory without an identity must be empty but for what an interrupted birth leaves behind,
+/// and `lost+found`: it may be the root of a file system.
+fn refuse_foreign(dir: &Path) -> Result<(), Error> {
+    let ours = [LOCK, IDENTITY_TMP, "lost+found"];
+    for entry in fs::read_dir(dir).map_err(io_error("list", dir))? {
+        let name = entry.map_err(io_error("list", dir))?.file_name();
+        let name = name.to_string_lossy();
+        if !ours.contains(&&*name) {
+            return Err(Error::Foreign { path: dir.to_owned(), found: name.into_owned() });
+        }
+    }
+    Ok(())
+}
+
+fn random_id() -> Result<u128, Error> {
+    let path = Path::new("/dev/urandom");
+    let mut bytes = [0; 16];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut bytes));
+    read.map_err(io_error("read", path))?;
+    Ok(u128::from_le_bytes(bytes))
+}
+
+fn encode(identity: &Identity) -> String {
+    let Identity { cluster_id, node_id, cores, partitions } = identity;
+    let body = format!(
+        "# Stave's data directory. Written once, at its birth; not to be edited.\n\
+         format = {FORMAT}\ncluster-id = \"{cluster_id:032x}\"\nnode-id = {node_id}\n\
+         cores = {cores}\npartitions = {partitions}\n"
+    );
+    let checksum = xxh3_64(body.as_bytes());
+    format!("{body}checksum = \"{checksum:016x}\"\n")
+}
+
+fn write_identity(dir: &Path, identity: &Identity) -> Result<(), Error> {
+    let (tmp, path) = (dir.join(IDENTITY_TMP), dir.join(IDENTITY));
+    let write = || {
+        let mut file = File::create(&tmp)?;
+        file.write_all(encode(identity).as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(io_error("write", &tmp))?;
+    fs::rename(&tmp, &path).map_err(io_error("rename", &tmp))?;
+    sync_dir(dir)
+}
+
+/// All that every format has.
+#[derive(Deserialize)]
+struct Versioned {
+    format: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Fields {
+    #[serde(rename = "format")]
+    _format: u32,
+    cluster_id: String,
+    node_id: u64,
+    cores: u16,
+    partitions: u32,
+    checksum: String,
+}
+
+fn read_identity(dir: &Path) -> Result<Option<Identity>, Error> {
+    let path = dir.join(IDENTITY);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io_error("read", &path)(error)),
+    };
+    decode(&path, &bytes).map(Some)
+}
+
+fn decode(path: &Path, bytes: &[u8]) -> Result<Identity, Error> {
+    let damaged = |what| Error::Damaged { path: path.to_owned(), what };
+    let text = str::from_utf8(bytes).map_err(|_| damaged("not text"))?;
+    let versioned: Versioned = toml::from_str(text).map_err(|_| damaged("no format"))?;
+    if versioned.format != FORMAT {
+        return Err(Error::Format { path: path.to_owned(), found: versioned.format });
+    }
+    let fields: Fields = toml::from_str(text).map_err(|_| damaged("unknown or missing fields"))?;
+    let body = text.find("checksum =").map_or(text, |at| &text[..at]);
+    if fields.checksum != format!("{:016x}", xxh3_64(body.as_bytes())) {
+        return Err(damaged("wrong checksum"));
+    }
+    let cluster_id = u128::from_str_radix(&fields.cluster_id, 16);
+    let identity = Identity {
+        cluster_id: cluster_id.map_err(|_| damaged("cluster-id"))?,
+        node_id: NodeId(fields.node_id),
+        cores: fields.cores,
+        partitions: fields.partitions,
+    };
+    if identity.cores == 0 || identity.partitions == 0 || fields.node_id == 0 {
+        return Err(damaged("a zero"));
+    }
+    Ok(identity)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A directory that is gone when its test is.
+    pub(in crate::cli) struct TempDir(PathBuf);
+
+    impl TempDir {
+        pub(in crate::cli) fn new(name: &str) -> Self {
+            let name = format!("stave-{name}-{}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            fs::create_dir_all(&path).expect("the temporary directory takes files");
+            Self(path)
+        }
+
+        pub(in crate::cli) fn path(&self) -> &Path {
+            &self.0
+        }
+    }
+
+    impl Drop for TempDir {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_second_process_is_refused_by_name() {
+        let temp = TempDir::new("lock");
+        let dir = temp.path().join("new/nested");
+        let first = DataDir::open(&dir, 2, false).expect("it is new");
+
+        let error = DataDir::open(&dir, 2, false).expect_err("it is locked");
+
+        let pid = std::process::id();
+        let expected = format!("data directory {} is in use by process {pid}", dir.display());
+        assert_eq!(error.to_string(), expected);
+        drop(first);
+        DataDir::open(&dir, 2, false).expect("the lock goes with its owner");
+    }
+
+    #[test]
+    fn identity_outlives_its_process() {
+        let temp = TempDir::new("identity");
+        let first = DataDir::open(temp.path(), 2, false).expect("it is new");
+        let (identity, born) = (first.identity(), first.is_born());
+        drop(first);
+
+        let second = DataDir::open(temp.path(), 8, false).expect("it is its own");
+
+        assert!(born && !second.is_born());
+        assert_eq!(second.identity(), identity);
+        assert_eq!((identity.cores, identity.partitions), (2, 2 * PARTITIONS_PER_SHARD));
+        assert_ne!(identity.cluster_id, 0);
+    }
+
+    #[test]
+    fn another_number_of_cores_is_refused_with_the_cure() {
+        let temp = TempDir::new("cores");
+        drop(DataDir::open(temp.path(), 2, true).expect("it is new"));
+
+        let error = DataDir::open(temp.path(), 4, true).expect_err("it was born with 2");
+
+        let shown = error.to_string();
+        assert!(shown.contains("2 core(s) and can not be served with 4"), "{shown}");
+        assert!(shown.ends_with("start with --cores 2"), "{shown}");
+    }
+
+    #[test]
+    fn an_edited_identity_is_refused() {
+        let temp = TempDir::new("edited");
+        drop(DataDir::open(temp.path(), 2, false).expect("it is new"));
+        let path = temp.path().join(IDENTITY);
+        let text = fs::read_to_string(&path).expect("it was written");
+
+        let outcomes = [
+            text.replace("cores = 2", "cores = 3"),
+            text.replace("cores = 2\n", ""),
+            text.replace("format = 1", "format = 9"),
+            String::new(),
+        ]
+        .map(|text| {
+            fs::write(&path, text).expect("it is ours");
+            DataDir::open(temp.path(), 2, false).expect_err("edited").to_string()
+        });
+
+        for (shown, expected) in outcomes.iter().zip([
+            "damaged (wrong checksum)",
+            "damaged (unknown or missing fields)",
+            "is of format 9, this program reads up to 1",
+            "damaged (no format)",
+        ]) {
+            assert!(shown.contains(expected), "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_directory_of_something_else_is_refused() {
+        let temp = TempDir::new("foreign");
+        fs::write(temp.path().join("thesis.txt"), "x").expect("it is ours");
+
+        let error = DataDir::open(temp.path(), 2, false).expect_err("not empty");
+
+        assert!(error.to_string().contains("holds thesis.txt but no identity.toml"), "{error}");
+    }
+
+    #[test]
+    fn an_interrupted_birth_is_finished() {
+        let temp = TempDir::new("birth");
+        fs::write(temp.path().join(IDENTITY_TMP), "format = ").expect("it is ours");
+        fs::write(temp.path().join(LOCK), "12\n").expect("it is ours");
+
+        let dir = DataDir::open(temp.path(), 2, false).expect("nothing of value is there");
+
+        assert!(dir.is_born());
+    }
+
+    #[test]
+    fn format_1_is_read_for_ever() {
+        let golden = include_bytes!("testdata/identity-1.toml");
+
+        let identity = decode(Path::new(IDENTITY), golden).expect("it was written by format 1");
+
+        let expected = Identity {
+            cluster_id: 0x9f86_d081_884c_7d65_9a2f_eaa0_c55a_d015,
+            node_id: NodeId(1),
+            cores: 2,
+            partitions: 32,
+        };
+        assert_eq!(identity, expected);
+        assert_eq!(encode(&expected).as_bytes(), golden);
+    }
+}

@@ -1,0 +1,96 @@
+//! What a person types and sees: one file per subcommand, and the process around the server.
+//!
+//! [`run`] is the whole program: parse, dispatch, exit code. Doc comments of the argument types are
+//! the help texts. Like `env`, this layer may touch files, threads and clocks directly: it runs
+//! before there is a shard and after the last one has ended.
+//!
+//! Reading order: `serve` (the life of a server), `directory` (lock and identity), `start` (where
+//! the server begins), then `log`, `ready`, `stop`.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the process around the shards: files, threads and clocks before and after them"
+)]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod directory;
+mod log;
+mod ready;
+mod serve;
+mod settings;
+mod start;
+mod stop;
+
+pub use directory::{DataDir, Identity};
+pub use log::set_level;
+
+/// Everything went well.
+pub const EXIT_OK: u8 = 0;
+/// It failed while running, or did not drain in time.
+pub const EXIT_FAILURE: u8 = 1;
+/// The command line or the configuration is wrong; clap's own code too.
+pub const EXIT_USAGE: u8 = 2;
+/// The data directory is in use, damaged, or not one of this configuration's.
+pub const EXIT_DATA_DIR: u8 = 3;
+/// An address or port can not be had.
+pub const EXIT_ADDRESS: u8 = 4;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  ended as asked
+  1  failed while running, or did not drain within 10 s
+  2  the command line or the configuration is wrong
+  3  the data directory is in use, damaged, or of another shape
+  4  an address or port can not be had";
+
+/// A durable, replicated key-value store that is as fast as a cache and speaks the Redis protocol.
+#[derive(Parser)]
+#[command(name = "stave", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+}
+
+/// Parses the command line, does what it says, and returns the exit code.
+pub fn run() -> ExitCode {
+    let code = match Cli::parse().command {
+        Command::Serve(serve) => serve.run(&mut std::io::stdout().lock()),
+    };
+    ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+    use crate::config::KEYS;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_setting_is_a_flag_and_teaches() {
+        let mut command = Cli::command();
+        let serve = command.find_subcommand_mut("serve").expect("there is one");
+
+        let help = serve.render_long_help().to_string();
+
+        for key in &KEYS {
+            assert!(help.contains(&format!("--{}", key.name)), "{}", key.name);
+        }
+        for taught in ["redis-cli -p 6379", "STAVE_RESP_PORT", "Exit codes:"] {
+            assert!(help.contains(taught), "{taught}: {help}");
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! What a reply may need to know of the node: filled in by the server, or by the simulator.
+
+use crate::id::{ShardId, Slot};
+
+/// Facts of the node, as seen from one shard. Methods that gather may be slow-ish (micro-, not
+/// milliseconds); none blocks.
+pub trait Facts {
+    /// Who we are: fixed at start.
+    fn identity(&self) -> &Identity;
+    /// Which endpoint serves which slots.
+    fn topology(&self) -> &Topology;
+    /// The password clients must give; none: everybody is in.
+    fn password(&self) -> Option<&[u8]>;
+    /// Wall clock, unix microseconds.
+    fn now_us(&self) -> u64;
+    /// Figures for `INFO`, gathered now.
+    fn counters(&self) -> Counters;
+    /// Parameters for `CONFIG GET`, by name; secrets never among them.
+    fn config(&self) -> Vec<(&'static str, String)>;
+    /// All connections of the node, by id.
+    fn clients(&self) -> Vec<Client>;
+}
+
+/// Who a node is. Fixed at start.
+#[derive(Clone, Debug, Default)]
+pub struct Identity {
+    /// Version of Stave, such as `0.1.0`.
+    pub version: String,
+    /// Identity of the node: 40 hex digits, kept over restarts.
+    pub node_id: String,
+    /// Identity of this run of the process: 40 hex digits.
+    pub run_id: String,
+    /// The shard that answers.
+    pub shard: ShardId,
+    /// Shards of the node: one per core.
+    pub cores: u16,
+    /// Port shared by all shards.
+    pub resp_port: u16,
+    /// Whether `--cluster-mode` was given.
+    pub cluster_mode: bool,
+    /// Process id.
+    pub pid: u32,
+    /// When the process started, unix milliseconds.
+    pub started_ms: u64,
+    /// Operating system and machine, such as `Linux 6.18 x86_64`.
+    pub os: String,
+    /// Configuration file; empty for none.
+    pub config_file: String,
+    /// Which runtime drives the disk and the sockets, such as `io_uring`.
+    pub runtime: &'static str,
+    /// What an ack means here: `quorum`, `leader` or `relaxed`.
+    pub ack: &'static str,
+}
+
+/// One place that serves slots: a shard of a node, with a port of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// 40 hex digits; see [`endpoint_id`].
+    pub id: String,
+    /// Address clients reach it at: never empty.
+    pub host: String,
+    /// Port of its RESP listener: never 0.
+    pub port: u16,
+    /// Port for peers.
+    pub peer_port: u16,
+}
+
+/// A run of slots and who serves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotRange {
+    /// First slot.
+    pub first: Slot,
+    /// Last slot, included.
+    pub last: Slot,
+    /// Index in [`Topology::endpoints`] of the leader.
+    pub leader: usize,
+}
+
+/// Which endpoint serves which slots. Ranges are sorted, disjoint, and cover all slots when the
+/// cluster is whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Topology {
+    /// Version of the slot map; rises with each change.
+    pub epoch: u64,
+    /// In the same order on every node.
+    pub endpoints: Vec<Endpoint>,
+    /// By first slot.
+    pub ranges: Vec<SlotRange>,
+    /// Index in `endpoints` of the one that answers.
+    pub myself: usize,
+}
+
+/// The id under which a shard is visible as a cluster node: the node's own for shard 0, so that
+/// `CLUSTER MYID` of a one-core node is the node's id; for others the last four digits are mixed
+/// with the shard's number.
+///
+/// # Panics
+/// When `node_id` is not 40 ASCII hex digits.
+pub fn endpoint_id(node_id: &str, shard: ShardId) -> String {
+    let is_hex = node_id.len() == 40 && node_id.bytes().all(|b| b.is_ascii_hexdigit());
+    assert!(is_hex, "a node id is 40 hex digits: {node_id:?}");
+    let tail = u16::from_str_radix(&node_id[36..], 16).expect("four hex digits fit");
+    format!("{}{:04x}", &node_id[..36], tail ^ shard.0)
+}
+
+/// Keys of one database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keyspace {
+    /// Number of the database.
+    pub db: u8,
+    /// Keys that have not expired, or not yet been found to have.
+    pub keys: u64,
+    /// Those of them with a deadline.
+    pub expires: u64,
+    /// Mean of what is left to them, milliseconds.
+    pub avg_ttl_ms: u64,
+}
+
+/// Figures of the whole node, gathered when asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    /// Open connections.
+    pub clients: u64,
+    /// Most connections accepted at a time.
+    pub clients_max: u64,
+    /// Connections since start.
+    pub connections: u64,
+    /// Connections refused since start.
+    pub connections_refused: u64,
+    /// Commands since start.
+    pub commands: u64,
+    /// Commands in the last second.
+    pub commands_per_s: u64,
+    /// Bytes from clients.
+    pub input_bytes: u64,
+    /// Bytes to clients.
+    pub output_bytes: u64,
+    /// Reads that found their key.
+    pub hits: u64,
+    /// Reads that did not.
+    pub misses: u64,
+    /// Keys removed because their deadline passed.
+    pub expired: u64,
+    /// Error replies since start.
+    pub errors: u64,
+    /// Bytes accounted to the memory budget.
+    pub memory_used: u64,
+    /// Most of it so far.
+    pub memory_peak: u64,
+    /// Resident set of the process, bytes.
+    pub memory_rss: u64,
+    /// The budget (`--memory`), bytes.
+    pub memory_limit: u64,
+    /// Whether the node still reads its log.
+    pub loading: bool,
+    /// Bytes in the logs of all shards.
+    pub wal_bytes: u64,
+    /// Segments of the logs.
+    pub wal_segments: u64,
+    /// Durable writes of the logs since start.
+    pub wal_syncs: u64,
+    /// Commands made durable by them.
+    pub wal_entries: u64,
+    /// Bytes in tables on disk.
+    pub sstable_bytes: u64,
+    /// Flushes of a memtable under way.
+    pub flushes_running: u64,
+    /// Tasks that held a core for more than [`crate::limits::STALL_MIN`].
+    pub stalls: u64,
+    /// The longest of them, microseconds.
+    pub stall_max_us: u64,
+    /// CPU time in the kernel, microseconds.
+    pub cpu_sys_us: u64,
+    /// CPU time outside it, microseconds.
+    pub cpu_user_us: u64,
+    /// Databases that hold keys, by number.
+    pub keyspace: Vec<Keyspace>,
+    /// Calls and microseconds by command, for `INFO commandstats`; may be empty.
+    pub commandstats: Vec<CommandStat>,
+    /// Followers that hold every acknowledged write.
+    pub replicas: u64,
+}
+
+/// Calls of one command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CommandStat {
+    /// Full name, lower case.
+    pub name: &'static str,
+    /// Calls since start.
+    pub calls: u64,
+    /// Time in them, microseconds.
+    pub total_us: u64,
+    /// Calls refused before they ran.
+    pub rejected: u64,
+    /// Calls answered with an error.
+    pub failed: u64,
+}
+
+/// One connection, as `CLIENT LIST` shows it.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// What the connection remembers.
+    pub session: super::Session,
+    /// Bytes read and not yet understood.
+    pub input_len: usize,
+    /// Bytes of replies not yet sent.
+    pub output_len: usize,
+}

@@ -1,0 +1,219 @@
+//! INFO: facts and figures as text, in the form exporters and clients parse: `# Section`, then
+//! `name:value` lines, all ended by CR LF.
+
+use std::fmt::{Display, Write as _};
+
+use super::connection::{REDIS_VERSION, mode};
+use super::{Args, Counters, Facts, Session, Then};
+use crate::protocol::resp::Reply;
+
+/// The text of one section, without its heading.
+type Write = fn(&mut Section<'_>);
+
+/// Name, heading, whether it is shown by default, text.
+const SECTIONS: [(&str, &str, bool, Write); 12] = [
+    ("server", "Server", true, server),
+    ("clients", "Clients", true, clients),
+    ("memory", "Memory", true, memory),
+    ("persistence", "Persistence", true, persistence),
+    ("stats", "Stats", true, stats),
+    ("replication", "Replication", true, replication),
+    ("cpu", "CPU", true, cpu),
+    ("modules", "Modules", true, |_| ()),
+    ("commandstats", "Commandstats", false, commandstats),
+    ("cluster", "Cluster", true, cluster),
+    ("keyspace", "Keyspace", true, keyspace),
+    ("stave", "Stave", true, stave),
+];
+
+struct Section<'a> {
+    facts: &'a dyn Facts,
+    counters: &'a Counters,
+    text: String,
+}
+
+impl Section<'_> {
+    fn line(&mut self, name: &str, value: impl Display) {
+        write!(self.text, "{name}:{value}\r\n").expect("a String takes every write");
+    }
+}
+
+pub(super) fn info(
+    _: &mut Session,
+    facts: &dyn Facts,
+    args: &Args<'_>,
+    reply: &mut Reply<'_>,
+) -> Then {
+    let asks = |word: &str| (1..args.len()).any(|at| args.is(at, word));
+    let all = asks("all") || asks("everything");
+    let default = args.len() == 1 || asks("default");
+    let counters = facts.counters();
+    let mut section = Section { facts, counters: &counters, text: String::new() };
+    for (name, heading, is_default, write) in SECTIONS {
+        if all || (default && is_default) || asks(name) {
+            let blank = if section.text.is_empty() { "" } else { "\r\n" };
+            section.text.push_str(&format!("{blank}# {heading}\r\n"));
+            write(&mut section);
+        }
+    }
+    reply.verbatim(&section.text);
+    Then::Continue
+}
+
+fn server(s: &mut Section<'_>) {
+    let (identity, now_us) = (s.facts.identity(), s.facts.now_us());
+    let uptime_s = (now_us / 1000).saturating_sub(identity.started_ms) / 1000;
+    s.line("redis_version", REDIS_VERSION);
+    s.line("redis_mode", mode(s.facts));
+    s.line("stave_version", &identity.version);
+    s.line("os", &identity.os);
+    s.line("arch_bits", usize::BITS);
+    s.line("multiplexing_api", identity.runtime);
+    s.line("process_id", identity.pid);
+    s.line("run_id", &identity.run_id);
+    s.line("tcp_port", identity.resp_port);
+    s.line("server_time_usec", now_us);
+    s.line("uptime_in_seconds", uptime_s);
+    s.line("uptime_in_days", uptime_s / 86_400);
+    s.line("config_file", &identity.config_file);
+    s.line("io_threads_active", 0);
+}
+
+fn clients(s: &mut Section<'_>) {
+    s.line("connected_clients", s.counters.clients);
+    s.line("cluster_connections", 0);
+    s.line("maxclients", s.counters.clients_max);
+    s.line("blocked_clients", 0);
+    s.line("tracking_clients", 0);
+}
+
+fn memory(s: &mut Section<'_>) {
+    for (name, bytes) in [
+        ("used_memory", s.counters.memory_used),
+        ("used_memory_rss", s.counters.memory_rss),
+        ("used_memory_peak", s.counters.memory_peak),
+        ("maxmemory", s.counters.memory_limit),
+    ] {
+        s.line(name, bytes);
+        s.line(&format!("{name}_human"), human(bytes));
+    }
+    s.line("maxmemory_policy", "noeviction");
+    s.line("mem_allocator", "mimalloc");
+}
+
+/// Bytes for people, as Redis writes them.
+fn human(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["K", "M", "G", "T"];
+    if bytes < 1024 {
+        return format!("{bytes}B");
+    }
+    let unit = ((bytes.ilog2() / 10) as usize).min(UNITS.len());
+    format!("{:.2}{}", bytes as f64 / (1_u64 << (10 * unit)) as f64, UNITS[unit - 1])
+}
+
+/// The fields that Redis has for its own files are there, saying that nothing is left to save.
+fn persistence(s: &mut Section<'_>) {
+    s.line("loading", u8::from(s.counters.loading));
+    s.line("async_loading", 0);
+    s.line("rdb_changes_since_last_save", 0);
+    s.line("rdb_bgsave_in_progress", 0);
+    s.line("rdb_last_save_time", s.facts.now_us() / 1_000_000);
+    s.line("rdb_last_bgsave_status", "ok");
+    s.line("aof_enabled", 1);
+    s.line("aof_rewrite_in_progress", 0);
+    s.line("aof_last_bgrewrite_status", "ok");
+    s.line("aof_last_write_status", "ok");
+    s.line("aof_current_size", s.counters.wal_bytes);
+}
+
+fn stats(s: &mut Section<'_>) {
+    s.line("total_connections_received", s.counters.connections);
+    s.line("total_commands_processed", s.counters.commands);
+    s.line("instantaneous_ops_per_sec", s.counters.commands_per_s);
+    s.line("total_net_input_bytes", s.counters.input_bytes);
+    s.line("total_net_output_bytes", s.counters.output_bytes);
+    s.line("rejected_connections", s.counters.connections_refused);
+    s.line("expired_keys", s.counters.expired);
+    s.line("evicted_keys", 0);
+    s.line("keyspace_hits", s.counters.hits);
+    s.line("keyspace_misses", s.counters.misses);
+    s.line("pubsub_channels", 0);
+    s.line("pubsub_patterns", 0);
+    s.line("total_error_replies", s.counters.errors);
+}
+
+fn replication(s: &mut Section<'_>) {
+    s.line("role", "master");
+    s.line("connected_slaves", s.counters.replicas);
+    s.line("master_failover_state", "no-failover");
+    s.line("master_replid", &s.facts.identity().node_id);
+    s.line("master_replid2", "0".repeat(40));
+    s.line("master_repl_offset", 0);
+    s.line("second_repl_offset", -1);
+}
+
+fn cpu(s: &mut Section<'_>) {
+    let seconds = |us: u64| format!("{}.{:06}", us / 1_000_000, us % 1_000_000);
+    s.line("used_cpu_sys", seconds(s.counters.cpu_sys_us));
+    s.line("used_cpu_user", seconds(s.counters.cpu_user_us));
+}
+
+fn commandstats(s: &mut Section<'_>) {
+    for stat in &s.counters.commandstats {
+        let each_us = stat.total_us as f64 / stat.calls.max(1) as f64;
+        s.line(
+            &format!("cmdstat_{}", stat.name),
+            format_args!(
+                "calls={},usec={},usec_per_call={each_us:.2},rejected_calls={},failed_calls={}",
+                stat.calls, stat.total_us, stat.rejected, stat.failed
+            ),
+        );
+    }
+}
+
+fn cluster(s: &mut Section<'_>) {
+    s.line("cluster_enabled", u8::from(s.facts.identity().cluster_mode));
+}
+
+fn keyspace(s: &mut Section<'_>) {
+    for space in s.counters.keyspace.iter().filter(|space| space.keys > 0) {
+        s.line(
+            &format!("db{}", space.db),
+            format_args!(
+                "keys={},expires={},avg_ttl={}",
+                space.keys, space.expires, space.avg_ttl_ms
+            ),
+        );
+    }
+}
+
+fn stave(s: &mut Section<'_>) {
+    let identity = s.facts.identity();
+    s.line("stave_node_id", &identity.node_id);
+    s.line("stave_shard", identity.shard);
+    s.line("stave_cores", identity.cores);
+    s.line("stave_runtime", identity.runtime);
+    s.line("stave_ack", identity.ack);
+    s.line("stave_wal_bytes", s.counters.wal_bytes);
+    s.line("stave_wal_segments", s.counters.wal_segments);
+    s.line("stave_wal_syncs", s.counters.wal_syncs);
+    s.line("stave_wal_entries", s.counters.wal_entries);
+    s.line("stave_sstable_bytes", s.counters.sstable_bytes);
+    s.line("stave_flushes_running", s.counters.flushes_running);
+    s.line("stave_stalls", s.counters.stalls);
+    s.line("stave_stall_max_us", s.counters.stall_max_us);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::human;
+
+    #[test]
+    fn bytes_are_written_for_people() {
+        assert_eq!(human(0), "0B");
+        assert_eq!(human(1023), "1023B");
+        assert_eq!(human(1024), "1.00K");
+        assert_eq!(human(1_261_880), "1.20M");
+        assert_eq!(human(25_276_502_016), "23.54G");
+    }
+}

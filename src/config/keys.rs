@@ -1,0 +1,255 @@
+//! The table of settings: name, help, how a value is read and shown.
+
+use std::path::{Path, PathBuf};
+
+use super::text::{is_log_level, parse_size, quote, show_size};
+use super::{Ack, CORES_MAX, Config, Engine, LogFormat, Secret};
+use crate::limits::SECTOR_LEN;
+
+/// A setting.
+pub struct Key {
+    /// In the file; with two dashes, the flag.
+    pub name: &'static str,
+    /// Stands for the value in the help; empty for a switch (`true` or `false`).
+    pub value_name: &'static str,
+    /// One or two lines for `--help`.
+    pub help: &'static str,
+    /// True if the value is shown to nobody.
+    pub secret: bool,
+    /// Reads a value; an error says what is expected.
+    set: fn(&mut Config, &str) -> Result<(), &'static str>,
+    /// The value in TOML, if there is one.
+    show: fn(&Config) -> Option<String>,
+}
+
+impl Key {
+    /// The environment variable: `STAVE_RESP_PORT` for `resp-port`.
+    pub fn variable(&self) -> String {
+        format!("STAVE_{}", self.name.to_ascii_uppercase().replace('-', "_"))
+    }
+
+    pub(super) fn set(&self, config: &mut Config, value: &str) -> Result<(), &'static str> {
+        (self.set)(config, value)
+    }
+
+    pub(super) fn show(&self, config: &Config) -> Option<String> {
+        (self.show)(config)
+    }
+}
+
+const PORT: &str = "a port, 0 to 65535 (0: any free one)";
+const SWITCH: &str = "true or false";
+
+/// Every setting there is, in the order of the help.
+pub static KEYS: [Key; 16] = [
+    Key {
+        name: "data-dir",
+        value_name: "DIR",
+        help: "Where everything is kept; created if it is not there [default: stave-data]",
+        secret: false,
+        set: |config, value| put(&mut config.data_dir, path(value), "a directory's name"),
+        show: |config| Some(show_path(&config.data_dir)),
+    },
+    Key {
+        name: "cores",
+        value_name: "N",
+        help: "Cores to use, one thread each. Fixed at the birth of a data directory \
+               [default: the data directory's, for a new one the cgroup's or machine's]",
+        secret: false,
+        set: |config, value| {
+            let cores = value.parse().ok().filter(|n| (1..=CORES_MAX).contains(n));
+            put(&mut config.cores, cores, "a number of cores, 1 to 1024")
+        },
+        show: |config| Some(config.cores.to_string()),
+    },
+    Key {
+        name: "memory",
+        value_name: "SIZE",
+        help: "Memory for everything, such as 512MiB or 4g; powers of 1024 [default: a quarter of \
+               the cgroup's or machine's]",
+        secret: false,
+        set: |config, value| put(&mut config.memory, parse_size(value), "a size such as 512MiB"),
+        show: |config| Some(show_bytes(config.memory)),
+    },
+    Key {
+        name: "bind",
+        value_name: "ADDR",
+        help: "IP address to listen on [default: 127.0.0.1]. One that the network reaches needs \
+               requirepass",
+        secret: false,
+        set: |config, value| put(&mut config.bind, value.parse().ok(), "an IP address"),
+        show: |config| Some(quote(&config.bind.to_string())),
+    },
+    Key {
+        name: "engine",
+        value_name: "ENGINE",
+        help: "Where keys and values live: memory (and in the log, for the next start)",
+        secret: false,
+        set: |config, value| {
+            let engine = (value == "memory").then_some(Engine::Memory);
+            put(&mut config.engine, engine, "memory, the only engine there is")
+        },
+        show: |config| match config.engine {
+            Engine::Memory => Some(quote("memory")),
+        },
+    },
+    Key {
+        name: "ack",
+        value_name: "WHEN",
+        help: "When a write is acknowledged: quorum (durable on a majority; one node: on its \
+               disk), leader (on the leader's disk), or relaxed (applied; written behind, so that \
+               a crash may lose the last moments) [default: quorum]",
+        secret: false,
+        set: |config, value| {
+            let ack = match value {
+                "quorum" => Some(Ack::Quorum),
+                "leader" => Some(Ack::Leader),
+                "relaxed" => Some(Ack::Relaxed),
+                _ => None,
+            };
+            put(&mut config.ack, ack, "quorum, leader or relaxed")
+        },
+        show: |config| {
+            Some(quote(match config.ack {
+                Ack::Quorum => "quorum",
+                Ack::Leader => "leader",
+                Ack::Relaxed => "relaxed",
+            }))
+        },
+    },
+    Key {
+        name: "cluster-mode",
+        value_name: "",
+        help: "Be a Redis cluster to clients: each core is a node of it, and a key of another \
+               core is answered with MOVED",
+        secret: false,
+        set: |config, value| put(&mut config.cluster_mode, switch(value), SWITCH),
+        show: |config| Some(config.cluster_mode.to_string()),
+    },
+    Key {
+        name: "resp-port",
+        value_name: "PORT",
+        help: "Port for Redis clients, shared by all cores; 0: any free one [default: 6379]",
+        secret: false,
+        set: |config, value| put(&mut config.resp_port, value.parse().ok(), PORT),
+        show: |config| Some(config.resp_port.to_string()),
+    },
+    Key {
+        name: "shard-port-base",
+        value_name: "PORT",
+        help: "Core n is also reached alone on this port + n; 0: any free ones [default: 7500]",
+        secret: false,
+        set: |config, value| put(&mut config.shard_port_base, value.parse().ok(), PORT),
+        show: |config| Some(config.shard_port_base.to_string()),
+    },
+    Key {
+        name: "ready-file",
+        value_name: "FILE",
+        help: "Gets one line of JSON (pid, node_id, ports) once the server serves; removed at exit",
+        secret: false,
+        set: |config, value| put(&mut config.ready_file, path(value).map(Some), "a file's name"),
+        show: |config| config.ready_file.as_deref().map(show_path),
+    },
+    Key {
+        name: "requirepass",
+        value_name: "PASSWORD",
+        help: "What clients must say with AUTH. Others can read a command line: prefer \
+               STAVE_REQUIREPASS or the file",
+        secret: true,
+        set: |config, value| {
+            let secret = (!value.is_empty()).then(|| Secret(value.to_owned()));
+            put(&mut config.requirepass, secret.map(Some), "a password that is not empty")
+        },
+        show: |config| config.requirepass.as_ref().map(|_| String::new()),
+    },
+    Key {
+        name: "insecure",
+        value_name: "",
+        help: "Allow an address that the network reaches without a password",
+        secret: false,
+        set: |config, value| put(&mut config.insecure, switch(value), SWITCH),
+        show: |config| Some(config.insecure.to_string()),
+    },
+    Key {
+        name: "log-level",
+        value_name: "LEVEL",
+        help: "error, warn, info, debug or trace, or by module: info,stavekv::wal=debug \
+               [default: info]",
+        secret: false,
+        set: |config, value| {
+            let level = is_log_level(value).then(|| value.to_owned());
+            put(&mut config.log_level, level, "error, warn, info, debug, trace or module=level")
+        },
+        show: |config| Some(quote(&config.log_level)),
+    },
+    Key {
+        name: "log-format",
+        value_name: "FORMAT",
+        help: "human or json, on standard error [default: human]",
+        secret: false,
+        set: |config, value| {
+            let format = match value {
+                "human" => Some(LogFormat::Human),
+                "json" => Some(LogFormat::Json),
+                _ => None,
+            };
+            put(&mut config.log_format, format, "human or json")
+        },
+        show: |config| {
+            Some(quote(match config.log_format {
+                LogFormat::Human => "human",
+                LogFormat::Json => "json",
+            }))
+        },
+    },
+    Key {
+        name: "wal-segment-size",
+        value_name: "SIZE",
+        help: "Size of a file of the log [default: 64MiB]",
+        secret: false,
+        set: |config, value| {
+            let size = parse_size(value).filter(|size| {
+                (1 << 20..=4 << 30).contains(size) && size.is_multiple_of(SECTOR_LEN as u64)
+            });
+            put(&mut config.wal_segment_size, size, "a size of 1MiB to 4GiB, a multiple of 4KiB")
+        },
+        show: |config| Some(show_bytes(config.wal_segment_size)),
+    },
+    Key {
+        name: "max-clients",
+        value_name: "N",
+        help: "Most connections at a time [default: 10000]",
+        secret: false,
+        set: |config, value| {
+            let count = value.parse().ok().filter(|n| (1..=10_000_000).contains(n));
+            put(&mut config.max_clients, count, "a number of connections, 1 to 10000000")
+        },
+        show: |config| Some(config.max_clients.to_string()),
+    },
+];
+
+fn put<T>(into: &mut T, value: Option<T>, expected: &'static str) -> Result<(), &'static str> {
+    *into = value.ok_or(expected)?;
+    Ok(())
+}
+
+fn path(value: &str) -> Option<PathBuf> {
+    (!value.is_empty()).then(|| PathBuf::from(value))
+}
+
+fn switch(value: &str) -> Option<bool> {
+    match value {
+        "true" | "1" | "yes" | "on" => Some(true),
+        "false" | "0" | "no" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+fn show_path(path: &Path) -> String {
+    quote(&path.to_string_lossy())
+}
+
+/// A size is a string in TOML unless it is a plain number of bytes.
+fn show_bytes(bytes: u64) -> String {
+    quote(&show_size(bytes))
+}

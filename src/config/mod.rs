@@ -1,0 +1,450 @@
+//! What an operator may choose, and where each choice came from.
+//!
+//! Every setting has one name: `--memory` as a flag, `memory` in the TOML file, `STAVE_MEMORY` in
+//! the environment. A flag beats a variable, a variable beats the file, the file beats the default.
+//! [`KEYS`] is the one table they all come from; the command line is made from it too.
+//!
+//! Why so few: a setting needs two users who want different values. Everything else is a constant
+//! with its reason in [`crate::limits`].
+//!
+//! A name that nobody knows is an error in the file and on the command line. An unknown `STAVE_*`
+//! variable is not, since others set those (Kubernetes gives every pod `STAVE_SERVICE_HOST` next to
+//! a service called stave); one that looks like a slip becomes a note.
+//!
+//! Pure but for [`Machine`], which the caller detects: files and the environment are read in
+//! [`crate::cli`]. Reading order: `keys`, then [`resolve`]; `text` is the small print.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+use crate::env::machine::Machine;
+
+mod keys;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+pub use keys::{KEYS, Key};
+pub use text::is_log_level;
+
+/// Least memory of one core, bytes: below it nothing is left beside the log's buffers.
+pub const MEMORY_PER_CORE_MIN: u64 = 32 << 20;
+
+/// Most cores of a node: 16 partitions each share out all 16,384 slots.
+pub const CORES_MAX: u16 = 1024;
+
+/// Where the keys and values are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// All of them in memory, and in the log for the next start.
+    Memory,
+}
+
+/// When a write is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ack {
+    /// Durable on a majority of the partition's voters; on a single node, on its disk.
+    Quorum,
+    /// Durable on the leader's disk.
+    Leader,
+    /// Applied in memory; written to the disk behind. A crash may lose the last moments.
+    Relaxed,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+/// A password. It shows itself to nobody by accident.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The password itself, for comparing.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<redacted>")
+    }
+}
+
+/// All settings, each with its effective value. [`KEYS`] says what they mean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// See [`KEYS`], as for all others.
+    pub data_dir: PathBuf,
+    /// At least 1, at most [`CORES_MAX`].
+    pub cores: u16,
+    /// Bytes.
+    pub memory: u64,
+    /// An address of this machine.
+    pub bind: IpAddr,
+    /// Where keys and values live.
+    pub engine: Engine,
+    /// When a write is acknowledged.
+    pub ack: Ack,
+    /// Whether clients are told that this is a Redis cluster.
+    pub cluster_mode: bool,
+    /// 0: any free one.
+    pub resp_port: u16,
+    /// Shard n listens on this port + n. 0: any free ones.
+    pub shard_port_base: u16,
+    /// Written once the server serves.
+    pub ready_file: Option<PathBuf>,
+    /// What `AUTH` must say.
+    pub requirepass: Option<Secret>,
+    /// Serve the network without a password.
+    pub insecure: bool,
+    /// A level, or directives such as `info,stavekv::wal=debug`.
+    pub log_level: String,
+    /// How a log line looks.
+    pub log_format: LogFormat,
+    /// Bytes; a multiple of [`crate::limits::SECTOR_LEN`].
+    pub wal_segment_size: u64,
+    /// Connections of this node, all cores together.
+    pub max_clients: u32,
+}
+
+impl Config {
+    /// What holds when nobody says anything, on such a machine.
+    pub fn defaults(machine: &Machine) -> Self {
+        let cores = machine.cores.clamp(1, CORES_MAX);
+        let quarter = machine.memory / 4 / (1 << 20) * (1 << 20);
+        Self {
+            data_dir: PathBuf::from("stave-data"),
+            cores,
+            memory: quarter.max(u64::from(cores) * MEMORY_PER_CORE_MIN),
+            bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            engine: Engine::Memory,
+            ack: Ack::Quorum,
+            cluster_mode: false,
+            resp_port: 6379,
+            shard_port_base: 7500,
+            ready_file: None,
+            requirepass: None,
+            insecure: false,
+            log_level: "info".to_owned(),
+            log_format: LogFormat::Human,
+            wal_segment_size: 64 << 20,
+            max_clients: 10_000,
+        }
+    }
+
+    /// Checks what no single setting can see. To be repeated when [`Config::cores`] is changed to
+    /// what a data directory was born with.
+    ///
+    /// # Errors
+    /// The first thing found wrong, with its cure.
+    pub fn check(&self) -> Result<(), Error> {
+        let least = u64::from(self.cores) * MEMORY_PER_CORE_MIN;
+        if self.memory < least {
+            return Err(Error::MemoryTooSmall { memory: self.memory, least, cores: self.cores });
+        }
+        if !self.bind.is_loopback() && self.requirepass.is_none() && !self.insecure {
+            return Err(Error::Exposed { bind: self.bind });
+        }
+        let (base, cores) = (u32::from(self.shard_port_base), u32::from(self.cores));
+        if base == 0 {
+            return Ok(());
+        }
+        if base + cores > 1 << 16 {
+            return Err(Error::PortsTooHigh { base: self.shard_port_base, cores: self.cores });
+        }
+        if (base..base + cores).contains(&u32::from(self.resp_port)) {
+            let (base, cores) = (self.shard_port_base, self.cores);
+            return Err(Error::PortsOverlap { port: self.resp_port, base, cores });
+        }
+        Ok(())
+    }
+}
+
+/// Who chose a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Nobody.
+    Default,
+    /// The TOML file, at this line.
+    File {
+        /// From 1.
+        line: usize,
+    },
+    /// A `STAVE_*` variable.
+    Variable,
+    /// The command line.
+    Flag,
+}
+
+/// Everything that is to be weighed against each other.
+#[derive(Clone, Debug)]
+pub struct Inputs<'a> {
+    /// Key names and values.
+    pub flags: Vec<(&'static str, String)>,
+    /// The environment, or as much of it as begins with `STAVE_`.
+    pub variables: Vec<(String, String)>,
+    /// The file's name and text.
+    pub file: Option<(&'a Path, &'a str)>,
+    /// For the defaults.
+    pub machine: Machine,
+}
+
+/// A configuration and how it came about.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The effective values.
+    pub config: Config,
+    /// Things worth a warning that are no errors.
+    pub notes: Vec<String>,
+    /// One per entry of [`KEYS`].
+    sources: Vec<Source>,
+    machine: Machine,
+}
+
+/// Weighs flags, variables and the file, and checks the outcome.
+///
+/// # Errors
+/// The first thing found wrong: flags, then variables, then the file, then the whole.
+pub fn resolve(inputs: &Inputs<'_>) -> Result<Resolved, Error> {
+    let mut resolved = Resolved {
+        config: Config::defaults(&inputs.machine),
+        notes: Vec::new(),
+        sources: vec![Source::Default; KEYS.len()],
+        machine: inputs.machine,
+    };
+    // From the weakest to the strongest, so that each overwrites the one before.
+    if let Some((path, text)) = inputs.file {
+        resolved.take_file(path, text)?;
+    }
+    for (variable, value) in &inputs.variables {
+        resolved.take_variable(variable, value)?;
+    }
+    for (name, value) in &inputs.flags {
+        let at = position(name).ok_or_else(|| unknown(name, Place::Flag))?;
+        resolved.set(at, value, Source::Flag, || Place::Flag)?;
+    }
+    resolved.config.check()?;
+    Ok(resolved)
+}
+
+impl Resolved {
+    /// Who chose the value of the key `name`, one of [`KEYS`].
+    pub fn source(&self, name: &str) -> Source {
+        let at = position(name).unwrap_or_else(|| panic!("{name} is not a key"));
+        self.sources[at]
+    }
+
+    /// The effective configuration as a TOML file, each value's source as a comment. Passwords are
+    /// left out.
+    pub fn to_toml(&self) -> String {
+        let lines = KEYS.iter().zip(&self.sources).map(|(key, source)| {
+            let shown = key.show(&self.config);
+            let from = match source {
+                Source::Default if key.name == "memory" => self.memory_default(),
+                Source::Default => "default".to_owned(),
+                Source::File { line } => format!("file, line {line}"),
+                Source::Variable => key.variable(),
+                Source::Flag => format!("--{}", key.name),
+            };
+            match shown {
+                None => format!("# {} is not set  # {from}\n", key.name),
+                Some(_) if key.secret => format!("# {} = <redacted>  # {from}\n", key.name),
+                Some(value) => format!("{} = {value}  # {from}\n", key.name),
+            }
+        });
+        lines.collect()
+    }
+
+    fn memory_default(&self) -> String {
+        let whose = if self.machine.memory_of_cgroup { "cgroup's limit" } else { "machine" };
+        format!("default: a quarter of the {whose}")
+    }
+
+    fn take_file(&mut self, path: &Path, text: &str) -> Result<(), Error> {
+        for entry in text::read_toml(path, text)? {
+            let place = || Place::File { path: path.to_owned(), line: entry.line };
+            let at = position(&entry.name).ok_or_else(|| unknown(&entry.name, place()))?;
+            self.set(at, &entry.value, Source::File { line: entry.line }, place)?;
+        }
+        Ok(())
+    }
+
+    fn take_variable(&mut self, variable: &str, value: &str) -> Result<(), Error> {
+        let Some(rest) = variable.strip_prefix("STAVE_") else { return Ok(()) };
+        if variable == CONFIG_VARIABLE {
+            return Ok(());
+        }
+        let place = || Place::Variable(variable.to_owned());
+        match KEYS.iter().position(|key| key.variable() == variable) {
+            Some(at) => self.set(at, value, Source::Variable, place),
+            None => {
+                let name = rest.to_ascii_lowercase().replace('_', "-");
+                if let Some(key) = nearest(&name) {
+                    let meant = key.variable();
+                    self.notes.push(format!("{variable} is ignored; is {meant} meant?"));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn set(
+        &mut self,
+        at: usize,
+        value: &str,
+        source: Source,
+        place: impl FnOnce() -> Place,
+    ) -> Result<(), Error> {
+        let key = &KEYS[at];
+        self.sources[at] = source;
+        key.set(&mut self.config, value).map_err(|expected| Error::Value {
+            name: key.name,
+            value: if key.secret { "<redacted>".to_owned() } else { value.to_owned() },
+            place: place(),
+            expected,
+        })
+    }
+}
+
+/// Names the TOML file; as `--config`.
+pub const CONFIG_VARIABLE: &str = "STAVE_CONFIG";
+
+fn position(name: &str) -> Option<usize> {
+    KEYS.iter().position(|key| key.name == name)
+}
+
+fn nearest(name: &str) -> Option<&'static Key> {
+    text::nearest(name, KEYS.iter().map(|key| key.name)).map(|at| &KEYS[at])
+}
+
+fn unknown(name: &str, place: Place) -> Error {
+    Error::UnknownKey { name: name.to_owned(), place, nearest: nearest(name).map(|key| key.name) }
+}
+
+/// Where something wrong was said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The command line.
+    Flag,
+    /// This variable.
+    Variable(String),
+    /// The TOML file.
+    File {
+        /// Its name.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+    },
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag => f.write_str("command line"),
+            Self::Variable(name) => f.write_str(name),
+            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+        }
+    }
+}
+
+/// Why a configuration is refused. Each says what would be accepted.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The file is not TOML.
+    #[error("{}:{line}: {message}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// What the parser says.
+        message: String,
+    },
+
+    /// There is no such setting.
+    #[error("{place}: unknown setting \"{name}\"{}", suggestion(*nearest))]
+    UnknownKey {
+        /// As it was written.
+        name: String,
+        /// Where.
+        place: Place,
+        /// A setting of a similar name.
+        nearest: Option<&'static str>,
+    },
+
+    /// A value that the setting does not take.
+    #[error("{place}: {name} = \"{value}\": expected {expected}")]
+    Value {
+        /// The setting.
+        name: &'static str,
+        /// What was given; passwords are redacted.
+        value: String,
+        /// Where.
+        place: Place,
+        /// What is accepted.
+        expected: &'static str,
+    },
+
+    /// Everyone on the network could read and write everything.
+    #[error(
+        "bind = {bind} is reachable from the network and no password is set: \
+         set requirepass (STAVE_REQUIREPASS), or say insecure (--insecure) if that is meant"
+    )]
+    Exposed {
+        /// The address.
+        bind: IpAddr,
+    },
+
+    /// Not enough to run at all.
+    #[error(
+        "memory = {} is too little for {cores} core(s): give at least {}, or fewer cores",
+        text::show_size(*memory), text::show_size(*least)
+    )]
+    MemoryTooSmall {
+        /// Bytes.
+        memory: u64,
+        /// Bytes.
+        least: u64,
+        /// How many share it.
+        cores: u16,
+    },
+
+    /// The last core's port would be beyond 65535.
+    #[error("shard-port-base = {base}: {cores} core(s) do not fit below port 65536")]
+    PortsTooHigh {
+        /// The first port.
+        base: u16,
+        /// How many.
+        cores: u16,
+    },
+
+    /// The shared port is also a core's own.
+    #[error(
+        "resp-port = {port} is also a shard's port: those are {base} to {}; move one of them",
+        u32::from(*base) + u32::from(*cores) - 1
+    )]
+    PortsOverlap {
+        /// The shared port.
+        port: u16,
+        /// The first port of a shard.
+        base: u16,
+        /// How many.
+        cores: u16,
+    },
+}
+
+fn suggestion(nearest: Option<&str>) -> String {
+    match nearest {
+        Some(name) => format!("; did you mean \"{name}\"?"),
+        None => "; --help lists all settings".to_owned(),
+    }
+}

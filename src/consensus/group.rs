@@ -1,0 +1,444 @@
+//! One partition's replica: events in, effects out.
+
+use std::collections::VecDeque;
+
+use raft::{RawNode, ReadOnlyOption, Ready, StateRole, eraftpb};
+
+use super::effects::{Effects, HardState, ReadState, Role, RoleChange, WriteId};
+use super::log::Log;
+use super::message::{self, Message, MessageKind};
+use super::timeout::ElectionTimeout;
+use super::{
+    CAMPAIGN_LAG_MAX, Config, Entry, EntryKind, Error, Handle, MESSAGE_PAYLOAD_LEN_MAX,
+    MESSAGES_INFLIGHT_MAX, Restored,
+};
+use crate::id::NodeId;
+
+/// Committed entries are looked through in portions of this many payload bytes.
+const COMMIT_PORTION_LEN: u64 = 1 << 20;
+
+/// One partition's replica on this shard. The driver loop is in [`super`].
+///
+/// A call costs well under a microsecond, apart from [`Group::step`] of many entries and
+/// [`Group::campaign`] with many unapplied.
+pub struct Group {
+    node: RawNode<Log>,
+    id: NodeId,
+    /// No other replica needs this log.
+    lone: bool,
+    uncommitted_max: u64,
+    timeout: ElectionTimeout,
+    /// Entries proposed or received since the last drain, which raft-rs may or may not take in.
+    staged: Vec<Entry>,
+    /// Messages behind the write that they have to wait for, oldest first.
+    held: VecDeque<(WriteId, Message)>,
+    /// The number of raft-rs's newest `Ready`.
+    ready_newest: u64,
+    /// The newest write asked for.
+    write_newest: WriteId,
+    /// The newest write that is durable, and so are all before it.
+    write_durable: WriteId,
+}
+
+impl Group {
+    /// A follower that goes on where `restored` ends.
+    ///
+    /// # Errors
+    /// * [`Error::Config`]: ids or ticks that contradict each other.
+    /// * [`Error::Restored`]: the restored log has a gap or lacks what was committed.
+    pub fn new(config: Config, restored: Restored) -> Result<Self, Error> {
+        let seed = config.seed;
+        let Config {
+            id, voters, learners, election_ticks, heartbeat_ticks, uncommitted_max, ..
+        } = config;
+        let (term, applied) = (restored.term, restored.applied.max(restored.snapshot_index));
+        let log = Log::new(message::conf_state(&voters, &learners), restored)?;
+        let raft_config = raft::Config {
+            id: id.0,
+            election_tick: election_ticks,
+            heartbeat_tick: heartbeat_ticks,
+            applied,
+            max_size_per_msg: MESSAGE_PAYLOAD_LEN_MAX,
+            max_inflight_msgs: MESSAGES_INFLIGHT_MAX,
+            check_quorum: true,
+            pre_vote: true,
+            batch_append: true,
+            read_only_option: ReadOnlyOption::Safe,
+            max_committed_size_per_ready: COMMIT_PORTION_LEN,
+            ..Default::default()
+        };
+        raft_config.validate().map_err(|error| Error::Config { reason: error.to_string() })?;
+        let silent = slog::Logger::root(slog::Discard, slog::o!());
+        let node = RawNode::new(&raft_config, log, &silent)
+            .map_err(|error| Error::Config { reason: error.to_string() })?;
+        Ok(Self {
+            node,
+            id,
+            lone: voters == [id] && learners.is_empty(),
+            uncommitted_max,
+            timeout: ElectionTimeout::new(seed, id.0, election_ticks, term),
+            staged: Vec::new(),
+            held: VecDeque::new(),
+            ready_newest: 0,
+            write_newest: WriteId(0),
+            write_durable: WriteId(0),
+        })
+    }
+
+    /// Seeks leadership without waiting for a timeout. A lone voter has it at once.
+    ///
+    /// Of no effect on a leader, a learner, while more than [`CAMPAIGN_LAG_MAX`] entries wait to be
+    /// applied, or while a snapshot is being installed.
+    pub fn campaign(&mut self) {
+        if self.lags() || !self.node.raft.promotable() {
+            return;
+        }
+        // Errs on local messages of a removed replica only; there is none.
+        let _ = self.node.campaign();
+    }
+
+    /// One unit of time has passed.
+    pub fn tick(&mut self) {
+        let raft = &mut self.node.raft;
+        let ticks = self.timeout.ticks(raft.term, raft.state);
+        raft.set_randomized_election_timeout(ticks);
+        if raft.state == StateRole::Leader {
+            raft.tick();
+            return;
+        }
+        let fires = raft.election_elapsed + 1 >= ticks;
+        if fires && self.lags() {
+            return;
+        }
+        self.node.tick();
+        if fires {
+            self.timeout.redraw();
+        }
+    }
+
+    /// A message of another replica has arrived.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`]: it was not taken in; the connection it came from is not to be trusted.
+    pub fn step(&mut self, mut message: Message) -> Result<(), Error> {
+        message.check(self.id)?;
+        if message.kind == MessageKind::TimeoutNow && self.lags() {
+            return Ok(());
+        }
+        if message.kind == MessageKind::AppendResponse && !self.mend_rejection(&mut message) {
+            return Ok(());
+        }
+        self.stage(&message.entries);
+        // What remains are answers from replicas that are no longer members: not worth a word.
+        let _ = self.node.step(message.into_raft());
+        Ok(())
+    }
+
+    /// Adds an entry to the log, if this replica leads, and returns its term and index: what it
+    /// will have for ever, should it be committed. Earlier entries need not be persisted.
+    ///
+    /// # Errors
+    /// [`Error::NotLeader`], [`Error::Transferring`] or [`Error::Overloaded`]; nothing happened.
+    pub fn propose(&mut self, handle: Handle) -> Result<(u64, u64), Error> {
+        self.check_leader()?;
+        let raft = &mut self.node.raft;
+        if let Some(to) = raft.lead_transferee {
+            return Err(Error::Transferring { to: NodeId(to) });
+        }
+        let (term, index) = (raft.term, raft.raft_log.last_index() + 1);
+        let uncommitted = index - 1 - raft.raft_log.committed;
+        if uncommitted >= self.uncommitted_max {
+            return Err(Error::Overloaded { uncommitted });
+        }
+
+        // What raft-rs's own propose does, without the message around it.
+        let entry = Entry { index, term, kind: EntryKind::Payload, handle };
+        let taken = raft.append_entry(&mut [super::log::to_raft(&entry)]);
+        assert!(taken, "entry {index} was dropped, though uncommitted bytes have no limit");
+        raft.bcast_append();
+        self.staged.push(entry);
+        Ok((term, index))
+    }
+
+    /// The log has given an entry its place: from here on [`Group::entry`] and messages name it.
+    /// Of no effect if the entry is no longer in the log.
+    pub fn place(&mut self, term: u64, index: u64, handle: Handle) {
+        if let Some(entry) = self.node.mut_store().get_mut(index).filter(|held| held.term == term) {
+            entry.handle = handle;
+        }
+    }
+
+    /// `write`, and every write before it, is durable.
+    pub fn persisted(&mut self, write: WriteId) {
+        let newest = self.write_newest;
+        assert!(write <= newest, "write {write:?} was never asked for, the newest is {newest:?}");
+        if write <= self.write_durable {
+            return;
+        }
+        self.write_durable = write;
+        let ready = if write == newest { self.ready_newest } else { write.0 };
+        self.node.on_persist_ready(ready);
+    }
+
+    /// All entries up to `index` are in the tree. A lone voter's log forgets them.
+    pub fn applied(&mut self, index: u64) {
+        if index <= self.applied_index() {
+            return;
+        }
+        self.node.advance_apply_to(index);
+        if self.lone {
+            self.node.mut_store().compact(index);
+        }
+    }
+
+    /// Moves leadership to `to`: of effect on the leader alone. Until it has moved, or an election
+    /// timeout has passed, proposals are refused.
+    pub fn transfer(&mut self, to: NodeId) {
+        if self.role() == Role::Leader {
+            self.node.transfer_leader(to.0);
+        }
+    }
+
+    /// Asks which index a linearizable read has to wait for; the answer comes as
+    /// [`Effects::reads`], named `context`. It may never come: give it a deadline. Reads that wait
+    /// at the same time may share one name.
+    ///
+    /// # Errors
+    /// * [`Error::NotLeader`]: no leader is known.
+    /// * [`Error::Unready`]: this is the leader, too newly.
+    pub fn read_index(&mut self, context: u64) -> Result<(), Error> {
+        let raft = &self.node.raft;
+        if raft.leader_id == 0 {
+            return Err(Error::NotLeader { leader: None });
+        }
+        if raft.state == StateRole::Leader && !raft.commit_to_current_term() {
+            return Err(Error::Unready { term: raft.term });
+        }
+        self.node.read_index(message::encode_read(self.id, context));
+        Ok(())
+    }
+
+    /// Messages to `peer` were lost: what was sent optimistically is probed for anew.
+    pub fn unreachable(&mut self, peer: NodeId) {
+        self.node.report_unreachable(peer.0);
+    }
+
+    /// The state at `index`, which is applied, can be shipped to whoever lags behind the log.
+    ///
+    /// # Panics
+    /// If the log no longer knows the term at `index`, or it is not applied.
+    pub fn offer_snapshot(&mut self, index: u64) {
+        let applied = self.applied_index();
+        assert!(index > 0 && index <= applied, "snapshot at {index}, applied is {applied}");
+        let term = raft::Storage::term(self.node.store(), index)
+            .expect("a snapshot is offered before the log behind it is compacted");
+        self.node.mut_store().offer(index, term);
+    }
+
+    /// A snapshot has reached `peer` and was installed there, or failed to. Until told so, or until
+    /// the peer acknowledges the snapshot's index, a leader sends it nothing more: give a shipment
+    /// a deadline.
+    pub fn snapshot_sent(&mut self, peer: NodeId, installed: bool) {
+        let status =
+            if installed { raft::SnapshotStatus::Finish } else { raft::SnapshotStatus::Failure };
+        self.node.report_snapshot(peer.0, status);
+    }
+
+    /// Forgets entries up to `index`, which is applied. A follower that lacks them needs a
+    /// snapshot.
+    pub fn compact(&mut self, index: u64) {
+        let applied = self.applied_index();
+        assert!(index <= applied, "compaction to {index}, applied is {applied}");
+        self.node.mut_store().compact(index);
+    }
+
+    /// Adds to `out` all that the events since the last call have caused.
+    pub fn drain(&mut self, out: &mut Effects) {
+        while self.node.has_ready() {
+            let ready = self.node.ready();
+            self.take_ready(ready, out);
+        }
+        self.staged.clear();
+        while self.held.front().is_some_and(|(write, _)| *write <= self.write_durable) {
+            out.messages.extend(self.held.pop_front().map(|(_, message)| message));
+        }
+        out.snapshot_wanted = self.node.store().take_wanted().or(out.snapshot_wanted);
+    }
+
+    /// The entry at `index`, unless it was compacted or never drained.
+    pub fn entry(&self, index: u64) -> Option<Entry> {
+        self.node.store().get(index).copied()
+    }
+
+    /// This replica's role.
+    pub fn role(&self) -> Role {
+        role_of(self.node.raft.state)
+    }
+
+    /// Who leads, if known.
+    pub fn leader(&self) -> Option<NodeId> {
+        some_id(self.node.raft.leader_id)
+    }
+
+    /// The newest term seen.
+    pub fn term(&self) -> u64 {
+        self.node.raft.term
+    }
+
+    /// The newest index known to be committed; it may be ahead of what was handed out to apply.
+    pub fn commit_index(&self) -> u64 {
+        self.node.raft.raft_log.committed
+    }
+
+    /// The newest index reported as applied.
+    pub fn applied_index(&self) -> u64 {
+        self.node.raft.raft_log.applied
+    }
+
+    /// The newest entry's index.
+    pub fn last_index(&self) -> u64 {
+        self.node.raft.raft_log.last_index()
+    }
+
+    /// Entries held in memory.
+    pub fn log_len(&self) -> usize {
+        self.node.store().len()
+    }
+
+    /// The next entry that a leader would send to `peer`.
+    pub fn next_index(&self, peer: NodeId) -> Option<u64> {
+        self.node.raft.prs().get(peer.0).map(|progress| progress.next_idx)
+    }
+
+    fn check_leader(&self) -> Result<(), Error> {
+        match self.role() {
+            Role::Leader => Ok(()),
+            _ => Err(Error::NotLeader { leader: self.leader() }),
+        }
+    }
+
+    /// A campaign would copy too much, or look for entries that a snapshot has taken the place of.
+    fn lags(&self) -> bool {
+        let applied = self.applied_index();
+        let installing = self.node.store().base_index() > applied;
+        installing || self.commit_index() - applied > CAMPAIGN_LAG_MAX
+    }
+
+    /// Keeps raft-rs from moving a follower's next index to its match or below (#557): what a
+    /// follower has acknowledged it does not reject, so such a rejection is stale. False: drop it.
+    fn mend_rejection(&self, message: &mut Message) -> bool {
+        if !message.reject || message.request_snapshot != 0 {
+            return true;
+        }
+        let Some(progress) = self.node.raft.prs().get(message.from.0) else { return false };
+        if message.term == self.node.raft.term && message.index <= progress.matched {
+            return progress.matched == 0;
+        }
+        if message.reject_hint < progress.matched {
+            // Without a term the hint is taken as it is.
+            (message.reject_hint, message.log_term) = (progress.matched, 0);
+        }
+        true
+    }
+
+    /// Remembers the handles of entries that are about to be offered to raft-rs.
+    fn stage(&mut self, entries: &[Entry]) {
+        let log = self.node.store();
+        let new = |entry: &&Entry| log.get(entry.index).is_none_or(|held| held.term != entry.term);
+        self.staged.extend(entries.iter().filter(new));
+    }
+
+    /// Carries one of raft-rs's batches over into `out`.
+    fn take_ready(&mut self, mut ready: Ready, out: &mut Effects) {
+        let must_sync = ready.must_sync();
+        self.ready_newest = ready.number();
+        if must_sync {
+            self.write_newest = WriteId(ready.number());
+            out.write = Some(self.write_newest);
+        }
+        if ready.ss().is_some() {
+            out.role =
+                Some(RoleChange { role: self.role(), leader: self.leader(), term: self.term() });
+        }
+        if let Some(hard) = ready.hs() {
+            let (term, vote, commit) = (hard.term, some_id(hard.vote), hard.commit);
+            out.hard_state = Some(HardState { term, vote, commit });
+        }
+        self.take_snapshot(&ready, out);
+        self.take_entries(&ready, out);
+        if let Some(last) = ready.committed_entries().last() {
+            out.commit = Some(last.index);
+        }
+        for read in ready.take_read_states() {
+            let context = message::decode_read(self.id, &read.request_ctx);
+            out.reads.extend(context.map(|context| ReadState { context, index: read.index }));
+        }
+        self.take_messages(&mut ready, out);
+
+        self.node.advance_append_async(ready);
+        if self.write_newest == self.write_durable {
+            // Nothing is in flight, so this batch has nothing to wait for. Unless told so, raft-rs
+            // would keep a record of it until the next write, which an idle group never makes.
+            self.node.on_persist_ready(self.ready_newest);
+        }
+    }
+
+    fn take_snapshot(&mut self, ready: &Ready, out: &mut Effects) {
+        if ready.snapshot().get_metadata().index == 0 {
+            return;
+        }
+        let snapshot = message::snapshot_from_raft(ready.snapshot());
+        let conf = message::conf_state(&snapshot.voters, &snapshot.learners);
+        self.lone = snapshot.voters == [self.id] && snapshot.learners.is_empty();
+        self.node.mut_store().restore(snapshot.index, snapshot.term, conf);
+        out.append.clear();
+        out.commit = None;
+        out.install = Some(snapshot);
+    }
+
+    fn take_entries(&mut self, ready: &Ready, out: &mut Effects) {
+        let mut next = 0;
+        for raft in ready.entries() {
+            let entry = find_staged(&self.staged, &mut next, raft);
+            self.node.mut_store().append(entry);
+            out.append.push(entry);
+        }
+    }
+
+    fn take_messages(&mut self, ready: &mut Ready, out: &mut Effects) {
+        let log = self.node.store();
+        for raft in ready.take_messages() {
+            out.messages.extend(Message::from_raft(raft, log));
+        }
+        for raft in ready.take_persisted_messages() {
+            let message = Message::from_raft(raft, log);
+            self.held.extend(message.map(|message| (self.write_newest, message)));
+        }
+    }
+}
+
+/// The staged entry that raft-rs took in as `raft`; entries come in the order of staging.
+fn find_staged(staged: &[Entry], next: &mut usize, raft: &eraftpb::Entry) -> Entry {
+    let (index, term) = (raft.index, raft.term);
+    if !raft.sync_log {
+        return Entry { index, term, kind: EntryKind::Empty, handle: Handle::default() };
+    }
+    let is_it = |entry: &Entry| entry.index == index && entry.term == term;
+    let found = (*next..staged.len()).chain(0..*next).find(|&at| is_it(&staged[at]));
+    let Some(at) = found else { panic!("entry {index} of term {term} was never staged") };
+    *next = at + 1;
+    staged[at]
+}
+
+fn role_of(state: StateRole) -> Role {
+    match state {
+        StateRole::Follower => Role::Follower,
+        StateRole::PreCandidate => Role::PreCandidate,
+        StateRole::Candidate => Role::Candidate,
+        StateRole::Leader => Role::Leader,
+    }
+}
+
+fn some_id(id: u64) -> Option<NodeId> {
+    (id != 0).then_some(NodeId(id))
+}

@@ -1,0 +1,290 @@
+//! Three replicas, their disks and the wires between them, all in one thread, with a transcript.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write;
+
+use super::super::*;
+
+/// What survives a crash, and the writes that do not yet.
+#[derive(Default)]
+struct Disk {
+    hard_state: HardState,
+    /// (index, term) of what the log begins behind.
+    base: (u64, u64),
+    entries: Vec<Entry>,
+    in_flight: VecDeque<DiskWrite>,
+}
+
+struct DiskWrite {
+    id: WriteId,
+    hard_state: Option<HardState>,
+    install: Option<Snapshot>,
+    append: Vec<Entry>,
+}
+
+pub(super) struct Node {
+    pub(super) group: Group,
+    pub(super) up: bool,
+    disk: Disk,
+    /// The tree: what it has applied, and it is never lost.
+    applied: u64,
+}
+
+/// The whole cluster. Node ids are 1 to 3.
+pub(super) struct Net {
+    pub(super) nodes: Vec<Node>,
+    pub(super) wires: VecDeque<Message>,
+    pub(super) transcript: String,
+    /// What some replica applied at an index; any other must apply the same.
+    pub(super) chosen: BTreeMap<u64, Entry>,
+    pub(super) reads: Vec<(u64, ReadState)>,
+    seed: u64,
+    payloads: u64,
+}
+
+impl Net {
+    pub(super) fn new(seed: u64) -> Self {
+        let nodes = (1..=3)
+            .map(|id| Node {
+                group: group(id, seed, Restored::default()),
+                up: true,
+                disk: Disk::default(),
+                applied: 0,
+            })
+            .collect();
+        Self {
+            nodes,
+            wires: VecDeque::new(),
+            transcript: String::new(),
+            chosen: BTreeMap::new(),
+            reads: Vec::new(),
+            seed,
+            payloads: 0,
+        }
+    }
+
+    pub(super) fn group(&mut self, id: u64) -> &mut Group {
+        &mut self.nodes[id as usize - 1].group
+    }
+
+    pub(super) fn say(&mut self, line: &str) {
+        writeln!(self.transcript, "{line}").expect("a string takes all");
+    }
+
+    /// Who leads the highest term, among those up.
+    pub(super) fn leader(&self) -> Option<u64> {
+        let up = self.nodes.iter().zip(1u64..).filter(|(node, _)| node.up);
+        up.filter(|(node, _)| node.group.role() == Role::Leader)
+            .max_by_key(|(node, _)| node.group.term())
+            .map(|(_, id)| id)
+    }
+
+    /// Proposes a payload that is like no other.
+    pub(super) fn propose(&mut self, id: u64) -> Result<(u64, u64), Error> {
+        self.payloads += 1;
+        let handle = Handle { lsn: Lsn(self.payloads), len: 100, tag: 0 };
+        self.group(id).propose(handle)
+    }
+
+    pub(super) fn tick(&mut self, id: u64) {
+        if self.nodes[id as usize - 1].up {
+            self.group(id).tick();
+            self.turn(id);
+        }
+    }
+
+    /// Drains a node and carries its effects out: writes stay in flight.
+    pub(super) fn turn(&mut self, id: u64) {
+        let mut out = Effects::default();
+        self.group(id).drain(&mut out);
+        self.narrate(id, &out);
+        let Effects { append, hard_state, write, messages, commit, reads, install, .. } = out;
+        let node = &mut self.nodes[id as usize - 1];
+        match write {
+            Some(write) => {
+                node.disk.in_flight.push_back(DiskWrite { id: write, hard_state, install, append })
+            }
+            None => assert!(append.is_empty() && install.is_none(), "{append:?} {install:?}"),
+        }
+        self.wires.extend(messages);
+        self.reads.extend(reads.into_iter().map(|read| (id, read)));
+        if let Some(commit) = commit {
+            self.apply(id, commit);
+        }
+        if let Some(peer) = out.snapshot_wanted {
+            let applied = self.nodes[id as usize - 1].applied;
+            self.say(&format!("{id} offers {peer} a snapshot at {applied}"));
+            self.group(id).offer_snapshot(applied);
+        }
+    }
+
+    fn apply(&mut self, id: u64, commit: u64) {
+        let node = &mut self.nodes[id as usize - 1];
+        for index in node.applied + 1..=commit {
+            let entry = node.group.entry(index).expect("a committed entry is held");
+            let durable = node.disk.entries.contains(&entry);
+            assert!(durable, "node {id} applies {entry:?} before it is durable");
+            let chosen = *self.chosen.entry(index).or_insert(entry);
+            assert_eq!(chosen, entry, "node {id} disagrees");
+        }
+        assert!(commit > node.applied, "node {id}: commit {commit} after {}", node.applied);
+        node.applied = commit;
+        node.group.applied(commit);
+    }
+
+    /// The oldest write of a node becomes durable.
+    pub(super) fn sync(&mut self, id: u64) -> bool {
+        let node = &mut self.nodes[id as usize - 1];
+        let Some(write) = node.disk.in_flight.pop_front() else { return false };
+        let disk = &mut node.disk;
+        disk.hard_state = write.hard_state.unwrap_or(disk.hard_state);
+        let installed = write.install.map(|snapshot| {
+            disk.entries.clear();
+            disk.base = (snapshot.index, snapshot.term);
+            snapshot.index
+        });
+        for entry in write.append {
+            disk.entries.retain(|held| held.index < entry.index);
+            disk.entries.push(entry);
+        }
+        node.group.persisted(write.id);
+        if let Some(index) = installed {
+            node.applied = index;
+            node.group.applied(index);
+        }
+        self.turn(id);
+        true
+    }
+
+    /// Hands over the message at `at` of the wires.
+    pub(super) fn deliver(&mut self, at: usize) {
+        let Some(message) = self.wires.remove(at) else { return };
+        let id = message.to.0;
+        if self.nodes[id as usize - 1].up {
+            self.group(id).step(message).expect("replicas send nothing malformed");
+            self.turn(id);
+        }
+    }
+
+    /// How many messages are on their way to a node.
+    pub(super) fn wires_to(&self, id: u64) -> usize {
+        self.wires.iter().filter(|message| message.to.0 == id).count()
+    }
+
+    /// Hands over all that is on its way to a node.
+    pub(super) fn deliver_to(&mut self, id: u64) {
+        while let Some(at) = self.wires.iter().position(|message| message.to.0 == id) {
+            self.deliver(at);
+        }
+    }
+
+    /// What a driver does when a snapshot takes too long: lost on its way, or with its receiver.
+    pub(super) fn give_up_snapshots(&mut self) {
+        for (id, peer) in [(1, 2), (1, 3), (2, 1), (2, 3), (3, 1), (3, 2)] {
+            self.group(id).snapshot_sent(NodeId(peer), false);
+        }
+    }
+
+    /// All disks and wires at work until nothing is left to do.
+    pub(super) fn settle(&mut self) {
+        loop {
+            let mut busy = false;
+            for id in 1..=3 {
+                self.turn(id);
+                while self.sync(id) {
+                    busy = true;
+                }
+            }
+            while !self.wires.is_empty() {
+                self.deliver(0);
+                busy = true;
+            }
+            if !busy {
+                return;
+            }
+        }
+    }
+
+    /// Ticks everyone, settling in between, until someone leads.
+    pub(super) fn elect(&mut self) -> u64 {
+        for _ in 0..1000 {
+            if let Some(id) = self.leader() {
+                return id;
+            }
+            self.tick_all();
+        }
+        panic!("no leader after 1000 ticks:\n{}", self.transcript);
+    }
+
+    pub(super) fn tick_all(&mut self) {
+        (1..=3).for_each(|id| self.tick(id));
+        self.settle();
+    }
+
+    /// What was not durable is gone.
+    pub(super) fn crash(&mut self, id: u64) {
+        self.say(&format!("{id} crashes"));
+        let node = &mut self.nodes[id as usize - 1];
+        node.up = false;
+        node.disk.in_flight.clear();
+        node.group = group(id, self.seed, node.restored());
+    }
+
+    pub(super) fn restart(&mut self, id: u64) {
+        self.say(&format!("{id} restarts"));
+        self.nodes[id as usize - 1].up = true;
+    }
+
+    fn narrate(&mut self, id: u64, out: &Effects) {
+        let text = &mut self.transcript;
+        let mut line = |words: String| writeln!(text, "{id} {words}").expect("a string takes all");
+        if let Some(RoleChange { role, leader, term }) = out.role {
+            line(format!("is {role:?} in term {term}, led by {}", leader.unwrap_or_default()));
+        }
+        if let Some(snapshot) = &out.install {
+            line(format!("installs a snapshot at {}@{}", snapshot.index, snapshot.term));
+        }
+        for Entry { index, term, kind, handle } in &out.append {
+            line(format!("appends {index}@{term} {kind:?} {}", handle.lsn));
+        }
+        if let Some(HardState { term, vote, commit }) = out.hard_state {
+            let vote = vote.unwrap_or_default();
+            line(format!("hard state: term {term} vote {vote} commit {commit}"));
+        }
+        if let Some(commit) = out.commit {
+            line(format!("applies up to {commit}"));
+        }
+        for message in &out.messages {
+            line(describe(message));
+        }
+    }
+}
+
+impl Node {
+    fn restored(&self) -> Restored {
+        let HardState { term, vote, commit } = self.disk.hard_state;
+        Restored {
+            term,
+            vote,
+            commit,
+            applied: self.applied,
+            snapshot_index: self.disk.base.0,
+            snapshot_term: self.disk.base.1,
+            entries: self.disk.entries.clone(),
+        }
+    }
+}
+
+fn group(id: u64, seed: u64, restored: Restored) -> Group {
+    let config = Config::new(NodeId(id), [1, 2, 3].map(NodeId).to_vec(), seed);
+    Group::new(config, restored).expect("the disk holds what was acknowledged")
+}
+
+fn describe(message: &Message) -> String {
+    let Message { kind, to, term, index, log_term, commit, .. } = message;
+    let entries: Vec<_> = message.entries.iter().map(|entry| entry.index).collect();
+    let verdict = if message.reject { " REJECTED" } else { "" };
+    format!(
+        "-> {to} {kind:?} term {term} at {index}@{log_term} commit {commit} {entries:?}{verdict}"
+    )
+}

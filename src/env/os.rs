@@ -1,0 +1,151 @@
+//! Small calls to the operating system that std does not offer, as safe functions.
+#![expect(unsafe_code, reason = "raw system calls")]
+
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::FromRawFd as _;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// How long the port of a process that was just killed may take to come free: its ring is torn
+/// down after it.
+const PORT_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// A port kept for the listeners of this process, which share it.
+pub struct Reserved {
+    _socket: Socket,
+    port: u16,
+}
+
+impl Reserved {
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+/// Finds out that `addr` is free and keeps it, so that every shard can listen on it with
+/// `SO_REUSEPORT` and no other process is listening there already. Port 0: any free one.
+///
+/// # Errors
+/// As `bind`.
+pub fn reserve_port(addr: SocketAddr) -> io::Result<Reserved> {
+    let end = Instant::now() + PORT_WAIT_MAX;
+    loop {
+        match try_reserve(addr) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            result => return result,
+        }
+    }
+}
+
+fn try_reserve(addr: SocketAddr) -> io::Result<Reserved> {
+    let bind = |addr: SocketAddr, shared: bool| {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(shared)?;
+        socket.bind(&addr.into())?;
+        Ok::<_, io::Error>(socket)
+    };
+    // Alone first: a shared bind would join the listeners of another process of this user.
+    let alone = bind(addr, false)?;
+    let bound = alone.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidInput)?;
+    drop(alone);
+    Ok(Reserved { _socket: bind(bound, true)?, port: bound.port() })
+}
+
+/// Runs `main` on a thread of its own, on `core` alone if one is named.
+///
+/// # Errors
+/// Out of threads. A core that does not exist is not an error: the thread then runs anywhere.
+pub fn spawn(
+    name: &str,
+    core: Option<usize>,
+    main: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        if let Some(core) = core {
+            pin_to(core);
+        }
+        main();
+    })
+}
+
+/// Runs this thread on the `n`th of the cores it may use.
+fn pin_to(n: usize) {
+    // SAFETY: `allowed` and `wanted` are plain bit sets of the size named, zero is a valid value.
+    unsafe {
+        let mut allowed: libc::cpu_set_t = std::mem::zeroed();
+        let size = size_of::<libc::cpu_set_t>();
+        if libc::sched_getaffinity(0, size, &mut allowed) != 0 {
+            return;
+        }
+        let usable: Vec<usize> = (0..libc::CPU_SETSIZE as usize)
+            .filter(|core| libc::CPU_ISSET(*core, &allowed))
+            .collect();
+        let mut wanted: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(usable[n % usable.len()], &mut wanted);
+        libc::sched_setaffinity(0, size, &wanted);
+    }
+}
+
+/// A seed from the operating system.
+pub fn random_seed() -> u64 {
+    let mut seed = 0u64;
+    // SAFETY: writes at most eight bytes into an integer of eight bytes.
+    let got = unsafe { libc::getrandom((&raw mut seed).cast(), 8, 0) };
+    assert_eq!(got, 8, "getrandom of eight bytes is never short");
+    seed
+}
+
+/// What this process uses.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// Resident set, bytes.
+    pub rss_bytes: u64,
+    /// CPU time in the kernel, microseconds.
+    pub cpu_sys_us: u64,
+    /// CPU time outside it, microseconds.
+    pub cpu_user_us: u64,
+}
+
+/// Asks the kernel what this process uses.
+pub fn usage() -> Usage {
+    // SAFETY: fills a plain struct for which zero is a valid value.
+    let times = unsafe {
+        let mut times: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &mut times);
+        times
+    };
+    let us = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    Usage {
+        rss_bytes: pages.unwrap_or(0) * 4096,
+        cpu_sys_us: us(times.ru_stime),
+        cpu_user_us: us(times.ru_utime),
+    }
+}
+
+/// A fresh eventfd, closed on exec.
+///
+/// # Errors
+/// As `eventfd`: out of descriptors.
+pub fn eventfd() -> io::Result<File> {
+    // SAFETY: names no memory; the descriptor is new and ours alone.
+    unsafe {
+        let fd = libc::eventfd(0, libc::EFD_CLOEXEC);
+        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(File::from_raw_fd(fd)) }
+    }
+}
+
+/// Wall time, unix milliseconds.
+pub fn unix_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
+}

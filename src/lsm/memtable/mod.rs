@@ -1,0 +1,480 @@
+//! The memtable: the newest versions of a partition's keys, committed and proposed, in memory.
+//!
+//! It is also the overlay of proposed versions (charter, D12), so that a write probes once: `put`
+//! and `delete` insert at proposal, as the newest version of the key, and return an [`EntryRef`];
+//! when the log entry commits, [`Memtable::commit`] frees what became older, and the whole entry if
+//! what is newest is a tombstone; when leadership is lost, [`Memtable::rollback`] frees what became
+//! void. Who may see a version is the caller's to decide: it compares the version's timestamp with
+//! the partition's committed one.
+//!
+//! ```text
+//! index (hash)  line of 10 tags, 10 refs --+
+//! order (key)   piles of <= 256 refs ------+--> node: header, key, version --> ring of records,
+//! expiring      (expiry, ref) in order ----+    one contiguous block           one per version
+//! ```
+//!
+//! Invariants:
+//! * A node with one committed version of at most 1 KiB is one block; a lookup reads the index line
+//!   and that block, and misses the cache twice.
+//! * A version in flight lies in a record and is copied into the node when it commits. So the node,
+//!   the index and the order do not change under an overwrite, an `EntryRef` stays valid, and
+//!   records come from the arena's most recently freed, cached blocks.
+//! * Timestamps of one key do not fall from version to version.
+//! * Each `EntryRef` is given back once, to `commit` or to `rollback`. A node lives at least until
+//!   the last of its refs is back, so refs need no generation and are never stale.
+//! * No step holds the core for long: the index splits one bucket, the order one pile at a time,
+//!   and a full table is freed in pieces ([`Memtable::dismantle`]).
+//!
+//! Not here: tombstones that shadow older tables (a delete of a key that is not here inserts
+//! nothing); what a value means; who reads which version. Reading order: `store` (layout), `arena`,
+//! `index`, `order`, then this file.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::id::Timestamp;
+
+mod arena;
+mod chunk;
+mod index;
+mod order;
+mod scan;
+mod store;
+
+#[cfg(test)]
+mod model;
+
+pub use scan::Scan;
+
+use arena::Ref;
+use index::Index;
+use order::Order;
+use scan::{head_of, version_at};
+use store::{State, Store};
+
+/// A key of the table that was put or deleted; to be given to [`Memtable::commit`] or
+/// [`Memtable::rollback`], once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryRef(Ref);
+
+/// What a version says of its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It has a value.
+    Put,
+    /// It has none: a tombstone.
+    Delete,
+}
+
+/// The bytes of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payload<'a> {
+    /// Fewer than [`crate::limits::LARGE_LEN_MIN`] bytes; copied into the table. (A longer value is
+    /// taken too, and comes back as `Shared`.)
+    Bytes(&'a [u8]),
+    /// A large value: held by reference, never copied.
+    Shared(&'a Arc<Vec<u8>>),
+}
+
+/// One version of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version<'a> {
+    /// When it was written; rises within a partition.
+    pub timestamp: Timestamp,
+    /// Put or delete.
+    pub kind: Kind,
+    /// Absolute deadline, unix milliseconds; `None`: never. Of a put only.
+    pub expiry_ms: Option<u64>,
+    /// The value; empty for a delete.
+    pub payload: Payload<'a>,
+}
+
+/// A node whose block is more than twice the size that its value needs, and this much more, moves to
+/// a smaller one, so that a value that shrank does not pin memory. Bytes.
+const SLACK_LEN_MAX: usize = 64;
+
+/// Bytes of a B-tree entry of the expiry index: 16, in nodes two thirds full.
+const EXPIRING_ENTRY_LEN: usize = 24;
+
+/// The memtable of one partition. Lives on one core.
+pub struct Memtable {
+    store: Store,
+    index: Index,
+    order: Order,
+    /// Nodes whose newest version is a put that expires, earliest first.
+    expiring: BTreeSet<(u64, Ref)>,
+    live_len: usize,
+}
+
+impl Memtable {
+    /// An empty table. `hash_seed` should be unknown to clients; what the table answers, orders of
+    /// iteration included, does not depend on it.
+    pub fn new(hash_seed: u64) -> Self {
+        Self {
+            store: Store::new(hash_seed),
+            index: Index::new(),
+            order: Order::new(),
+            expiring: BTreeSet::new(),
+            live_len: 0,
+        }
+    }
+
+    /// The hash of an encoded key, for all that follows.
+    #[inline]
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        self.store.hash(key)
+    }
+
+    /// Starts to load the index line of `hash`. First of two steps that hide both misses of a
+    /// lookup behind other work.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        self.index.prefetch(hash);
+    }
+
+    /// Starts to load the node that `hash` leads to. Reads the index line: call it some ten
+    /// lookups after [`Memtable::prefetch`].
+    #[inline]
+    pub fn prefetch_entry(&self, hash: u64) {
+        self.index.prefetch_nodes(hash, &self.store);
+    }
+
+    /// The newest version of `key`, tombstones included, committed or not.
+    #[inline]
+    pub fn get(&self, hash: u64, key: &[u8]) -> Option<Version<'_>> {
+        let node = self.index.find(hash, key, &self.store)?;
+        self.store.version(head_of(&self.store, node))
+    }
+
+    /// The newest version of `key` that is not newer than `at`.
+    #[inline]
+    pub fn get_at(&self, hash: u64, key: &[u8], at: Timestamp) -> Option<Version<'_>> {
+        let node = self.index.find(hash, key, &self.store)?;
+        version_at(&self.store, node, at)
+    }
+
+    /// Writes a value as the newest version of `key`.
+    ///
+    /// # Panics
+    /// When `timestamp` is before that of the key's newest version, or `key` is longer than an
+    /// encoded key may be.
+    pub fn put(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        timestamp: Timestamp,
+        expiry_ms: Option<u64>,
+        payload: Payload<'_>,
+    ) -> EntryRef {
+        let version = Version { timestamp, kind: Kind::Put, expiry_ms, payload };
+        match self.index.find(hash, key, &self.store) {
+            Some(node) => self.push(node, &version, State::Put),
+            None => self.insert(hash, key, &version),
+        }
+    }
+
+    /// Writes a tombstone as the newest version of `key`. `None`: the key has no value here, so
+    /// there is nothing to delete, nor to commit.
+    ///
+    /// # Panics
+    /// When `timestamp` is before that of the key's newest version.
+    pub fn delete(&mut self, hash: u64, key: &[u8], timestamp: Timestamp) -> Option<EntryRef> {
+        let node = self.index.find(hash, key, &self.store)?;
+        if self.store.state(head_of(&self.store, node)) != State::Put {
+            return None;
+        }
+        let version = Version {
+            timestamp,
+            kind: Kind::Delete,
+            expiry_ms: None,
+            payload: Payload::Bytes(&[]),
+        };
+        Some(self.push(node, &version, State::Delete))
+    }
+
+    /// Takes note that all versions up to `up_to` are committed, and gives `entry` back: frees the
+    /// versions older than the newest committed one, and the entry if that is a tombstone.
+    ///
+    /// When several refs of one key are committed together, give each the same `up_to` (that of
+    /// the batch): the first call then does the work.
+    ///
+    /// # Panics
+    /// When the entry's refs are all back, or are with this one and a version is newer than
+    /// `up_to`: a ref was given back twice or too early.
+    pub fn commit(&mut self, entry: EntryRef, up_to: Timestamp) {
+        let EntryRef(node) = entry;
+        if self.store.touches(node) > 1 {
+            self.settle(node, up_to);
+        }
+        self.give_back(node, up_to);
+    }
+
+    /// Drops the versions newer than `to`, and gives `entry` back: its version was not committed
+    /// and never will be.
+    ///
+    /// # Panics
+    /// When the entry's refs are all back.
+    pub fn rollback(&mut self, entry: EntryRef, to: Timestamp) {
+        let EntryRef(node) = entry;
+        let before = self.weigh(node);
+        self.unwind(node, to);
+        self.recount(node, before);
+        self.give_back(node, to);
+    }
+
+    /// Keys whose newest version is a put, committed or not.
+    pub fn live_len(&self) -> usize {
+        self.live_len
+    }
+
+    /// Of those, the ones with an expiry.
+    pub fn expiring_len(&self) -> usize {
+        self.expiring.len()
+    }
+
+    /// Bytes in use: blocks, large values and indexes. Freed blocks are not counted, since the
+    /// next writes take them: what a memory budget is to be compared with.
+    pub fn memory_len(&self) -> usize {
+        self.store.used_len() + self.index_len()
+    }
+
+    /// Bytes taken from the system: those in use and free blocks.
+    pub fn held_len(&self) -> usize {
+        self.store.held_len() + self.index_len()
+    }
+
+    /// Adds to `keys` up to `limit` encoded keys whose newest version is a put with an expiry at or
+    /// before `now_ms`, earliest first. Costs one comparison when there is none.
+    pub fn expired(&self, now_ms: u64, limit: usize, keys: &mut Vec<Vec<u8>>) {
+        let due = self.expiring.iter().take_while(|&&(expiry_ms, _)| expiry_ms <= now_ms);
+        keys.extend(due.take(limit).map(|&(_, node)| self.store.key(node).to_vec()));
+    }
+
+    /// Keys from `from` on, in order, each with its newest version up to `at`, tombstones included.
+    /// `Timestamp(u64::MAX)`: the newest of all. Takes `&mut` since keys are sorted as they are
+    /// reached.
+    pub fn scan(&mut self, from: &[u8], at: Timestamp) -> Scan<'_> {
+        Scan::new(&self.store, &mut self.order, from, at)
+    }
+
+    /// Ends the table and gives what is to be freed, for the caller to free bit by bit: dropping
+    /// ten million keys at once takes longer than a core may be held.
+    pub fn dismantle(self) -> Remains {
+        Remains { table: self }
+    }
+
+    fn index_len(&self) -> usize {
+        self.index.held_len() + self.order.held_len() + self.expiring.len() * EXPIRING_ENTRY_LEN
+    }
+
+    /// A node for a key that has none.
+    fn insert(&mut self, hash: u64, key: &[u8], version: &Version<'_>) -> EntryRef {
+        let is_inline = match version.payload {
+            Payload::Bytes(bytes) => store::is_inline(bytes.len()),
+            Payload::Shared(_) => true,
+        };
+        let node = if is_inline {
+            self.store.create(key, version, State::Put)
+        } else {
+            let void = Version { expiry_ms: None, payload: Payload::Bytes(&[]), ..*version };
+            let node = self.store.create(key, &void, State::Void);
+            let record = self.store.create(&[], version, State::Put);
+            self.link(node, record);
+            node
+        };
+        self.index.insert(hash, node, &self.store);
+        self.order.insert(key, node, &mut self.store);
+        self.store.set_touches(node, 1);
+        self.recount(node, (false, None));
+        EntryRef(node)
+    }
+
+    /// A further version of a node.
+    fn push(&mut self, node: Ref, version: &Version<'_>, state: State) -> EntryRef {
+        let newest = self.store.timestamp(head_of(&self.store, node));
+        let is_void = self.store.state(head_of(&self.store, node)) == State::Void;
+        let timestamp = version.timestamp;
+        assert!(is_void || timestamp >= newest, "a version of {timestamp} upon one of {newest}");
+        let before = self.weigh(node);
+        let record = self.store.create(&[], version, state);
+        self.link(node, record);
+        self.store.set_touches(node, self.store.touches(node) + 1);
+        self.recount(node, before);
+        EntryRef(node)
+    }
+
+    /// Makes `record` the newest of the node's ring.
+    fn link(&mut self, node: Ref, record: Ref) {
+        let newest = self.store.link(node);
+        if newest == Ref::NONE {
+            self.store.set_link(record, record);
+        } else {
+            let oldest = self.store.link(newest);
+            self.store.set_link(record, oldest);
+            self.store.set_link(newest, record);
+        }
+        self.store.set_link(node, record);
+    }
+
+    /// Makes the newest version up to `up_to` the node's own, or its oldest record when it does not
+    /// fit, and frees the older ones.
+    fn settle(&mut self, node: Ref, up_to: Timestamp) {
+        let newest = self.store.link(node);
+        if newest == Ref::NONE {
+            return;
+        }
+        let (mut kept, mut rest) = (None, Some(self.store.link(newest)));
+        while let Some(record) = rest.filter(|&record| self.store.timestamp(record) <= up_to) {
+            rest = (record != newest).then(|| self.store.link(record));
+            if let Some(older) = kept.replace(record) {
+                self.store.destroy(older);
+            }
+        }
+        let Some(kept) = kept else { return };
+        if self.store.state(node) != State::Void {
+            self.store.clear(node);
+        }
+        if self.store.adopt(node, kept) {
+            self.store.set_link(node, if rest.is_some() { newest } else { Ref::NONE });
+            if let Some(oldest) = rest {
+                self.store.set_link(newest, oldest);
+            }
+        } else {
+            self.store.set_link(kept, rest.unwrap_or(kept));
+            self.store.set_link(newest, kept);
+        }
+    }
+
+    /// Frees the versions of the node that are newer than `to`.
+    fn unwind(&mut self, node: Ref, to: Timestamp) {
+        if self.store.state(node) != State::Void && self.store.timestamp(node) > to {
+            self.store.clear(node);
+        }
+        let newest = self.store.link(node);
+        if newest == Ref::NONE || self.store.timestamp(newest) <= to {
+            return;
+        }
+        let oldest = self.store.link(newest);
+        let (mut kept, mut record) = (Ref::NONE, oldest);
+        while self.store.timestamp(record) <= to {
+            kept = record;
+            record = self.store.link(record);
+        }
+        loop {
+            let newer = self.store.link(record);
+            self.store.destroy(record);
+            if record == newest {
+                break;
+            }
+            record = newer;
+        }
+        if kept != Ref::NONE {
+            self.store.set_link(kept, oldest);
+        }
+        self.store.set_link(node, kept);
+    }
+
+    /// One ref of the node is back. With the last, all its versions are settled as of `up_to`: a
+    /// node without a value goes, one in a block of the wrong size moves.
+    fn give_back(&mut self, node: Ref, up_to: Timestamp) {
+        let touches = self.store.touches(node);
+        assert!(touches > 0, "{node:?} was given back more often than touched");
+        self.store.set_touches(node, touches - 1);
+        if touches > 1 {
+            return;
+        }
+        self.settle(node, up_to);
+        let head = head_of(&self.store, node);
+        match self.store.state(head) {
+            State::Void => self.remove(node),
+            state => {
+                let newest = self.store.timestamp(head);
+                assert!(newest <= up_to, "settled to {up_to}, but there is a version of {newest}");
+                if state == State::Delete { self.remove(node) } else { self.fit(node, head) }
+            }
+        }
+    }
+
+    /// Moves the node to a block of the right size when its version has outgrown its block, or has
+    /// shrunk to less than half of it.
+    fn fit(&mut self, node: Ref, head: Ref) {
+        let (wanted_len, block_len) = self.store.fit(node, head);
+        let outgrown = head != node && self.store.is_inline(head);
+        let shrunk = head == node && block_len > 2 * wanted_len + SLACK_LEN_MAX;
+        if !outgrown && !shrunk {
+            return;
+        }
+        let hash = self.store.hash_of(node);
+        let expiry_ms = self.store.expiry_ms(head);
+        let new = self.store.refit(node, head);
+        self.index.replace(hash, node, new);
+        self.order.replace(node, new, &self.store);
+        if let Some(expiry_ms) = expiry_ms {
+            self.expiring.remove(&(expiry_ms, node));
+            self.expiring.insert((expiry_ms, new));
+        }
+    }
+
+    /// Frees a node whose newest version is no put.
+    fn remove(&mut self, node: Ref) {
+        self.index.remove(self.store.hash_of(node), node);
+        self.order.remove(node, &mut self.store);
+        let record = self.store.link(node);
+        if record != Ref::NONE {
+            self.store.destroy(record);
+        }
+        self.store.destroy(node);
+    }
+
+    /// Whether the node's newest version is a put, and when that expires.
+    fn weigh(&self, node: Ref) -> (bool, Option<u64>) {
+        let head = head_of(&self.store, node);
+        (self.store.state(head) == State::Put, self.store.expiry_ms(head))
+    }
+
+    /// Brings the counts and the expiry index from `before` to what the node weighs.
+    fn recount(&mut self, node: Ref, before: (bool, Option<u64>)) {
+        let after = self.weigh(node);
+        self.live_len = self.live_len + usize::from(after.0) - usize::from(before.0);
+        if before.1 == after.1 {
+            return;
+        }
+        if let Some(expiry_ms) = before.1 {
+            self.expiring.remove(&(expiry_ms, node));
+        }
+        if let Some(expiry_ms) = after.1 {
+            self.expiring.insert((expiry_ms, node));
+        }
+    }
+}
+
+/// A table that is being freed. Dropping it frees what is left at once.
+pub struct Remains {
+    table: Memtable,
+}
+
+impl Remains {
+    /// Entries of the expiry index that are freed as one piece.
+    const EXPIRING_PER_PIECE: usize = 256;
+
+    /// Bytes not yet freed.
+    pub fn memory_len(&self) -> usize {
+        self.table.memory_len()
+    }
+
+    /// Frees up to `budget` pieces: a chunk of 2 MiB, a large value, 256 keys of the order or of
+    /// the expiry index; some 100 us at most, but for a large value of many MiB. False when all is
+    /// freed.
+    pub fn release_some(&mut self, budget: usize) -> bool {
+        let table = &mut self.table;
+        (0..budget).all(|_| {
+            for _ in 0..Self::EXPIRING_PER_PIECE {
+                table.expiring.pop_first();
+            }
+            !table.expiring.is_empty()
+                || table.order.release_piece()
+                || table.index.release_piece()
+                || table.store.release_piece()
+        })
+    }
+}

@@ -1,0 +1,136 @@
+//! Counters and gauges: written by one shard, read by any.
+//!
+//! Each shard has a [`ShardStats`] of its own cache lines. Only its owner writes, so a write is a
+//! plain load and store; a reader sums over the shards and may see counts a moment apart.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number with one writer.
+#[derive(Debug, Default)]
+pub struct Stat(AtomicU64);
+
+impl Stat {
+    /// Adds; for the owner.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.get().wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Subtracts; for the owner.
+    #[inline]
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.get().wrapping_sub(n), Ordering::Relaxed);
+    }
+
+    /// Replaces; for the owner.
+    #[inline]
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// The newest value seen here.
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Gauges of one database on one shard.
+#[derive(Debug, Default)]
+pub struct DbStats {
+    /// Keys.
+    pub keys: Stat,
+    /// Keys with a deadline.
+    pub expiring: Stat,
+}
+
+macro_rules! stats {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What one shard counts. Gauges say so; all else only rises, or is reset.
+        #[derive(Debug, Default)]
+        #[repr(align(128))]
+        pub struct ShardStats {
+            $($(#[$doc])* pub $name: Stat,)*
+            /// Keys by database.
+            pub dbs: [DbStats; 16],
+        }
+
+        /// A [`ShardStats`] read out, or the sum of several.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Totals {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Totals {
+            /// Adds what `stats` shows.
+            pub fn add(&mut self, stats: &ShardStats) {
+                $(self.$name = self.$name.wrapping_add(stats.$name.get());)*
+            }
+        }
+    };
+}
+
+stats! {
+    /// Gauge: open client connections.
+    clients,
+    /// Connections accepted.
+    connections_received,
+    /// Connections refused at the limit.
+    connections_rejected,
+    /// Commands run.
+    commands,
+    /// Error replies.
+    errors,
+    /// Bytes received from clients.
+    received_bytes,
+    /// Bytes sent to clients.
+    sent_bytes,
+    /// Reads that found their key.
+    keyspace_hits,
+    /// Reads that did not.
+    keyspace_misses,
+    /// Keys deleted because their time was over.
+    expired_keys,
+    /// Gauge: keys.
+    keys,
+    /// Gauge: keys with a deadline.
+    expiring_keys,
+    /// Gauge: bytes held by memtables.
+    memtable_bytes,
+    /// Gauge: bytes held for connections (partial requests and unsent replies).
+    connection_bytes,
+    /// Gauge: bytes appended to the log and not yet durable.
+    wal_backlog_bytes,
+    /// Bytes appended to the log, headers and padding included.
+    wal_bytes,
+    /// Log entries committed.
+    entries_committed,
+    /// Requests sent to other shards.
+    forwarded_requests,
+    /// Turns of the shard's loop.
+    turns,
+    /// Times the core slept.
+    parks,
+    /// Times a task held the core too long.
+    stalls,
+    /// Tasks that panicked.
+    panics,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_sum_over_shards() {
+        let shards = [ShardStats::default(), ShardStats::default()];
+        shards[0].keys.add(3);
+        shards[1].keys.add(4);
+        shards[1].keys.sub(1);
+
+        let mut totals = Totals::default();
+        shards.iter().for_each(|stats| totals.add(stats));
+
+        assert_eq!((totals.keys, totals.commands), (6, 0));
+    }
+}

@@ -1,0 +1,254 @@
+//! What a log entry carries: effects, each a version of a key.
+//!
+//! A leader evaluates a command once and logs what it did, never the command (charter, D12), so
+//! that followers and replay only apply. All writes of one loop turn to a partition are one entry.
+//!
+//! ```text
+//! entry  := effect*
+//! effect := kind:u8 flags:u8 zero:u16 key_len:u32 value_len:u32 timestamp:u64
+//!           expiry_ms:u64 if flags & 1 | key[key_len] | value[value_len]
+//! kind   := 1 put, 2 delete, 4 clear (every key of the partition; no key, no value)
+//! flags  := 1 has an expiry, 2 the value is a blob reference: id:u64 len:u64
+//! ```
+//!
+//! Little-endian. Keys are encoded as in [`crate::lsm::key`]. Timestamps rise from effect to
+//! effect and from entry to entry. A blob's bytes stand in blob records before the entry.
+
+use crate::id::Timestamp;
+
+/// Bytes of an effect before its expiry, key and value.
+pub const EFFECT_HEADER_LEN: usize = 20;
+
+const FLAG_EXPIRY: u8 = 1;
+const FLAG_BLOB: u8 = 2;
+
+/// Where a large value's bytes are: in blob records of the same log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlobRef {
+    /// Given by the shard that wrote it; never used twice in a log.
+    pub id: u64,
+    /// Bytes of the value.
+    pub len: u64,
+}
+
+/// The value of a put, as logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logged<'a> {
+    /// The bytes themselves.
+    Inline(&'a [u8]),
+    /// Elsewhere in the log.
+    Blob(BlobRef),
+}
+
+/// One effect of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect<'a> {
+    /// The key has this value from now on.
+    Put {
+        /// Encoded key.
+        key: &'a [u8],
+        /// Its version.
+        timestamp: Timestamp,
+        /// Absolute deadline, decided by the leader (charter, D9).
+        expiry_ms: Option<u64>,
+        /// Its value.
+        value: Logged<'a>,
+    },
+    /// The key is gone.
+    Delete {
+        /// Encoded key.
+        key: &'a [u8],
+        /// The tombstone's version.
+        timestamp: Timestamp,
+    },
+    /// Every key of the partition is gone.
+    Clear {
+        /// All older versions are gone.
+        timestamp: Timestamp,
+    },
+}
+
+/// Why an entry could not be decoded. Its checksum was right, so it was written wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed effect at byte {offset} of the entry")]
+pub struct Error {
+    /// Where the effect begins, bytes from the start of the entry.
+    pub offset: usize,
+}
+
+impl Effect<'_> {
+    /// Appends the effect to an entry.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match *self {
+            Effect::Put { key, timestamp, expiry_ms, value: Logged::Inline(value) } => {
+                header(out, 1, 0, key.len(), value.len(), timestamp, expiry_ms);
+                out.extend_from_slice(key);
+                out.extend_from_slice(value);
+            }
+            Effect::Put { key, timestamp, expiry_ms, value: Logged::Blob(blob) } => {
+                header(out, 1, FLAG_BLOB, key.len(), 16, timestamp, expiry_ms);
+                out.extend_from_slice(key);
+                out.extend_from_slice(&blob.id.to_le_bytes());
+                out.extend_from_slice(&blob.len.to_le_bytes());
+            }
+            Effect::Delete { key, timestamp } => {
+                header(out, 2, 0, key.len(), 0, timestamp, None);
+                out.extend_from_slice(key);
+            }
+            Effect::Clear { timestamp } => header(out, 4, 0, 0, 0, timestamp, None),
+        }
+    }
+
+    /// The effect's version.
+    pub fn timestamp(&self) -> Timestamp {
+        match *self {
+            Effect::Put { timestamp, .. }
+            | Effect::Delete { timestamp, .. }
+            | Effect::Clear { timestamp } => timestamp,
+        }
+    }
+}
+
+fn header(
+    out: &mut Vec<u8>,
+    kind: u8,
+    flags: u8,
+    key_len: usize,
+    value_len: usize,
+    timestamp: Timestamp,
+    expiry_ms: Option<u64>,
+) {
+    let mut bytes = [0; EFFECT_HEADER_LEN + 8];
+    bytes[0] = kind;
+    bytes[1] = flags | if expiry_ms.is_some() { FLAG_EXPIRY } else { 0 };
+    bytes[4..8].copy_from_slice(&(key_len as u32).to_le_bytes());
+    bytes[8..12].copy_from_slice(&(value_len as u32).to_le_bytes());
+    bytes[12..20].copy_from_slice(&timestamp.0.to_le_bytes());
+    bytes[20..28].copy_from_slice(&expiry_ms.unwrap_or(0).to_le_bytes());
+    let len = if expiry_ms.is_some() { bytes.len() } else { EFFECT_HEADER_LEN };
+    out.extend_from_slice(&bytes[..len]);
+}
+
+/// The effects of an entry, in order; ends after the first error.
+pub fn decode(entry: &[u8]) -> Effects<'_> {
+    Effects { entry, offset: 0 }
+}
+
+/// See [`decode`].
+#[derive(Clone, Debug)]
+pub struct Effects<'a> {
+    entry: &'a [u8],
+    offset: usize,
+}
+
+impl<'a> Effects<'a> {
+    fn next_effect(&mut self) -> Option<Effect<'a>> {
+        let rest = &self.entry[self.offset..];
+        let header = rest.get(..EFFECT_HEADER_LEN)?;
+        let (kind, flags) = (header[0], header[1]);
+        let key_len = u32_at(header, 4) as usize;
+        let value_len = u32_at(header, 8) as usize;
+        let timestamp = Timestamp(u64_at(header, 12));
+        let mut at = EFFECT_HEADER_LEN;
+        let mut expiry_ms = None;
+        if flags & FLAG_EXPIRY != 0 {
+            expiry_ms = Some(u64_at(rest.get(at..at + 8)?, 0));
+            at += 8;
+        }
+        let key = rest.get(at..at + key_len)?;
+        let value = rest.get(at + key_len..at + key_len + value_len)?;
+        self.offset += at + key_len + value_len;
+        match (kind, flags & FLAG_BLOB != 0) {
+            (1, false) => {
+                Some(Effect::Put { key, timestamp, expiry_ms, value: Logged::Inline(value) })
+            }
+            (1, true) if value_len == 16 => {
+                let blob = BlobRef { id: u64_at(value, 0), len: u64_at(value, 8) };
+                Some(Effect::Put { key, timestamp, expiry_ms, value: Logged::Blob(blob) })
+            }
+            (2, false) => Some(Effect::Delete { key, timestamp }),
+            (4, false) => Some(Effect::Clear { timestamp }),
+            _ => None,
+        }
+    }
+}
+
+impl<'a> Iterator for Effects<'a> {
+    type Item = Result<Effect<'a>, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.offset >= self.entry.len() {
+            return None;
+        }
+        let offset = self.offset;
+        let effect = self.next_effect();
+        if effect.is_none() {
+            self.offset = self.entry.len();
+        }
+        Some(effect.ok_or(Error { offset }))
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples() -> [Effect<'static>; 4] {
+        let timestamp = Timestamp(0x0102_0304_0506_0708);
+        [
+            Effect::Put { key: b"k", timestamp, expiry_ms: None, value: Logged::Inline(b"value") },
+            Effect::Put {
+                key: b"key",
+                timestamp,
+                expiry_ms: Some(9),
+                value: Logged::Blob(BlobRef { id: 7, len: 1 << 20 }),
+            },
+            Effect::Delete { key: b"gone", timestamp },
+            Effect::Clear { timestamp },
+        ]
+    }
+
+    #[test]
+    fn effects_come_back_as_encoded() {
+        let mut entry = Vec::new();
+        samples().iter().for_each(|effect| effect.encode(&mut entry));
+
+        let back: Result<Vec<_>, _> = decode(&entry).collect();
+
+        assert_eq!(back.expect("well formed"), samples());
+    }
+
+    #[test]
+    fn the_format_is_frozen() {
+        let mut entry = Vec::new();
+        samples()[1].encode(&mut entry);
+
+        let golden = "01030000030000001000000008070605040302010900000000000000\
+                      6b657907000000000000000000100000000000";
+        let hex: String = entry.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, golden);
+    }
+
+    #[test]
+    fn every_cut_and_every_wrong_byte_is_an_error_or_another_effect_but_never_a_panic() {
+        let mut entry = Vec::new();
+        samples().iter().for_each(|effect| effect.encode(&mut entry));
+
+        for cut in 0..entry.len() {
+            let _ = decode(&entry[..cut]).count();
+            for bit in 0..8 {
+                let mut wrong = entry.clone();
+                wrong[cut] ^= 1 << bit;
+                let _ = decode(&wrong).count();
+            }
+        }
+    }
+}

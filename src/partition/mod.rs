@@ -1,0 +1,504 @@
+//! A partition: one Raft group and one tree. Writes are proposed here, and applied in index order.
+//!
+//! **The overlay is the memtable.** A write is evaluated once, at proposal, and its version goes
+//! into the memtable at once, newer than [`Partition::committed`]'s timestamp: that *is* the overlay
+//! of proposed but uncommitted versions (charter, D12). Committing an entry moves the watermark and
+//! drops the versions it replaced; losing leadership unlinks what is above it. Chosen over an
+//! overlay beside the memtable because a write then costs one probe instead of three; what would
+//! change it: a follower that must not show uncommitted versions to scans without a filter.
+//!
+//! Life of a write: [`Partition::evaluate`] adds an effect to the open entry and a version to the
+//! memtable; at the end of the loop's turn [`Partition::seal`] proposes the entry and appends it to
+//! the shard's log; when the log is durable [`Partition::persisted`] lets Raft commit it, and
+//! whoever waited is released.
+//!
+//! Invariants:
+//! * Timestamps rise from effect to effect, and the open entry is newer than all pending ones.
+//! * A version is visible to a reply that has left only if its entry is committed.
+//! * `touched` references of an entry belong to the memtable of the entry's generation.
+//!
+//! Lives on its shard's core. Not here: which partition, which shard ([`crate::cluster`]); the log
+//! ([`crate::wal`]); what a command means ([`crate::command`]).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::command::{self, Arg, Found};
+use crate::consensus::{Effects, Group, Handle, Role};
+use crate::env::Env;
+use crate::id::{NodeId, PartitionId, Timestamp};
+use crate::limits::LARGE_LEN_MIN;
+use crate::lsm::memtable::{EntryRef, Kind, Memtable, Payload, Remains, Version};
+use crate::mvcc::{BlobRef, Effect, Logged};
+use crate::wal::{self, RecordKind, Writer};
+
+use sizes::{Before, Sizes};
+
+pub use recovery::{Blobs, Error, Recovery};
+
+mod recovery;
+mod sizes;
+#[cfg(test)]
+mod tests;
+
+/// An entry is sealed before its turn's end from this size on, bytes: a log record is bounded.
+pub const ENTRY_LEN_SOFT_MAX: usize = 256 << 10;
+
+/// Pieces of a cleared memtable that are freed at a time.
+const RELEASE_MAX: usize = 8;
+
+/// Who waits for an entry to commit: a token that only the shard can read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiter(pub u64);
+
+/// A log write of a partition, to be reported to it when the log is durable up to `lsn`.
+#[derive(Clone, Copy, Debug)]
+pub struct Logging {
+    /// Durable from here on.
+    pub lsn: crate::id::Lsn,
+    /// The write.
+    pub write: crate::consensus::WriteId,
+}
+
+/// How far the partition has come: what a reader may be told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// The newest committed entry.
+    pub index: u64,
+    /// The newest version in it or before.
+    pub timestamp: Timestamp,
+}
+
+/// What came of one key's evaluation.
+#[derive(Debug, Default)]
+pub struct Evaluated {
+    /// The key was there.
+    pub hit: bool,
+    /// The entry that has to commit before the reply may leave.
+    pub hold: Option<u64>,
+    /// For commands that count.
+    pub count: u64,
+    /// A large value and its deadline: to be logged, then [`Partition::put_large`].
+    pub large: Option<(Arc<Vec<u8>>, Option<u64>)>,
+}
+
+/// Where an evaluation leaves its effect.
+pub struct Proposal<'a> {
+    key: &'a [u8],
+    timestamp: Timestamp,
+    payload: Vec<u8>,
+    count: u64,
+    made: Made,
+}
+
+enum Made {
+    Nothing,
+    Value { value_len: usize, expiry_ms: Option<u64> },
+    Large(Arc<Vec<u8>>, Option<u64>),
+    Deletion,
+}
+
+impl Proposal<'_> {
+    /// Takes what a command made of the key.
+    pub fn take(&mut self, (effect, count): (command::Effect<'_>, u64)) {
+        self.count = count;
+        let command::Effect::Put { value, expiry_ms } = effect else {
+            let deletes = matches!(effect, command::Effect::Delete);
+            self.made = if deletes { Made::Deletion } else { Made::Nothing };
+            return;
+        };
+        let bytes = value.as_slice();
+        let value_len = bytes.len();
+        self.made = match value {
+            command::NewValue::Shared(value) if value_len >= LARGE_LEN_MIN => {
+                Made::Large(Arc::clone(value), expiry_ms)
+            }
+            _ if value_len >= LARGE_LEN_MIN => Made::Large(Arc::new(bytes.to_vec()), expiry_ms),
+            _ => {
+                let (key, timestamp, value) = (self.key, self.timestamp, Logged::Inline(bytes));
+                Effect::Put { key, timestamp, expiry_ms, value }.encode(&mut self.payload);
+                Made::Value { value_len, expiry_ms }
+            }
+        };
+    }
+}
+
+/// An entry from its first effect to its commit.
+#[derive(Default)]
+struct Entry {
+    index: u64,
+    /// Of its last effect.
+    timestamp: Timestamp,
+    generation: u32,
+    touched: Vec<EntryRef>,
+    waiters: Vec<Waiter>,
+}
+
+impl Entry {
+    /// Always false: the entry is not committed.
+    fn wait(&mut self, waiter: Waiter) -> bool {
+        if self.waiters.last() != Some(&waiter) {
+            self.waiters.push(waiter);
+        }
+        false
+    }
+}
+
+/// A memtable that a clear replaced.
+struct Retired {
+    /// The clear's entry; the table is gone for good once it is committed.
+    index: u64,
+    generation: u32,
+    table: Memtable,
+    sizes: Sizes,
+}
+
+/// See the module's header.
+pub struct Partition {
+    id: PartitionId,
+    hash_seed: u64,
+    memtable: Memtable,
+    sizes: Sizes,
+    /// Rises with each clear.
+    generation: u32,
+    retired: VecDeque<Retired>,
+    /// Cleared and committed: freed piece by piece.
+    dying: Vec<Remains>,
+    group: Group,
+    effects: Effects,
+    clock: Timestamp,
+    committed: Committed,
+    payload: Vec<u8>,
+    open: Entry,
+    pending: VecDeque<Entry>,
+    spare: Vec<Entry>,
+}
+
+impl Partition {
+    /// This partition's number.
+    pub fn id(&self) -> PartitionId {
+        self.id
+    }
+
+    /// What is committed.
+    pub fn committed(&self) -> Committed {
+        self.committed
+    }
+
+    /// The memtable, for hashing and prefetching.
+    pub fn memtable(&self) -> &Memtable {
+        &self.memtable
+    }
+
+    /// Whether writes are taken here.
+    pub fn is_leader(&self) -> bool {
+        self.group.role() == Role::Leader
+    }
+
+    /// The newest version of a key, and the entry a reply that tells of it has to wait for.
+    pub fn find(&self, hash: u64, key: &[u8]) -> (Option<Version<'_>>, Option<u64>) {
+        match self.memtable.get(hash, key) {
+            Some(version) => {
+                let hold = (version.timestamp > self.committed.timestamp)
+                    .then(|| self.entry_of(version.timestamp));
+                (Some(version).filter(|version| version.kind == Kind::Put), hold)
+            }
+            None => (None, self.retired.back().map(|retired| retired.index)),
+        }
+    }
+
+    /// The entry that carries an uncommitted version.
+    fn entry_of(&self, timestamp: Timestamp) -> u64 {
+        let at = self.pending.partition_point(|entry| entry.timestamp < timestamp);
+        self.pending.get(at).map_or_else(|| self.next_index(), |entry| entry.index)
+    }
+
+    /// The index that the open entry will have.
+    fn next_index(&self) -> u64 {
+        self.open.index
+    }
+
+    /// Whether the open entry should be sealed before the turn ends.
+    pub fn is_full(&self) -> bool {
+        self.payload.len() >= ENTRY_LEN_SOFT_MAX
+    }
+
+    /// Whether there is an open entry.
+    pub fn is_open(&self) -> bool {
+        !self.payload.is_empty()
+    }
+
+    /// Evaluates one key of a command: looks it up, runs `run` on what it holds, and proposes the
+    /// effect. For leaders.
+    pub fn evaluate(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        now_ms: u64,
+        run: impl FnOnce(Option<Found<'_>>, &mut Proposal<'_>),
+    ) -> Evaluated {
+        let payload = std::mem::take(&mut self.payload);
+        let timestamp = self.clock.next(now_ms);
+        let (version, hold) = self.find(hash, key);
+        let found = version
+            .filter(|version| !command::is_expired(version.expiry_ms, now_ms))
+            .map(|version| Found { value: arg_of(version.payload), expiry_ms: version.expiry_ms });
+        let hit = found.is_some();
+        let mut proposal = Proposal { key, timestamp, payload, count: 0, made: Made::Nothing };
+        run(found, &mut proposal);
+        let Proposal { payload, count, made, .. } = proposal;
+        self.payload = payload;
+        let mut evaluated = Evaluated { hit, hold, count, large: None };
+        match made {
+            Made::Nothing => {}
+            Made::Deletion => evaluated.hold = self.delete(hash, key, now_ms).or(hold),
+            Made::Large(value, expiry_ms) => evaluated.large = Some((value, expiry_ms)),
+            Made::Value { value_len, expiry_ms } => {
+                // The value may have lain in the memtable itself: the entry's copy goes in.
+                let before = Before::of(&self.memtable);
+                let value = Payload::Bytes(&self.payload[self.payload.len() - value_len..]);
+                let entry = self.memtable.put(hash, key, timestamp, expiry_ms, value);
+                self.took(key, timestamp, entry, before);
+                evaluated.hold = Some(self.next_index());
+            }
+        }
+        evaluated
+    }
+
+    /// Proposes a large value, whose bytes are in the log already; returns the entry to wait for.
+    pub fn put_large(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        (value, blob): (&Arc<Vec<u8>>, BlobRef),
+        expiry_ms: Option<u64>,
+        now_ms: u64,
+    ) -> u64 {
+        let timestamp = self.clock.next(now_ms);
+        let logged = Logged::Blob(blob);
+        Effect::Put { key, timestamp, expiry_ms, value: logged }.encode(&mut self.payload);
+        let before = Before::of(&self.memtable);
+        let entry = self.memtable.put(hash, key, timestamp, expiry_ms, Payload::Shared(value));
+        self.took(key, timestamp, entry, before);
+        self.next_index()
+    }
+
+    /// The memtable took a version that the open entry has.
+    fn took(&mut self, key: &[u8], timestamp: Timestamp, entry: EntryRef, before: Before) {
+        self.sizes.note(key, before, &self.memtable);
+        self.clock = timestamp;
+        self.open.timestamp = timestamp;
+        self.open.touched.push(entry);
+    }
+
+    /// Proposes that a key be gone; returns the entry to wait for, or `None` if there was no key.
+    pub fn delete(&mut self, hash: u64, key: &[u8], now_ms: u64) -> Option<u64> {
+        let timestamp = self.clock.next(now_ms);
+        let before = Before::of(&self.memtable);
+        let entry = self.memtable.delete(hash, key, timestamp)?;
+        Effect::Delete { key, timestamp }.encode(&mut self.payload);
+        self.took(key, timestamp, entry, before);
+        Some(self.next_index())
+    }
+
+    /// Proposes that all keys be gone; returns the entry to wait for. The open entry must have been
+    /// sealed.
+    pub fn clear(&mut self, now_ms: u64) -> u64 {
+        assert!(!self.is_open(), "a clear begins an entry: the open one is of the old memtable");
+        let timestamp = self.clock.next(now_ms);
+        self.clock = timestamp;
+        self.open.timestamp = timestamp;
+        Effect::Clear { timestamp }.encode(&mut self.payload);
+        let index = self.next_index();
+        let table = std::mem::replace(&mut self.memtable, Memtable::new(self.hash_seed));
+        let sizes = std::mem::take(&mut self.sizes);
+        self.retired.push_back(Retired { index, generation: self.generation, table, sizes });
+        self.generation += 1;
+        index
+    }
+
+    /// Has `waiter` told when `index` commits. True: it is committed already.
+    pub fn wait(&mut self, index: u64, waiter: Waiter) -> bool {
+        if index <= self.committed.index {
+            return true;
+        }
+        if index == self.open.index {
+            return self.open.wait(waiter);
+        }
+        let at = self.pending.binary_search_by_key(&index, |entry| entry.index);
+        let at = at.unwrap_or_else(|_| panic!("nobody proposed entry {index}"));
+        self.pending[at].wait(waiter)
+    }
+
+    /// Proposes the open entry, if there is one, and appends it to the log.
+    pub fn seal<E: Env>(&mut self, log: &mut Writer<E>) -> Option<Logging> {
+        if !self.is_open() {
+            return None;
+        }
+        let handle = Handle { lsn: log.appended(), len: self.payload.len() as u32, tag: 0 };
+        let (_, index) = self.group.propose(handle).expect("a leader whose queue is bounded");
+        assert_eq!(index, self.open.index, "an entry that is not the next");
+        let spare = self.spare.pop().unwrap_or_default();
+        let mut entry = std::mem::replace(&mut self.open, spare);
+        entry.generation = self.generation;
+        self.pending.push_back(entry);
+        let logging = self.log_effects(log);
+        self.payload.clear();
+        logging
+    }
+
+    /// Appends to the log what Raft wants there.
+    fn log_effects<E: Env>(&mut self, log: &mut Writer<E>) -> Option<Logging> {
+        self.effects.clear();
+        self.group.drain(&mut self.effects);
+        self.open.index = self.group.last_index() + 1;
+        let write = self.effects.write?;
+        let mut lsn = log.appended();
+        if let Some(hard) = self.effects.hard_state {
+            let vote = hard.vote.unwrap_or_default().0.to_le_bytes();
+            lsn = log.append(record(self.id, RecordKind::HardState, hard.term, hard.commit, &vote));
+        }
+        for entry in &self.effects.append {
+            let empty = entry.kind == crate::consensus::EntryKind::Empty;
+            let payload = if empty { [].as_slice() } else { &self.payload };
+            let record = record(self.id, RecordKind::Entry, entry.term, entry.index, payload);
+            lsn = log.append(record);
+        }
+        Some(Logging { lsn, write })
+    }
+
+    /// A log write is durable (or, with relaxed acks, appended): commits what this allows and hands
+    /// over whoever waited for it. Returns what Raft wants logged in turn, rarely anything.
+    pub fn persisted<E: Env>(
+        &mut self,
+        write: crate::consensus::WriteId,
+        log: &mut Writer<E>,
+        released: &mut Vec<Waiter>,
+    ) -> Option<Logging> {
+        self.group.persisted(write);
+        let logging = self.log_effects(log);
+        if let Some(commit) = self.effects.commit {
+            self.apply(commit, released);
+        }
+        logging
+    }
+
+    /// Applies all entries up to `commit`.
+    fn apply(&mut self, commit: u64, released: &mut Vec<Waiter>) {
+        while self.pending.front().is_some_and(|entry| entry.index <= commit) {
+            let mut entry = self.pending.pop_front().expect("looked at");
+            let table = if entry.generation == self.generation {
+                Some(&mut self.memtable)
+            } else {
+                let retired = self.retired.iter_mut().find(|r| r.generation == entry.generation);
+                retired.map(|retired| &mut retired.table)
+            };
+            if let Some(table) = table {
+                for touched in entry.touched.drain(..) {
+                    table.commit(touched, entry.timestamp);
+                }
+            }
+            self.committed.timestamp = self.committed.timestamp.max(entry.timestamp);
+            released.append(&mut entry.waiters);
+            entry.touched.clear();
+            self.spare.push(entry);
+        }
+        while self.retired.front().is_some_and(|retired| retired.index <= commit) {
+            let retired = self.retired.pop_front().expect("looked at");
+            self.dying.push(retired.table.dismantle());
+        }
+        self.committed.index = commit;
+        self.group.applied(commit);
+    }
+
+    /// The log failed: drops every uncommitted version and hands over whoever waited, whose
+    /// outcome is unknown.
+    pub fn abandon(&mut self, abandoned: &mut Vec<Waiter>) {
+        let open = std::mem::take(&mut self.open);
+        self.payload.clear();
+        let uncommitted = self.pending.drain(..).chain([open]).collect::<Vec<_>>();
+        if let Some(first) = self.retired.pop_front() {
+            // What was written after the clear goes with the table that the clear made.
+            self.memtable = first.table;
+            self.sizes = first.sizes;
+            self.generation = first.generation;
+            self.retired.clear();
+        }
+        let to = self.committed.timestamp;
+        for mut entry in uncommitted.into_iter().rev() {
+            if entry.generation == self.generation {
+                for touched in entry.touched.drain(..).rev() {
+                    self.memtable.rollback(touched, to);
+                }
+            }
+            abandoned.append(&mut entry.waiters);
+        }
+    }
+
+    /// Keys, keys with a deadline, and bytes held.
+    pub fn sizes(&self) -> (usize, usize, usize) {
+        let retired: usize = self.retired.iter().map(|retired| retired.table.memory_len()).sum();
+        let dying: usize = self.dying.iter().map(Remains::memory_len).sum();
+        let bytes = self.memtable.memory_len() + retired + dying;
+        (self.memtable.live_len(), self.memtable.expiring_len(), bytes)
+    }
+
+    /// Keys, and keys with a deadline, of a database.
+    pub fn db_sizes(&self, db: u8) -> (u64, u64) {
+        self.sizes.of(db)
+    }
+
+    /// The encoded keys of a database.
+    pub fn keys_of(&mut self, db: u8) -> Vec<Vec<u8>> {
+        sizes::keys_of(&mut self.memtable, db)
+    }
+
+    /// Proposes the deletion of up to `limit` keys whose time is over; returns how many.
+    pub fn expire(&mut self, now_ms: u64, limit: usize, keys: &mut Vec<Vec<u8>>) -> usize {
+        keys.clear();
+        self.memtable.expired(now_ms, limit, keys);
+        for key in keys.iter() {
+            let hash = self.memtable.hash(key);
+            self.delete(hash, key, now_ms);
+        }
+        keys.len()
+    }
+
+    /// Frees a piece of a cleared memtable; true while there is more.
+    pub fn release_some(&mut self) -> bool {
+        if let Some(table) = self.dying.last_mut()
+            && !table.release_some(RELEASE_MAX)
+        {
+            self.dying.pop();
+        }
+        !self.dying.is_empty()
+    }
+
+    /// A lone voter leads at once; returns what must be logged first.
+    pub fn campaign<E: Env>(&mut self, log: &mut Writer<E>) -> Option<Logging> {
+        self.group.campaign();
+        self.log_effects(log)
+    }
+
+    /// The voters of a group of one.
+    fn lone(node: NodeId) -> Vec<NodeId> {
+        vec![node]
+    }
+}
+
+fn arg_of(payload: Payload<'_>) -> Arg<'_> {
+    match payload {
+        Payload::Bytes(bytes) => Arg::Bytes(bytes),
+        Payload::Shared(bytes) => Arg::Shared(bytes),
+    }
+}
+
+fn record(
+    partition: PartitionId,
+    kind: RecordKind,
+    term: u64,
+    index: u64,
+    payload: &[u8],
+) -> wal::Record<'_> {
+    wal::Record { kind, partition, term, index, payload }
+}

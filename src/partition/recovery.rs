@@ -1,0 +1,190 @@
+//! From the log's records back to a partition.
+//!
+//! A lone voter's durable log is its committed log, so each entry is applied as it is read and
+//! dropped from Raft's memory. (A group of several voters keeps what is above the commit index as
+//! uncommitted versions; that joins with replication.)
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Before, Committed, Entry, Partition, Sizes};
+use crate::consensus::{Config, Group, Restored};
+use crate::id::{NodeId, PartitionId, Timestamp};
+use crate::lsm::memtable::{Memtable, Payload, Remains};
+use crate::mvcc::{self, Effect, Logged};
+
+/// Large values met in the log, by blob id: complete or still growing.
+pub type Blobs = HashMap<u64, Arc<Vec<u8>>, ahash::RandomState>;
+
+/// Why a record could not be applied.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The entry does not decode, though its checksum is right.
+    #[error("partition {partition} entry {index}: {source}")]
+    Malformed {
+        /// Whose.
+        partition: PartitionId,
+        /// Which.
+        index: u64,
+        /// Where in it.
+        source: mvcc::Error,
+    },
+    /// Entries are numbered without a gap.
+    #[error("partition {partition}: entry {found} follows entry {last}")]
+    Gap {
+        /// Whose.
+        partition: PartitionId,
+        /// The entry before.
+        last: u64,
+        /// The entry that came.
+        found: u64,
+    },
+    /// A value's blob records are missing before its entry.
+    #[error("partition {partition} entry {index}: blob {blob} is not in the log")]
+    BlobMissing {
+        /// Whose.
+        partition: PartitionId,
+        /// Which.
+        index: u64,
+        /// The blob.
+        blob: u64,
+    },
+}
+
+/// A partition being rebuilt.
+pub struct Recovery {
+    id: PartitionId,
+    hash_seed: u64,
+    memtable: Memtable,
+    sizes: Sizes,
+    dying: Vec<Remains>,
+    clock: Timestamp,
+    term: u64,
+    vote: Option<NodeId>,
+    last_index: u64,
+    last_term: u64,
+}
+
+impl Recovery {
+    /// An empty partition.
+    pub fn new(id: PartitionId, hash_seed: u64) -> Self {
+        Self {
+            id,
+            hash_seed,
+            memtable: Memtable::new(hash_seed),
+            sizes: Sizes::default(),
+            dying: Vec::new(),
+            clock: Timestamp::default(),
+            term: 0,
+            vote: None,
+            last_index: 0,
+            last_term: 0,
+        }
+    }
+
+    /// Takes in a hard state record.
+    pub fn hard_state(&mut self, term: u64, payload: &[u8]) {
+        let vote = payload.try_into().map_or(0, u64::from_le_bytes);
+        self.term = term;
+        self.vote = (vote != 0).then_some(NodeId(vote));
+    }
+
+    /// Takes in and applies an entry record.
+    ///
+    /// # Errors
+    /// As [`Error`]: the log is not one that this program wrote; nothing can be trusted after it.
+    pub fn entry(
+        &mut self,
+        term: u64,
+        index: u64,
+        payload: &[u8],
+        blobs: &mut Blobs,
+    ) -> Result<(), Error> {
+        let partition = self.id;
+        if index != self.last_index + 1 {
+            return Err(Error::Gap { partition, last: self.last_index, found: index });
+        }
+        for effect in mvcc::decode(payload) {
+            let effect = effect.map_err(|source| Error::Malformed { partition, index, source })?;
+            self.apply(index, effect, blobs)?;
+        }
+        self.last_index = index;
+        self.last_term = term;
+        self.term = self.term.max(term);
+        Ok(())
+    }
+
+    fn apply(&mut self, index: u64, effect: Effect<'_>, blobs: &mut Blobs) -> Result<(), Error> {
+        self.clock = effect.timestamp();
+        match effect {
+            Effect::Put { key, timestamp, expiry_ms, value } => {
+                let whole;
+                let payload = match value {
+                    Logged::Inline(bytes) => Payload::Bytes(bytes),
+                    // One entry refers to a blob, so it need not be kept any longer.
+                    Logged::Blob(blob) => match blobs.remove(&blob.id) {
+                        Some(bytes) if bytes.len() as u64 == blob.len => {
+                            whole = bytes;
+                            Payload::Shared(&whole)
+                        }
+                        _ => {
+                            let (partition, blob) = (self.id, blob.id);
+                            return Err(Error::BlobMissing { partition, index, blob });
+                        }
+                    },
+                };
+                let hash = self.memtable.hash(key);
+                let before = Before::of(&self.memtable);
+                let entry = self.memtable.put(hash, key, timestamp, expiry_ms, payload);
+                self.memtable.commit(entry, timestamp);
+                self.sizes.note(key, before, &self.memtable);
+            }
+            Effect::Delete { key, timestamp } => {
+                let hash = self.memtable.hash(key);
+                let before = Before::of(&self.memtable);
+                if let Some(entry) = self.memtable.delete(hash, key, timestamp) {
+                    self.memtable.commit(entry, timestamp);
+                    self.sizes.note(key, before, &self.memtable);
+                }
+            }
+            Effect::Clear { .. } => {
+                let fresh = Memtable::new(self.hash_seed);
+                self.dying.push(std::mem::replace(&mut self.memtable, fresh).dismantle());
+                self.sizes = Sizes::default();
+            }
+        }
+        Ok(())
+    }
+
+    /// The partition, a follower for now: [`Partition::campaign`] next.
+    pub fn finish(self, node: NodeId, seed: u64) -> Partition {
+        let restored = Restored {
+            term: self.term,
+            vote: self.vote,
+            commit: self.last_index,
+            applied: self.last_index,
+            snapshot_index: self.last_index,
+            snapshot_term: self.last_term,
+            entries: Vec::new(),
+        };
+        let group = Group::new(Config::new(node, Partition::lone(node), seed), restored)
+            .expect("a group of one whose log was read without a gap");
+        Partition {
+            id: self.id,
+            hash_seed: self.hash_seed,
+            memtable: self.memtable,
+            sizes: self.sizes,
+            generation: 0,
+            retired: Default::default(),
+            dying: self.dying,
+            group,
+            effects: Default::default(),
+            clock: self.clock,
+            committed: Committed { index: self.last_index, timestamp: self.clock },
+            payload: Vec::new(),
+            open: Entry { index: self.last_index + 1, ..Entry::default() },
+            pending: Default::default(),
+            spare: Vec::new(),
+        }
+    }
+}

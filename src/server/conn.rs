@@ -1,0 +1,100 @@
+//! One client connection, on the core that accepted it.
+
+use std::collections::VecDeque;
+
+use super::output::Output;
+use crate::command::Session;
+use crate::env::ConnId;
+use crate::protocol::resp::{ArgsBuf, Parser};
+
+/// A connection's replies that are due from this many bytes on stop its requests; they go on below
+/// half of it.
+pub const OUTPUT_LEN_MAX: usize = 1 << 20;
+
+/// Requests of one connection that may be with other shards at a time.
+pub const AWAITED_MAX: usize = 4096;
+
+/// See the module's header.
+pub struct Conn {
+    /// Its name at the runtime.
+    pub id: ConnId,
+    /// What it said of itself.
+    pub session: Session,
+    /// Requests that are not whole yet.
+    pub parser: Parser,
+    /// Replies that have not left yet.
+    pub output: Output,
+    /// Received while it was not served; older than anything that comes now.
+    pub stash: VecDeque<Vec<u8>>,
+    /// Parsed when a long command began; older than the stash.
+    pub deferred: VecDeque<ArgsBuf>,
+    /// A send is with the runtime.
+    pub sending: bool,
+    /// A long command of it is being worked on; nothing after it may start.
+    pub busy: bool,
+    /// Too much is due to it; the runtime does not read.
+    pub paused: bool,
+    /// It sends no more.
+    pub ended: bool,
+    /// It is closed when all its replies are sent; what it sends is ignored.
+    pub closing: bool,
+    /// In the list of those with something to send.
+    pub dirty: bool,
+    /// The round in which a command changed the session: what was looked up before is stale.
+    pub changed_in: u64,
+}
+
+impl Conn {
+    /// A fresh one.
+    pub fn new(id: ConnId, session: Session) -> Self {
+        Self {
+            id,
+            session,
+            parser: Parser::default(),
+            output: Output::default(),
+            stash: VecDeque::new(),
+            deferred: VecDeque::new(),
+            sending: false,
+            busy: false,
+            paused: false,
+            ended: false,
+            closing: false,
+            dirty: false,
+            changed_in: 0,
+        }
+    }
+
+    /// Whether its next request may be run.
+    pub fn is_served(&self) -> bool {
+        self.is_free() && self.deferred.is_empty()
+    }
+
+    /// Whether nothing holds up a request that is at hand.
+    pub fn is_free(&self) -> bool {
+        !self.busy && !self.closing && !self.is_full()
+    }
+
+    /// Whether so much is due to it that it has to read first.
+    pub fn is_full(&self) -> bool {
+        self.output.held_len() > OUTPUT_LEN_MAX || self.output.awaited_count() > AWAITED_MAX
+    }
+
+    /// Whether enough of what was due is gone.
+    pub fn is_relieved(&self) -> bool {
+        self.output.held_len() <= OUTPUT_LEN_MAX / 2
+            && self.output.awaited_count() <= AWAITED_MAX / 2
+    }
+
+    /// Whether nothing of it is left to do, so that it can be closed.
+    pub fn is_done(&self) -> bool {
+        let drained = self.output.is_empty() && !self.sending && !self.busy;
+        let read = self.stash.is_empty() && self.deferred.is_empty();
+        drained && (self.closing || self.ended && read)
+    }
+
+    /// Bytes held for it.
+    pub fn held_len(&self) -> usize {
+        let stash: usize = self.stash.iter().map(Vec::len).sum();
+        self.parser.buffered_len() + self.output.held_len() + stash
+    }
+}

@@ -1,0 +1,379 @@
+//! One core of the server: connections on one side, the shard on the other.
+//!
+//! A turn: take what arrived on sockets and from other shards, parse and run requests in rounds
+//! ([`round`]) until the time slice is used, work on long commands ([`job`]), end the shard's turn
+//! (one log write), and send each connection what may leave ([`output`]).
+//!
+//! Bounds: a connection whose replies are not read stops being served and then being read; a shard
+//! whose log is behind stops serving; received bytes that can not be served wait in the
+//! connection's stash, which the pause of reading bounds.
+//!
+//! Not here: what a command does ([`crate::command`]), where data is ([`crate::shard`]). Start and
+//! end of the whole node: [`start`].
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::env::{Class, ConnId, Env, Event, ListenerId, Sent};
+use crate::partition::Waiter;
+use crate::shard::Shard;
+use crate::shard::mailbox::Mailbox;
+use conn::Conn;
+use job::Job;
+use node::Node;
+
+use remote::Held;
+use round::Round;
+
+pub use start::{Options, Running, start};
+
+mod conn;
+mod job;
+mod node;
+mod output;
+mod remote;
+mod round;
+mod start;
+#[cfg(test)]
+mod tests;
+
+/// How long requests are served in one turn before replies are sent and sockets looked at.
+const SLICE: Duration = Duration::from_micros(250);
+/// How often time is looked at for expiry, accounting and idle buffers.
+const TICK: Duration = Duration::from_millis(100);
+/// How long a draining node waits for replies that are due.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// Pieces that a connection is sent in one turn.
+const PIECES_MAX: usize = 4;
+
+/// Received bytes that wait to be parsed.
+pub(crate) struct Work<C> {
+    conn: ConnId,
+    source: Source<C>,
+    /// Bytes of it that were used.
+    used: usize,
+}
+
+/// Where received bytes are.
+pub(crate) enum Source<C> {
+    /// In a buffer of the runtime.
+    Chunk(C),
+    /// In the connection's stash before.
+    Own(Vec<u8>),
+}
+
+impl<C: std::ops::Deref<Target = [u8]>> Source<C> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Source::Chunk(chunk) => chunk,
+            Source::Own(bytes) => bytes,
+        }
+    }
+}
+
+/// See the module's header.
+pub struct Server<E: Env> {
+    env: E,
+    shard: Shard<E>,
+    mailbox: Mailbox<E::Waker>,
+    node: Rc<Node>,
+    stop: Arc<AtomicBool>,
+    conns: Vec<Option<Box<Conn>>>,
+    conn_count: usize,
+    work: VecDeque<Work<E::Chunk>>,
+    round: Round<E::Chunk>,
+    jobs: VecDeque<Job>,
+    /// Answers to other shards that wait for a commit.
+    held: Vec<Option<Held>>,
+    held_free: Vec<u32>,
+    /// Connections with something to send.
+    dirty: Vec<u32>,
+    waiters: Vec<Waiter>,
+    piece: Vec<u8>,
+    ticked: Rc<Cell<bool>>,
+}
+
+impl<E: Env> Server<E> {
+    /// A server on one core; `listen` and [`Server::run`] next.
+    pub fn new(
+        env: E,
+        shard: Shard<E>,
+        mailbox: Mailbox<E::Waker>,
+        node: Node,
+        stop: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
+            env,
+            shard,
+            mailbox,
+            node: Rc::new(node),
+            stop,
+            conns: Vec::new(),
+            conn_count: 0,
+            work: VecDeque::new(),
+            round: Round::default(),
+            jobs: VecDeque::new(),
+            held: Vec::new(),
+            held_free: Vec::new(),
+            dirty: Vec::new(),
+            waiters: Vec::new(),
+            piece: Vec::new(),
+            ticked: Rc::default(),
+        }
+    }
+
+    /// Serves until told to stop, then drains. Returns the shard, whose log is to be closed.
+    pub async fn run(mut self) -> Shard<E> {
+        self.spawn_ticks();
+        let mut events = Vec::new();
+        while !self.stop.load(Ordering::Acquire) {
+            self.env.turn(&mut events).await;
+            self.turn(&mut events);
+        }
+        self.env.close_listeners();
+        let end = self.env.now() + DRAIN_MAX;
+        while !self.is_drained() && self.env.now() < end {
+            self.env.turn(&mut events).await;
+            self.turn(&mut events);
+        }
+        for index in 0..self.conns.len() as u32 {
+            self.close(index);
+        }
+        self.shard
+    }
+
+    fn spawn_ticks(&self) {
+        let (env, ticked) = (self.env.clone(), Rc::clone(&self.ticked));
+        self.env.spawn(Class::Foreground, async move {
+            loop {
+                env.sleep(TICK).await;
+                ticked.set(true);
+                env.notify();
+            }
+        });
+    }
+
+    fn turn(&mut self, events: &mut Vec<Event<E::Chunk>>) {
+        self.shard.begin_turn();
+        for event in events.drain(..) {
+            self.on_event(event);
+        }
+        self.receive_mail();
+        self.shard.advance();
+        let end = self.env.now() + SLICE;
+        while !self.shard.is_backlogged() && self.run_round() && self.env.now() < end {}
+        self.run_jobs();
+        if self.ticked.replace(false) {
+            self.on_tick();
+        }
+        self.shard.end_turn();
+        self.release();
+        self.flush_dirty();
+        let full = self.mailbox.deliver();
+        if full || (!self.shard.is_backlogged() && self.has_work()) {
+            self.env.notify();
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        !self.work.is_empty() || !self.jobs.is_empty()
+    }
+
+    fn is_drained(&self) -> bool {
+        !self.has_work()
+            && self.held.iter().all(Option::is_none)
+            && self.conns.iter().flatten().all(|conn| conn.output.is_empty() && !conn.sending)
+    }
+
+    fn on_event(&mut self, event: Event<E::Chunk>) {
+        match event {
+            Event::Accepted { conn, listener } => self.on_accepted(conn, listener),
+            Event::Received { conn, chunk } => {
+                self.shard.stats().received_bytes.add(chunk.len() as u64);
+                let Some(open) = self.conn(conn) else { return };
+                if open.closing {
+                    return;
+                }
+                if !open.is_served() || !open.stash.is_empty() {
+                    open.stash.push_back(chunk.to_vec());
+                    return self.pause_if_long(conn);
+                }
+                self.work.push_back(Work { conn, source: Source::Chunk(chunk), used: 0 });
+            }
+            Event::Sent { conn, buf } => {
+                if let Some(open) = self.conn(conn) {
+                    open.sending = false;
+                    open.output.recycle(buf);
+                    self.mark_dirty(conn.index);
+                }
+            }
+            Event::Ended { conn } => {
+                if let Some(open) = self.conn(conn) {
+                    open.ended = true;
+                    self.mark_dirty(conn.index);
+                }
+            }
+        }
+    }
+
+    fn on_accepted(&mut self, id: ConnId, _listener: ListenerId) {
+        let stats = Arc::clone(self.shard.stats());
+        if self.node.client_count() >= self.node.clients_max() {
+            stats.connections_rejected.add(1);
+            let mut refusal = b"-ERR max number of clients reached\r\n".to_vec();
+            self.env.send(id, &mut refusal);
+            return self.env.close(id);
+        }
+        stats.connections_received.add(1);
+        stats.clients.add(1);
+        let peer = self.env.peer_addr(id).map_or_else(String::new, |addr| addr.to_string());
+        let session = self.node.new_session(peer, self.env.unix_ms());
+        let index = id.index as usize;
+        if index >= self.conns.len() {
+            self.conns.resize_with(index + 1, || None);
+        }
+        assert!(self.conns[index].is_none(), "{id:?} accepted over a live connection");
+        self.conns[index] = Some(Box::new(Conn::new(id, session)));
+        self.conn_count += 1;
+    }
+
+    fn conn(&mut self, id: ConnId) -> Option<&mut Conn> {
+        let conn = self.conns.get_mut(id.index as usize)?.as_deref_mut()?;
+        (conn.id == id).then_some(conn)
+    }
+
+    fn mark_dirty(&mut self, index: u32) {
+        if let Some(Some(conn)) = self.conns.get_mut(index as usize)
+            && !conn.dirty
+        {
+            conn.dirty = true;
+            self.dirty.push(index);
+        }
+    }
+
+    /// Stops reading from a connection that sends more than is served.
+    fn pause_if_long(&mut self, id: ConnId) {
+        let env = self.env.clone();
+        if let Some(conn) = self.conn(id)
+            && !conn.paused
+        {
+            conn.paused = true;
+            env.pause(id);
+        }
+    }
+
+    /// Tells those who waited for what is committed now, or will never be.
+    fn release(&mut self) {
+        let mut waiters = std::mem::take(&mut self.waiters);
+        self.shard.take_released(&mut waiters);
+        for waiter in waiters.drain(..) {
+            match remote::held_index(waiter) {
+                Some(index) => self.answer_held(index),
+                None => self.mark_dirty(waiter.0 as u32),
+            }
+        }
+        self.shard.take_abandoned(&mut waiters);
+        for waiter in waiters.drain(..) {
+            match remote::held_index(waiter) {
+                Some(index) => self.abandon_held(index),
+                None => self.close(waiter.0 as u32),
+            }
+        }
+        self.waiters = waiters;
+    }
+
+    fn flush_dirty(&mut self) {
+        for index in std::mem::take(&mut self.dirty) {
+            if self.flush(index) {
+                self.after_flush(index);
+            }
+        }
+    }
+
+    /// Sends what may leave. False: the connection is gone.
+    fn flush(&mut self, index: u32) -> bool {
+        let Some(Some(conn)) = self.conns.get_mut(index as usize) else { return false };
+        conn.dirty = false;
+        for _ in 0..PIECES_MAX {
+            if conn.sending {
+                return true;
+            }
+            let shard = &self.shard;
+            conn.output.take(&mut self.piece, |hold| {
+                shard.partition(hold.place).committed().index >= hold.index
+            });
+            if self.piece.is_empty() {
+                return true;
+            }
+            shard.stats().sent_bytes.add(self.piece.len() as u64);
+            match self.env.send(conn.id, &mut self.piece) {
+                Sent::Done => {
+                    let piece = std::mem::take(&mut self.piece);
+                    self.piece = conn.output.recycle(piece);
+                }
+                Sent::InFlight => conn.sending = true,
+                Sent::Broken => {
+                    self.piece.clear();
+                    self.close(index);
+                    return false;
+                }
+            }
+        }
+        // More of a large value; the others first.
+        self.mark_dirty(index);
+        self.env.notify();
+        true
+    }
+
+    /// Serves on, reads on or closes, as what was sent allows.
+    fn after_flush(&mut self, index: u32) {
+        let Some(Some(conn)) = self.conns.get_mut(index as usize) else { return };
+        if conn.is_done() {
+            return self.close(index);
+        }
+        if conn.busy || !conn.is_relieved() {
+            return;
+        }
+        if !conn.deferred.is_empty() {
+            self.env.notify();
+            return self.run_deferred(index);
+        }
+        while let Some(bytes) = conn.stash.pop_front() {
+            self.work.push_back(Work { conn: conn.id, source: Source::Own(bytes), used: 0 });
+        }
+        if conn.paused {
+            conn.paused = false;
+            self.env.resume(conn.id);
+        }
+    }
+
+    /// Closes a connection and forgets it. What was due to it is given up.
+    fn close(&mut self, index: u32) {
+        let Some(conn) = self.conns.get_mut(index as usize).and_then(Option::take) else { return };
+        self.env.close(conn.id);
+        self.conn_count -= 1;
+        self.shard.stats().clients.sub(1);
+    }
+
+    fn on_tick(&mut self) {
+        let mut held = 0;
+        for conn in self.conns.iter_mut().flatten() {
+            held += conn.held_len();
+            conn.output.shrink();
+        }
+        self.shard.account(held);
+        if self.shard.expire() || self.shard.release_some() {
+            self.ticked.set(true);
+            self.env.notify();
+        }
+        let (stats, counters) = (self.shard.stats(), self.env.counters());
+        stats.turns.set(counters.turns);
+        stats.parks.set(counters.parks);
+        stats.stalls.set(counters.stalls);
+        stats.panics.set(counters.panics);
+    }
+}

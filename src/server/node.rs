@@ -1,0 +1,185 @@
+//! What the shards of a node know of it and of each other: its identity, its counters, its limits.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::command::{Client, Counters, Facts, Identity, KeyspaceFacts, Session, Topology, moved};
+use crate::env::Env;
+use crate::id::{ShardId, Slot};
+use crate::metrics::{ShardStats, Totals};
+use crate::shard::Shard;
+
+/// Sets a parameter at run time (`CONFIG SET`): name, value.
+pub type Configure = dyn Fn(&str, &str) + Send + Sync;
+
+/// What all shards of a node share; read often, written by nobody but through atomics.
+pub struct Common {
+    /// Each shard's counters, in order.
+    pub stats: Vec<Arc<ShardStats>>,
+    /// What clients have to say first.
+    pub password: Option<Vec<u8>>,
+    /// Most connections of the node.
+    pub clients_max: u64,
+    /// The memory budget, bytes.
+    pub memory_max: u64,
+    /// For `CONFIG GET`.
+    pub config: Vec<(&'static str, String)>,
+    /// For `CONFIG SET`.
+    pub configure: Box<Configure>,
+    /// Connections are numbered across the node.
+    pub client_next: AtomicU64,
+    /// The counters at the last `CONFIG RESETSTAT`.
+    pub reset: Mutex<Totals>,
+    /// Largest memory seen.
+    pub memory_peak: AtomicU64,
+}
+
+/// The node as one of its shards sees it.
+pub struct Node {
+    /// Shared with the others.
+    pub common: Arc<Common>,
+    /// Who we are.
+    pub identity: Identity,
+    /// Who has which slots.
+    pub topology: Topology,
+}
+
+impl Node {
+    /// Open connections of the whole node.
+    pub fn client_count(&self) -> u64 {
+        self.common.stats.iter().map(|stats| stats.clients.get()).sum()
+    }
+
+    /// Most connections of the whole node.
+    pub fn clients_max(&self) -> u64 {
+        self.common.clients_max
+    }
+
+    /// Whether a key of another shard is answered with MOVED.
+    pub fn is_cluster_mode(&self) -> bool {
+        self.identity.cluster_mode
+    }
+
+    /// A new connection's memory of itself.
+    pub fn new_session(&self, peer: String, now_ms: u64) -> Session {
+        let id = self.common.client_next.fetch_add(1, Ordering::Relaxed) + 1;
+        let endpoint = &self.topology.endpoints[self.topology.myself];
+        let local = format!("{}:{}", endpoint.host, self.identity.resp_port);
+        Session::new(id, peer, local, now_ms, self.common.password.is_none())
+    }
+
+    /// Where a client finds a slot.
+    pub fn moved(&self, slot: Slot, shard: ShardId) -> String {
+        let endpoint = &self.topology.endpoints[shard.0 as usize];
+        moved(slot, &endpoint.host, endpoint.port)
+    }
+
+    /// Keys of a database on all shards; of this one as of now.
+    pub fn keys_of<E: Env>(&self, db: u8, shard: &Shard<E>) -> u64 {
+        let others = self.common.stats.iter().enumerate();
+        others
+            .map(|(index, stats)| match index == shard.id().0 as usize {
+                true => shard.keys_of(db),
+                false => stats.dbs[db as usize].keys.get(),
+            })
+            .sum()
+    }
+
+    /// `CONFIG SET` of a checked value.
+    pub fn configure(&self, name: &str, value: &str) {
+        (self.common.configure)(name, value);
+    }
+
+    /// `CONFIG RESETSTAT`.
+    pub fn reset_stats(&self) {
+        *self.common.reset.lock().expect("no one panics holding it") = self.totals();
+    }
+
+    fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        self.common.stats.iter().for_each(|stats| totals.add(stats));
+        totals
+    }
+}
+
+/// The facts a command may ask for, at this moment.
+pub struct View<'a> {
+    /// The node.
+    pub node: &'a Node,
+    /// Connections, if the command asks for them.
+    pub clients: Vec<Client>,
+    /// Wall time.
+    pub unix_ms: u64,
+}
+
+impl View<'_> {
+    fn keyspace(&self) -> Vec<KeyspaceFacts> {
+        let of = |db: u8| {
+            let stats = self.node.common.stats.iter().map(|stats| &stats.dbs[db as usize]);
+            let (keys, expires) = stats.fold((0, 0), |(keys, expires), db| {
+                (keys + db.keys.get(), expires + db.expiring.get())
+            });
+            KeyspaceFacts { db, keys, expires, avg_ttl_ms: 0 }
+        };
+        (0..16).map(of).filter(|keyspace| keyspace.keys > 0).collect()
+    }
+}
+
+impl Facts for View<'_> {
+    fn identity(&self) -> &Identity {
+        &self.node.identity
+    }
+
+    fn topology(&self) -> &Topology {
+        &self.node.topology
+    }
+
+    fn password(&self) -> Option<&[u8]> {
+        self.node.common.password.as_deref()
+    }
+
+    fn now_us(&self) -> u64 {
+        self.unix_ms * 1000
+    }
+
+    fn counters(&self) -> Counters {
+        let common = &self.node.common;
+        let now = self.node.totals();
+        let since = *common.reset.lock().expect("no one panics holding it");
+        let used = now.memtable_bytes + now.connection_bytes + now.wal_backlog_bytes;
+        let peak = common.memory_peak.fetch_max(used, Ordering::Relaxed).max(used);
+        let usage = crate::env::os::usage();
+        Counters {
+            clients: now.clients,
+            clients_max: common.clients_max,
+            connections: now.connections_received - since.connections_received,
+            connections_refused: now.connections_rejected - since.connections_rejected,
+            commands: now.commands - since.commands,
+            input_bytes: now.received_bytes - since.received_bytes,
+            output_bytes: now.sent_bytes - since.sent_bytes,
+            hits: now.keyspace_hits - since.keyspace_hits,
+            misses: now.keyspace_misses - since.keyspace_misses,
+            expired: now.expired_keys - since.expired_keys,
+            errors: now.errors - since.errors,
+            memory_used: used,
+            memory_peak: peak,
+            memory_rss: usage.rss_bytes,
+            memory_limit: common.memory_max,
+            wal_bytes: now.wal_bytes,
+            wal_entries: now.entries_committed,
+            stalls: now.stalls,
+            cpu_sys_us: usage.cpu_sys_us,
+            cpu_user_us: usage.cpu_user_us,
+            keyspace: self.keyspace(),
+            ..Counters::default()
+        }
+    }
+
+    fn config(&self) -> Vec<(&'static str, String)> {
+        self.node.common.config.clone()
+    }
+
+    fn clients(&self) -> Vec<Client> {
+        self.clients.clone()
+    }
+}

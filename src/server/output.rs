@@ -1,0 +1,397 @@
+//! What a connection still has to send, in order, and what each part of it waits for.
+//!
+//! Replies are encoded at once, one after the other, into one buffer. A *gate* is a place in that
+//! stream which bytes pass only when something happened: an entry was committed (the reply tells of
+//! a write, or of a version not yet committed), another shard answered (its bytes come in here), or
+//! the bytes of a large value were sent from where they are. So replies leave in order, a held one
+//! costs a few bytes, and a connection without gates is sent from its buffer without a copy.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::protocol::resp::{Proto, Reply};
+
+/// Most bytes handed out at once; a larger reply goes in pieces, others in between.
+pub const PIECE_LEN_MAX: usize = 256 << 10;
+
+/// How the answers to the parts of one command become its reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Combine {
+    /// There is one part and it is the reply.
+    Whole,
+    /// The counts of the parts, added up.
+    Sum,
+    /// `OK` once all parts are done.
+    AllOk,
+    /// An array of the parts.
+    Array,
+}
+
+/// A commit to wait for: entry `index` of the shard's partition number `place`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Which of the shard's partitions.
+    pub place: u32,
+    /// Which entry.
+    pub index: u64,
+}
+
+enum Gate {
+    Commit(Hold),
+    Answer,
+    Large(Arc<Vec<u8>>),
+}
+
+/// A command whose parts are elsewhere.
+struct Awaited {
+    combine: Combine,
+    remaining: u32,
+    count: i64,
+    /// The first error among the parts; it becomes the reply.
+    error: Option<Vec<u8>>,
+    body: Vec<u8>,
+    parts: Vec<(u32, u32)>,
+    splices: Vec<(usize, Arc<Vec<u8>>)>,
+}
+
+enum Piece {
+    Bytes(Vec<u8>, usize),
+    Large(Arc<Vec<u8>>, usize),
+}
+
+/// One part's answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Part<'a> {
+    /// Which.
+    pub part: u32,
+    /// For [`Combine::Sum`].
+    pub count: i64,
+    /// Encoded; an error begins with `-`.
+    pub body: &'a [u8],
+    /// Large values within `body`.
+    pub splices: &'a [(usize, Arc<Vec<u8>>)],
+}
+
+/// See the module's header.
+#[derive(Default)]
+pub struct Output {
+    out: Vec<u8>,
+    /// Bytes of `out` that were handed out.
+    head: usize,
+    /// Place in the stream of `out[0]`.
+    start: u64,
+    gates: VecDeque<(u64, Gate)>,
+    awaited: VecDeque<Awaited>,
+    /// The ticket of `awaited[0]`.
+    ticket_first: u32,
+    /// Ahead of everything in `out[head..]`.
+    lane: VecDeque<Piece>,
+    spliced: Vec<(usize, Arc<Vec<u8>>)>,
+}
+
+impl Output {
+    /// Encodes a reply at the end of the stream.
+    pub fn reply<T>(&mut self, proto: Proto, encode: impl FnOnce(&mut Reply<'_>) -> T) -> T {
+        let value = encode(&mut Reply::new(proto, &mut self.out, &mut self.spliced));
+        if !self.spliced.is_empty() {
+            let start = self.start;
+            let gates = self.spliced.drain(..);
+            self.gates.extend(gates.map(|(at, value)| (start + at as u64, Gate::Large(value))));
+        }
+        value
+    }
+
+    /// Where the next reply will begin.
+    pub fn mark(&self) -> u64 {
+        self.start + self.out.len() as u64
+    }
+
+    /// Takes back what was encoded since `mark`.
+    pub fn undo(&mut self, mark: u64) {
+        self.out.truncate((mark - self.start) as usize);
+        while self.gates.back().is_some_and(|(at, gate)| *at > mark && is_large(gate)) {
+            self.gates.pop_back();
+        }
+    }
+
+    /// Bytes from `mark` on leave only when `hold` has happened. `mark` must not be before the last
+    /// gate, save for gates of the same reply.
+    pub fn hold(&mut self, mark: u64, hold: Hold) {
+        let last = self.gates.iter().rposition(|(_, gate)| !is_large(gate));
+        if let Some((_, Gate::Commit(last))) = last.map(|at| &self.gates[at])
+            && *last == hold
+        {
+            return;
+        }
+        let at = self.gates.partition_point(|(at, _)| *at <= mark);
+        self.gates.insert(at, (mark, Gate::Commit(hold)));
+    }
+
+    /// The reply comes from elsewhere, in `parts` parts; returns the ticket to answer under.
+    pub fn expect(&mut self, combine: Combine, parts: u32) -> u32 {
+        self.gates.push_back((self.mark(), Gate::Answer));
+        self.awaited.push_back(Awaited {
+            combine,
+            remaining: parts,
+            count: 0,
+            error: None,
+            body: Vec::new(),
+            parts: if combine == Combine::Array { vec![(0, 0); parts as usize] } else { vec![] },
+            splices: Vec::new(),
+        });
+        self.ticket_first.wrapping_add(self.awaited.len() as u32 - 1)
+    }
+
+    /// A part's answer has come; true if it was the last.
+    pub fn answer(&mut self, ticket: u32, part: Part<'_>) -> bool {
+        let place = ticket.wrapping_sub(self.ticket_first) as usize;
+        let awaited = &mut self.awaited[place];
+        awaited.remaining -= 1;
+        awaited.count += part.count;
+        if part.body.first() == Some(&b'-') && awaited.combine != Combine::Array {
+            awaited.error.get_or_insert_with(|| part.body.to_vec());
+        }
+        let at = awaited.body.len();
+        match awaited.combine {
+            Combine::Whole => awaited.body.extend_from_slice(part.body),
+            Combine::Array => {
+                awaited.body.extend_from_slice(part.body);
+                awaited.parts[part.part as usize] = (at as u32, part.body.len() as u32);
+            }
+            Combine::Sum | Combine::AllOk => {}
+        }
+        let splices = part.splices.iter().map(|(offset, value)| (at + offset, Arc::clone(value)));
+        awaited.splices.extend(splices);
+        awaited.remaining == 0
+    }
+
+    /// Bytes that are due, sent or not; large values not counted, since they are held elsewhere.
+    pub fn held_len(&self) -> usize {
+        let awaited: usize = self.awaited.iter().map(|awaited| awaited.body.len()).sum();
+        self.out.len() - self.head + awaited
+    }
+
+    /// Nothing is due.
+    pub fn is_empty(&self) -> bool {
+        self.head == self.out.len() && self.gates.is_empty() && self.lane.is_empty()
+    }
+
+    /// Requests that other shards have not answered.
+    pub fn awaited_count(&self) -> usize {
+        self.awaited.len()
+    }
+
+    /// Takes back the buffer of a piece that was sent, for the next replies; or returns it, if it
+    /// was a copy.
+    pub fn recycle(&mut self, piece: Vec<u8>) -> Vec<u8> {
+        if self.out.capacity() > 0 || piece.capacity() > PIECE_LEN_MAX {
+            return piece;
+        }
+        std::mem::replace(&mut self.out, piece)
+    }
+
+    /// Memory kept while nothing is due is given back.
+    pub fn shrink(&mut self) {
+        if self.is_empty() && self.out.capacity() > 4096 {
+            self.out = Vec::new();
+        }
+    }
+
+    /// Moves into the empty `piece` what may leave, up to about [`PIECE_LEN_MAX`] bytes.
+    pub fn take(&mut self, piece: &mut Vec<u8>, is_committed: impl Fn(Hold) -> bool) {
+        debug_assert!(piece.is_empty(), "the last piece was not sent");
+        while self.take_lane(piece) {
+            while let Some((_, Gate::Commit(hold))) = self.gates.front()
+                && is_committed(*hold)
+            {
+                self.gates.pop_front();
+            }
+            let Some((at, gate)) = self.gates.front() else {
+                return self.take_out(piece, self.out.len());
+            };
+            let until = (*at - self.start) as usize;
+            let open = match gate {
+                Gate::Commit(_) => false,
+                Gate::Answer => self.awaited[0].remaining == 0,
+                Gate::Large(_) => true,
+            };
+            self.take_out(piece, until);
+            if !open {
+                return;
+            }
+            match self.gates.pop_front().expect("looked at").1 {
+                Gate::Commit(_) => {}
+                Gate::Answer => self.take_answer(),
+                Gate::Large(value) => self.lane.push_back(Piece::Large(value, 0)),
+            }
+        }
+    }
+
+    /// Moves `out[head..until]`.
+    fn take_out(&mut self, piece: &mut Vec<u8>, until: usize) {
+        if piece.is_empty() && self.head == 0 && until == self.out.len() {
+            self.start += until as u64;
+            std::mem::swap(piece, &mut self.out);
+            return;
+        }
+        piece.extend_from_slice(&self.out[self.head..until]);
+        self.head = until;
+        if self.head == self.out.len() || self.head > PIECE_LEN_MAX {
+            self.start += self.head as u64;
+            self.out.drain(..self.head);
+            self.head = 0;
+        }
+    }
+
+    /// Moves the lane; false when the piece is full.
+    fn take_lane(&mut self, piece: &mut Vec<u8>) -> bool {
+        while let Some(front) = self.lane.front_mut() {
+            let (bytes, sent) = match front {
+                Piece::Bytes(bytes, sent) => (bytes.as_slice(), sent),
+                Piece::Large(bytes, sent) => (bytes.as_slice(), sent),
+            };
+            let room = PIECE_LEN_MAX.saturating_sub(piece.len());
+            let len = room.min(bytes.len() - *sent);
+            piece.extend_from_slice(&bytes[*sent..*sent + len]);
+            *sent += len;
+            if *sent < bytes.len() {
+                return false;
+            }
+            self.lane.pop_front();
+        }
+        piece.len() < PIECE_LEN_MAX
+    }
+
+    /// The first awaited command is complete: its reply goes to the lane.
+    fn take_answer(&mut self) {
+        let mut done = self.awaited.pop_front().expect("one per gate");
+        self.ticket_first = self.ticket_first.wrapping_add(1);
+        if let Some(error) = done.error {
+            return self.lane.push_back(Piece::Bytes(error, 0));
+        }
+        match done.combine {
+            Combine::Whole => {}
+            Combine::Sum => done.body = format!(":{}\r\n", done.count).into_bytes(),
+            Combine::AllOk => done.body = b"+OK\r\n".to_vec(),
+            Combine::Array => {
+                let head = format!("*{}\r\n", done.parts.len()).into_bytes();
+                self.lane.push_back(Piece::Bytes(head, 0));
+            }
+        }
+        match done.combine {
+            Combine::Array => self.take_array(&done),
+            _ => self.lane_run(&done, 0, done.body.len()),
+        }
+    }
+
+    fn take_array(&mut self, done: &Awaited) {
+        if done.splices.is_empty() {
+            let mut body = Vec::with_capacity(done.body.len());
+            for (at, len) in &done.parts {
+                body.extend_from_slice(&done.body[*at as usize..(at + len) as usize]);
+            }
+            return self.lane.push_back(Piece::Bytes(body, 0));
+        }
+        for (at, len) in &done.parts {
+            self.lane_run(done, *at as usize, (at + len) as usize);
+        }
+    }
+
+    /// `done.body[from..until]` with the large values that belong in between.
+    fn lane_run(&mut self, done: &Awaited, from: usize, until: usize) {
+        let mut at = from;
+        let within = done.splices.iter().filter(|(place, _)| (from..=until).contains(place));
+        for (place, value) in within {
+            self.lane.push_back(Piece::Bytes(done.body[at..*place].to_vec(), 0));
+            self.lane.push_back(Piece::Large(Arc::clone(value), 0));
+            at = *place;
+        }
+        self.lane.push_back(Piece::Bytes(done.body[at..until].to_vec(), 0));
+    }
+}
+
+fn is_large(gate: &Gate) -> bool {
+    matches!(gate, Gate::Large(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(output: &mut Output, committed: u64) -> String {
+        let mut all = Vec::new();
+        loop {
+            let mut piece = Vec::new();
+            output.take(&mut piece, |hold| hold.index <= committed);
+            if piece.is_empty() {
+                return String::from_utf8(all).expect("ASCII");
+            }
+            all.append(&mut piece);
+        }
+    }
+
+    fn status(output: &mut Output, name: &str) -> u64 {
+        let mark = output.mark();
+        output.reply(Proto::Resp2, |reply| reply.simple(name));
+        mark
+    }
+
+    #[test]
+    fn replies_leave_in_order_and_no_held_one_early() {
+        let mut output = Output::default();
+        status(&mut output, "a");
+        let held = status(&mut output, "b");
+        output.hold(held, Hold { place: 0, index: 2 });
+        let ticket = output.expect(Combine::Sum, 2);
+        status(&mut output, "c");
+
+        assert_eq!(text(&mut output, 1), "+a\r\n");
+        assert_eq!(text(&mut output, 2), "+b\r\n");
+        output.answer(ticket, Part { count: 3, ..Part::default() });
+        assert_eq!(text(&mut output, 2), "");
+        output.answer(ticket, Part { count: 4, ..Part::default() });
+        assert_eq!(text(&mut output, 2), ":7\r\n+c\r\n");
+        assert!(output.is_empty());
+    }
+
+    #[test]
+    fn parts_of_an_array_take_their_places_whatever_order_they_come_in() {
+        let mut output = Output::default();
+        let first = output.expect(Combine::Array, 3);
+        let second = output.expect(Combine::Whole, 1);
+        for (part, body) in [(2, ":2\r\n"), (0, ":0\r\n"), (1, ":1\r\n")] {
+            output
+                .answer(second.min(first), Part { part, body: body.as_bytes(), ..Part::default() });
+        }
+        output.answer(second, Part { body: b"-ERR no\r\n", ..Part::default() });
+
+        assert_eq!(text(&mut output, 0), "*3\r\n:0\r\n:1\r\n:2\r\n-ERR no\r\n");
+    }
+
+    #[test]
+    fn large_values_are_spliced_in_pieces() {
+        let value = Arc::new(vec![b'x'; 3 * PIECE_LEN_MAX + 5]);
+        let mut output = Output::default();
+        let mark = output.mark();
+        output.reply(Proto::Resp2, |reply| reply.bulk_shared(&value));
+        output.hold(mark, Hold { place: 0, index: 1 });
+        status(&mut output, "after");
+
+        assert_eq!(text(&mut output, 0), "");
+        let all = text(&mut output, 1);
+        assert_eq!(all.len(), format!("${}\r\n", value.len()).len() + value.len() + 2 + 8);
+        assert!(all.ends_with("x\r\n+after\r\n"));
+    }
+
+    #[test]
+    fn a_connection_without_gates_is_sent_from_its_own_buffer() {
+        let mut output = Output::default();
+        status(&mut output, "a");
+        let address = output.out.as_ptr();
+
+        let mut piece = Vec::new();
+        output.take(&mut piece, |_| false);
+
+        assert_eq!((piece.as_ptr(), piece.as_slice()), (address, b"+a\r\n".as_slice()));
+    }
+}

@@ -1,0 +1,553 @@
+//! A round: requests of many connections, parsed together, looked up together, run in order.
+//!
+//! Between the first and the last there is time for memory to answer: the index line of every key
+//! is asked for when its command is parsed, the entry it points at when all are, and only then does
+//! the first command run. With a million keys this is worth up to twice the throughput, since a
+//! miss costs as much as parsing three commands.
+
+use super::conn::Conn;
+use super::job::Job;
+use super::node::View;
+use super::output::{Combine, Hold, Part};
+use super::{Server, Source, Work, remote};
+use crate::command::{self, Access, Keyed, Run, Spec, Then};
+use crate::env::{ConnId, Env};
+use crate::id::{ShardId, Slot};
+use crate::limits::SLOT_COUNT;
+use crate::lsm::key;
+use crate::mvcc::BlobRef;
+use crate::protocol::resp::{Args, Batch, Frame, Limits, Proto, Reply};
+use crate::shard::{Shard, Target};
+
+/// Requests of a round: enough to hide memory's latency, few enough to stay in the first cache.
+const ROUND_MAX: usize = 48;
+
+/// Requests that are parsed from one chunk at a time. A chunk that is begun is finished, unless it
+/// is full of tiny requests: what is left of it would have to be copied.
+const PARSE_MAX: usize = 512;
+
+/// Keys of one command from which on it is worked on in slices ([`super::job`]).
+pub const KEYS_AT_ONCE_MAX: usize = 256;
+
+/// Bytes of a value from which on it goes to the log in slices ([`super::job`]).
+pub const VALUE_AT_ONCE_MAX: usize = 1 << 20;
+
+/// One request of the round.
+enum Call {
+    /// A request.
+    Request(Request),
+    /// The connection sent what is not the protocol.
+    Broken { conn: ConnId, error: String },
+}
+
+struct Request {
+    conn: ConnId,
+    frame: Frame,
+    /// Which of the round's sources, and where in it parsing began.
+    source: usize,
+    from: usize,
+    resolved: Result<&'static Spec, command::Error>,
+    /// Where its one key lives, if it was looked up ahead.
+    ahead: Option<Ahead>,
+}
+
+/// A key looked up ahead.
+#[derive(Clone, Copy)]
+struct Ahead {
+    place: u32,
+    hash: u64,
+    key: (usize, usize),
+}
+
+/// The requests of a round and what they are made of; reused.
+pub struct Round<C> {
+    number: u64,
+    batch: Batch,
+    sources: Vec<Source<C>>,
+    calls: Vec<Call>,
+    keys: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl<C> Default for Round<C> {
+    fn default() -> Self {
+        Self {
+            number: 0,
+            batch: Batch::default(),
+            sources: Vec::new(),
+            calls: Vec::new(),
+            keys: Vec::new(),
+            key: Vec::new(),
+        }
+    }
+}
+
+impl<E: Env> Server<E> {
+    /// Runs a round. False: there was nothing to run.
+    pub(super) fn run_round(&mut self) -> bool {
+        let mut round = std::mem::take(&mut self.round);
+        round.number += 1;
+        self.gather(&mut round);
+        self.look_ahead(&mut round);
+        let mut calls = std::mem::take(&mut round.calls);
+        let ran = !calls.is_empty();
+        for call in calls.drain(..) {
+            match call {
+                Call::Request(request) => self.run_request(&mut round, request),
+                Call::Broken { conn, error } => self.refuse_stream(conn, &error),
+            }
+        }
+        round.calls = calls;
+        round.batch.clear();
+        round.sources.clear();
+        round.keys.clear();
+        self.round = round;
+        ran
+    }
+
+    /// Parses up to [`ROUND_MAX`] requests.
+    fn gather(&mut self, round: &mut Round<E::Chunk>) {
+        while round.calls.len() < ROUND_MAX {
+            let Some(work) = self.work.pop_front() else { return };
+            let index = work.conn.index as usize;
+            let Some(Some(conn)) = self.conns.get_mut(index) else { continue };
+            if conn.id != work.conn || conn.closing {
+                continue;
+            }
+            if !conn.is_served() {
+                conn.stash.push_back(work.source.bytes()[work.used..].to_vec());
+                let id = conn.id;
+                self.pause_if_long(id);
+                continue;
+            }
+            let rest = parse(conn, work, round);
+            if let Some(rest) = rest {
+                self.work.push_front(rest);
+                // Before authentication one request at a time: the next may be read by other rules.
+                if !self.conns[index].as_ref().is_some_and(|conn| conn.session.authenticated) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Finds commands and keys and asks memory for them.
+    fn look_ahead(&mut self, round: &mut Round<E::Chunk>) {
+        for call in &mut round.calls {
+            let Call::Request(request) = call else { continue };
+            let source = &round.sources[request.source].bytes()[request.from..];
+            let args = round.batch.args(request.frame, source);
+            request.resolved = command::resolve(&args);
+            let Some(Some(conn)) = self.conns.get_mut(request.conn.index as usize) else {
+                continue;
+            };
+            let Ok(spec) = &request.resolved else { continue };
+            let Run::Keyed(Keyed::One(_)) = spec.run else {
+                if spec.access == Access::Connection {
+                    conn.changed_in = round.number;
+                }
+                continue;
+            };
+            let name = args.get(spec.keys.first as usize);
+            if conn.changed_in == round.number || name.len() > crate::limits::KEY_LEN_MAX {
+                continue;
+            }
+            let slot = key::slot_of(name);
+            let Ok(place) = self.shard.locate(slot) else { continue };
+            key::encode_data_key(slot, conn.session.db, name, &mut round.key);
+            let memtable = self.shard.partition(place).memtable();
+            let hash = memtable.hash(&round.key);
+            memtable.prefetch(hash);
+            let at = round.keys.len();
+            round.keys.extend_from_slice(&round.key);
+            request.ahead = Some(Ahead { place, hash, key: (at, round.keys.len()) });
+        }
+        for call in &round.calls {
+            if let Call::Request(Request { ahead: Some(Ahead { place, hash, .. }), .. }) = call {
+                self.shard.partition(*place).memtable().prefetch_entry(*hash);
+            }
+        }
+    }
+
+    fn run_request(&mut self, round: &mut Round<E::Chunk>, request: Request) {
+        let index = request.conn.index;
+        let Some(Some(conn)) = self.conns.get_mut(index as usize) else { return };
+        if conn.closing {
+            return;
+        }
+        let source = &round.sources[request.source].bytes()[request.from..];
+        let args = round.batch.args(request.frame, source);
+        if conn.busy {
+            // A long command came before it in the round: it waits.
+            return conn.deferred.push_back(args.to_buf());
+        }
+        self.shard.stats().commands.add(1);
+        self.mark_dirty(index);
+        let spec = match request.resolved {
+            Ok(spec) => spec,
+            Err(error) => return self.refuse(index, &error.to_string()),
+        };
+        let ahead = request.ahead.map(|ahead| {
+            let Ahead { place, hash, key } = ahead;
+            Target { place, hash, key: &round.keys[key.0..key.1] }
+        });
+        self.dispatch(index, spec, args, ahead, &mut round.key);
+    }
+
+    /// Runs the commands that waited behind a long one, up to the next long one.
+    pub(super) fn run_deferred(&mut self, index: u32) {
+        let mut scratch = Vec::new();
+        while let Some(Some(conn)) = self.conns.get_mut(index as usize)
+            && conn.is_free()
+            && let Some(request) = conn.deferred.pop_front()
+        {
+            self.shard.stats().commands.add(1);
+            self.mark_dirty(index);
+            match command::resolve(&request.args()) {
+                Ok(spec) => self.dispatch(index, spec, request.args(), None, &mut scratch),
+                Err(error) => self.refuse(index, &error.to_string()),
+            }
+        }
+    }
+
+    /// Runs one admitted or refused command of a connection.
+    fn dispatch(
+        &mut self,
+        index: u32,
+        spec: &'static Spec,
+        args: Args<'_>,
+        ahead: Option<Target<'_>>,
+        scratch: &mut Vec<u8>,
+    ) {
+        let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
+        if let Err(error) = command::admit(&conn.session, spec, &args) {
+            return self.refuse(index, &error.to_string());
+        }
+        if let Err(error) = self.shard.admit(spec) {
+            return self.refuse(index, &error.to_string());
+        }
+        conn.session.note(spec.name, self.shard.now_ms());
+        match spec.run {
+            Run::Keyed(Keyed::One(_)) if !is_long(spec, &args) => {
+                self.run_one(index, spec, args, ahead, scratch);
+            }
+            Run::Keyed(_) if is_long(spec, &args) => {
+                conn.busy = true;
+                let job = Job::of_conn(conn, spec, args);
+                self.jobs.push_back(job);
+            }
+            Run::Keyed(_) => self.run_many(index, spec, args, scratch),
+            Run::Connection(run) | Run::Both(run, _) => self.run_connection(index, run, args),
+            Run::Keyspace(parse) => match parse(&args) {
+                Ok(what) => self.run_keyspace(index, spec, what),
+                Err(error) => self.refuse(index, &error.to_string()),
+            },
+            Run::Container(_) => unreachable!("resolve returns no containers"),
+        }
+    }
+
+    /// A command with one key: here, or where the key lives.
+    fn run_one(
+        &mut self,
+        index: u32,
+        spec: &'static Spec,
+        args: Args<'_>,
+        ahead: Option<Target<'_>>,
+        scratch: &mut Vec<u8>,
+    ) {
+        let Run::Keyed(keyed) = &spec.run else { return };
+        let at = spec.keys.first as usize;
+        let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
+        let target = match ahead {
+            Some(target) => target,
+            None => match find(&self.shard, conn.session.db, args.get(at), scratch) {
+                Ok(target) => target,
+                Err((shard, slot)) => return self.forward_one(index, spec, args, shard, slot),
+            },
+        };
+        let sent = conn.session.replies();
+        let mark = conn.output.mark();
+        let evaluated = conn.output.reply(conn.session.proto, |reply| {
+            self.shard.evaluate(target, keyed, args, at, None, reply)
+        });
+        if !sent {
+            return conn.output.undo(mark);
+        }
+        if let Some(entry) = evaluated.hold {
+            self.hold(index, mark, target.place, entry);
+        }
+    }
+
+    /// Keeps a reply back until its entry commits.
+    pub(super) fn hold(&mut self, index: u32, mark: u64, place: u32, entry: u64) {
+        let Some(Some(conn)) = self.conns.get_mut(index as usize) else { return };
+        if !self.shard.wait(place, entry, remote::conn_waiter(index)) {
+            conn.output.hold(mark, Hold { place, index: entry });
+        }
+    }
+
+    /// A command with a handful of keys.
+    fn run_many(&mut self, index: u32, spec: &'static Spec, args: Args<'_>, scratch: &mut Vec<u8>) {
+        let Run::Keyed(keyed) = &spec.run else { return };
+        if self.node.is_cluster_mode()
+            && let Some(error) = self.check_slots(spec, &args)
+        {
+            return self.refuse(index, &error);
+        }
+        let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
+        let (db, proto) = (conn.session.db, conn.session.proto);
+        let shard = &self.shard;
+        let local =
+            spec.key_indices(&args).all(|at| shard.locate(key::slot_of(args.get(at))).is_ok());
+        if !local {
+            let ticket = self.expect(index, keyed, spec.key_indices(&args).len() as u32);
+            for (part, at) in spec.key_indices(&args).enumerate() {
+                self.run_part(index, spec, args, at, (ticket, part as u32), None, scratch);
+            }
+            return;
+        }
+        let sent = conn.session.replies();
+        let mark = conn.output.mark();
+        conn.output.reply(proto, |reply| keyed.begin(spec.key_indices(&args).len(), reply));
+        let mut count = 0;
+        for at in spec.key_indices(&args) {
+            let conn = self.conns[index as usize].as_deref_mut().expect("found above");
+            let target = find(&self.shard, db, args.get(at), scratch).expect("all keys are here");
+            let place = target.place;
+            let evaluated = conn
+                .output
+                .reply(proto, |reply| self.shard.evaluate(target, keyed, args, at, None, reply));
+            count += evaluated.count;
+            if let Some(entry) = evaluated.hold.filter(|_| sent) {
+                self.hold(index, mark, place, entry);
+            }
+        }
+        let conn = self.conns[index as usize].as_deref_mut().expect("found above");
+        conn.output.reply(proto, |reply| keyed.finish(count, reply));
+        if !sent {
+            conn.output.undo(mark);
+        }
+    }
+
+    /// Makes room for a reply that comes in parts.
+    pub(super) fn expect(&mut self, index: u32, keyed: &Keyed, parts: u32) -> u32 {
+        let combine = match keyed {
+            Keyed::One(_) => Combine::Whole,
+            Keyed::Each(_) => Combine::Array,
+            Keyed::Sum(_) => Combine::Sum,
+            Keyed::AllOk(_) => Combine::AllOk,
+        };
+        let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
+        if conn.session.replies() {
+            return conn.output.expect(combine, parts);
+        }
+        remote::NO_TICKET
+    }
+
+    /// One key of a command whose reply comes in parts.
+    pub(super) fn run_part(
+        &mut self,
+        index: u32,
+        spec: &'static Spec,
+        args: Args<'_>,
+        at: usize,
+        (ticket, part): (u32, u32),
+        blob: Option<BlobRef>,
+        scratch: &mut Vec<u8>,
+    ) {
+        let Run::Keyed(keyed) = &spec.run else { return };
+        let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
+        let (id, db, proto) = (conn.id, conn.session.db, conn.session.proto);
+        let target = match find(&self.shard, db, args.get(at), scratch) {
+            Ok(target) => target,
+            Err((shard, _)) => {
+                let to = remote::Address { conn: id, ticket, part };
+                return self.forward(shard, to, spec, args, at, (db, proto));
+            }
+        };
+        let place = target.place;
+        let (mut body, mut splices) = (Vec::new(), Vec::new());
+        let mut reply = Reply::new(proto, &mut body, &mut splices);
+        let evaluated = self.shard.evaluate(target, keyed, args, at, blob, &mut reply);
+        if ticket == remote::NO_TICKET {
+            return;
+        }
+        let count = evaluated.count as i64;
+        let conn = self.conns[index as usize].as_deref_mut().expect("found above");
+        conn.output.answer(ticket, Part { part, count, body: &body, splices: &splices });
+        if let Some(entry) = evaluated.hold {
+            let mark = conn.output.mark();
+            self.hold(index, mark, place, entry);
+        }
+    }
+
+    fn run_connection(&mut self, index: u32, run: command::Connection, args: Args<'_>) {
+        let clients = self.clients_if_asked(&args);
+        let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
+        let facts = View { node: &self.node, clients, unix_ms: self.env.unix_ms() };
+        let Conn { session, output, .. } = conn;
+        let mark = output.mark();
+        let proto = session.proto;
+        let then = output.reply(proto, |reply| run(session, &facts, &args, reply));
+        if !session.replies() {
+            output.undo(mark);
+        }
+        match then {
+            Then::Continue => {}
+            Then::Close => conn.closing = true,
+            Then::Kill(ids) => self.kill(&ids),
+            Then::Configure(name, value) => self.node.configure(name, &value),
+            Then::ResetStats => self.node.reset_stats(),
+        }
+    }
+
+    fn kill(&mut self, ids: &[u64]) {
+        for index in 0..self.conns.len() {
+            if let Some(conn) = &mut self.conns[index]
+                && ids.contains(&conn.session.id)
+            {
+                conn.closing = true;
+                self.mark_dirty(index as u32);
+            }
+        }
+    }
+
+    /// What `CLIENT LIST` shows is gathered only for the commands that ask for it.
+    fn clients_if_asked(&self, args: &Args<'_>) -> Vec<command::Client> {
+        if !args.get(0).eq_ignore_ascii_case(b"client") {
+            return Vec::new();
+        }
+        let clients = self.conns.iter().flatten().map(|conn| command::Client {
+            session: conn.session.clone(),
+            input_len: conn.parser.buffered_len(),
+            output_len: conn.output.held_len(),
+        });
+        clients.collect()
+    }
+
+    /// In cluster mode keys must share a slot, and the slot must be this shard's.
+    fn check_slots(&self, spec: &Spec, args: &Args<'_>) -> Option<String> {
+        let mut slots = spec.key_indices(args).map(|at| key::slot_of(args.get(at)));
+        let first = slots.next()?;
+        if slots.any(|slot| slot != first) {
+            return Some("CROSSSLOT Keys in request don't hash to the same slot".to_owned());
+        }
+        self.shard.locate(first).err().map(|shard| self.node.moved(first, shard))
+    }
+
+    /// A key of another shard: that shard is asked, or in cluster mode the client is.
+    fn forward_one(
+        &mut self,
+        index: u32,
+        spec: &'static Spec,
+        args: Args<'_>,
+        shard: ShardId,
+        slot: Slot,
+    ) {
+        debug_assert!(slot.0 < SLOT_COUNT, "a slot is a slot");
+        if self.node.is_cluster_mode() {
+            let moved = self.node.moved(slot, shard);
+            return self.refuse(index, &moved);
+        }
+        let Run::Keyed(keyed) = &spec.run else { return };
+        let ticket = self.expect(index, keyed, 1);
+        let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
+        let to = remote::Address { conn: conn.id, ticket, part: 0 };
+        let of = (conn.session.db, conn.session.proto);
+        self.forward(shard, to, spec, args, spec.keys.first as usize, of);
+    }
+
+    /// Answers with an error.
+    pub(super) fn refuse(&mut self, index: u32, text: &str) {
+        self.shard.stats().errors.add(1);
+        let Some(Some(conn)) = self.conns.get_mut(index as usize) else { return };
+        if conn.session.replies() {
+            conn.output.reply(conn.session.proto, |reply| reply.error(text));
+        }
+    }
+
+    /// Answers with a protocol error and closes.
+    fn refuse_stream(&mut self, id: ConnId, text: &str) {
+        self.refuse(id.index, text);
+        if let Some(conn) = self.conn(id) {
+            conn.closing = true;
+            self.mark_dirty(id.index);
+        }
+    }
+}
+
+/// Parses what fits into the round; what is left of the work.
+fn parse<C>(conn: &mut Conn, mut work: Work<C>, round: &mut Round<C>) -> Option<Work<C>>
+where
+    C: std::ops::Deref<Target = [u8]>,
+{
+    let limits = if conn.session.authenticated {
+        Limits::authenticated()
+    } else {
+        Limits::unauthenticated()
+    };
+    let room = if conn.session.authenticated { PARSE_MAX } else { 1 };
+    let (from, first) = (work.used, round.batch.frames().len());
+    let bytes = &work.source.bytes()[from..];
+    let parsed = conn.parser.parse(bytes, &limits, room, &mut round.batch);
+    let whole = parsed.as_ref().is_ok_and(|used| *used < bytes.len());
+    let source = round.sources.len();
+    let frames = round.batch.frames()[first..].iter();
+    round.calls.extend(frames.map(|frame| {
+        Call::Request(Request {
+            conn: work.conn,
+            frame: *frame,
+            source,
+            from,
+            resolved: Err(command::Error::Syntax),
+            ahead: None,
+        })
+    }));
+    match parsed {
+        Ok(used) if whole => {
+            // The rest needs a source of its own: this one is kept for the frames.
+            work.used += used;
+            let rest = work.source.bytes()[work.used..].to_vec();
+            round.sources.push(work.source);
+            Some(Work { conn: work.conn, source: Source::Own(rest), used: 0 })
+        }
+        Ok(_) => {
+            round.sources.push(work.source);
+            None
+        }
+        Err(error) => {
+            round.sources.push(work.source);
+            round.calls.push(Call::Broken { conn: work.conn, error: error.to_string() });
+            None
+        }
+    }
+}
+
+/// Whether a command is worked on in slices.
+pub(super) fn is_long(spec: &Spec, args: &Args<'_>) -> bool {
+    if args.len() > KEYS_AT_ONCE_MAX && spec.key_indices(args).len() > KEYS_AT_ONCE_MAX {
+        return true;
+    }
+    spec.access == Access::Write
+        && (0..args.len())
+            .any(|at| args.shared(at).is_some_and(|value| value.len() > VALUE_AT_ONCE_MAX))
+}
+
+/// Where a key lives on this shard, or which shard has it.
+pub(super) fn find<'a, E: Env>(
+    shard: &Shard<E>,
+    db: u8,
+    name: &[u8],
+    scratch: &'a mut Vec<u8>,
+) -> Result<Target<'a>, (ShardId, Slot)> {
+    let slot = key::slot_of(name);
+    let place = shard.locate(slot).map_err(|shard| (shard, slot))?;
+    key::encode_data_key(slot, db, name, scratch);
+    let hash = shard.partition(place).memtable().hash(scratch);
+    Ok(Target { place, hash, key: scratch })
+}
+
+/// RESP3 or not, as it travels.
+pub(super) fn proto_of(resp3: bool) -> Proto {
+    if resp3 { Proto::Resp3 } else { Proto::Resp2 }
+}

@@ -1,0 +1,415 @@
+//! The whole node: a thread per core, from the first byte of replay to the last of the log.
+//!
+//! ```text
+//! each shard:   runtime -> replay its log, lead its partitions -> "opened"
+//! when all are: listen on the shared port and on its own -> "listening on ..."
+//! when all are: connect mailboxes, learn the topology -> serve
+//! ```
+//!
+//! Whatever ends one shard ends the node: half a node that serves half the keys helps nobody.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use super::Server;
+use super::node::{Common, Configure, Node};
+use crate::cluster::SlotMap;
+use crate::command::{Endpoint, Identity, SlotRange, Topology, endpoint_id};
+use crate::env::uring::{self, Features, UringEnv};
+use crate::env::{Env, Wake, os};
+use crate::id::{NodeId, ShardId, Slot};
+use crate::metrics::{ShardStats, Totals};
+use crate::shard::mailbox::{self, Mailbox};
+use crate::shard::{self, Ack, Progress, Shard};
+use crate::wal;
+
+/// How a node is started.
+pub struct Options {
+    /// Where its shards' directories are; locked and identified by the caller.
+    pub data_dir: PathBuf,
+    /// This node, as its directory says.
+    pub node: NodeId,
+    /// The directory's own number: logs of another directory are refused.
+    pub log_id: u128,
+    /// Shards and partitions, as its directory says.
+    pub map: SlotMap,
+    /// Whether shard n runs on core n alone.
+    pub pin: bool,
+    /// The memory budget of the node, bytes.
+    pub memory_max: usize,
+    /// What an ack means.
+    pub ack: Ack,
+    /// Where to listen.
+    pub bind: IpAddr,
+    /// The port shared by all shards; 0: any free one.
+    pub resp_port: u16,
+    /// Shard n has port base + n of its own; 0: any free ones.
+    pub shard_port_base: u16,
+    /// Whether keys of another shard are answered with MOVED.
+    pub cluster_mode: bool,
+    /// What clients have to say first.
+    pub password: Option<Vec<u8>>,
+    /// Most connections of the node.
+    pub clients_max: u64,
+    /// Bytes of a log segment.
+    pub segment_len: u64,
+    /// Who we are, but for ports and shard.
+    pub identity: Identity,
+    /// For `CONFIG GET`.
+    pub config: Vec<(&'static str, String)>,
+    /// For `CONFIG SET`.
+    pub configure: Box<Configure>,
+    /// Told how far each shard's replay is.
+    pub on_progress: Arc<dyn Fn(ShardId, Progress) + Send + Sync>,
+}
+
+/// Why a node could not start or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A shard's data could not be opened.
+    #[error("shard {shard}: {source}")]
+    Open {
+        /// Which.
+        shard: ShardId,
+        /// Why.
+        source: shard::Error,
+    },
+    /// A port could not be had.
+    #[error("listen on {addr}: {source}; choose another with --resp-port or --shard-port-base")]
+    Listen {
+        /// Which.
+        addr: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The runtime of a shard could not be set up, or broke.
+    #[error("shard {shard}: {source}")]
+    Runtime {
+        /// Which.
+        shard: ShardId,
+        /// Why.
+        source: io::Error,
+    },
+    /// The log could not be closed.
+    #[error("shard {shard}: {source}")]
+    Log {
+        /// Which.
+        shard: ShardId,
+        /// Why.
+        source: Arc<wal::Error>,
+    },
+    /// A shard's thread panicked; the text is on standard error.
+    #[error("shard {shard} panicked")]
+    Panicked {
+        /// Which.
+        shard: ShardId,
+    },
+}
+
+/// A serving node.
+pub struct Running {
+    /// The shared port.
+    pub resp_port: u16,
+    /// Each shard's own.
+    pub shard_ports: Vec<u16>,
+    stopper: Stopper,
+    ends: Receiver<(ShardId, Result<(), Error>)>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Stops a node from anywhere.
+#[derive(Clone)]
+pub struct Stopper {
+    stop: Arc<AtomicBool>,
+    wakers: Vec<uring::Waker>,
+}
+
+impl Stopper {
+    /// Begins the drain. May be called more than once.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.wakers.iter().for_each(Wake::wake);
+    }
+}
+
+/// What a shard tells the starter.
+enum News {
+    Waker(uring::Waker),
+    Opened,
+    Listening(u16),
+    Failed(Error),
+}
+
+/// What the starter tells a shard.
+enum Order {
+    Listen(u16),
+    Serve(Box<Node>, Vec<uring::Waker>),
+}
+
+/// Both ends of a shard's start, as the starter sees them.
+struct Starting {
+    news: Receiver<News>,
+    orders: Sender<Order>,
+}
+
+/// What a shard's thread takes along.
+struct Seat {
+    shard: ShardId,
+    options: Arc<Options>,
+    mailbox: Mailbox<uring::Waker>,
+    stats: Arc<ShardStats>,
+    stop: Arc<AtomicBool>,
+    news: Sender<News>,
+    orders: Receiver<Order>,
+}
+
+/// Starts all shards; returns when the node serves.
+///
+/// # Errors
+/// As [`Error`]. All threads have ended then.
+pub fn start(options: Options) -> Result<Running, Error> {
+    let addr = SocketAddr::new(options.bind, options.resp_port);
+    let reserved = os::reserve_port(addr).map_err(|source| Error::Listen { addr, source })?;
+    let features =
+        Features::probe().map_err(|source| Error::Runtime { shard: ShardId(0), source })?;
+    let count = options.map.shard_count();
+    let stats: Vec<_> = (0..count).map(|_| Arc::new(ShardStats::default())).collect();
+    let stop = Arc::new(AtomicBool::new(false));
+    let options = Arc::new(options);
+    let begin = Instant::now();
+    let (end, ends) = channel();
+    let mut starting = Vec::new();
+    let mut threads = Vec::new();
+    for (index, mailbox) in mailbox::mesh(count).into_iter().enumerate() {
+        let (news_in, news) = channel();
+        let (orders, orders_out) = channel();
+        let shard = ShardId(index as u16);
+        let seat = Seat {
+            shard,
+            options: Arc::clone(&options),
+            mailbox,
+            stats: Arc::clone(&stats[index]),
+            stop: Arc::clone(&stop),
+            news: news_in,
+            orders: orders_out,
+        };
+        let end = end.clone();
+        let core = options.pin.then_some(index);
+        let thread = os::spawn(&format!("shard-{shard}"), core, move || {
+            let run = std::panic::AssertUnwindSafe(|| run_shard(seat, features, begin));
+            let result = std::panic::catch_unwind(run);
+            // The starter may have given up on us; nobody else is to be told.
+            let _ = end.send((shard, result.unwrap_or(Err(Error::Panicked { shard }))));
+        });
+        threads.push(thread.map_err(|source| Error::Runtime { shard, source })?);
+        starting.push(Starting { news, orders });
+    }
+    match bring_up(&options, &starting, &stats, reserved.port()) {
+        Ok((wakers, shard_ports)) => {
+            let stopper = Stopper { stop, wakers };
+            Ok(Running { resp_port: reserved.port(), shard_ports, stopper, ends, threads })
+        }
+        Err(error) => {
+            // Shards that wait for orders end when these channels close.
+            drop(starting);
+            stop.store(true, Ordering::Release);
+            threads.into_iter().for_each(|thread| drop(thread.join()));
+            let first = ends.try_iter().find_map(|(_, result)| result.err());
+            Err(error.or(first).unwrap_or(Error::Panicked { shard: ShardId(0) }))
+        }
+    }
+}
+
+/// Takes all shards through the start together. An error of `None`: a shard ended without a word,
+/// and its end says why.
+fn bring_up(
+    options: &Arc<Options>,
+    starting: &[Starting],
+    stats: &[Arc<ShardStats>],
+    resp_port: u16,
+) -> Result<(Vec<uring::Waker>, Vec<u16>), Option<Error>> {
+    let mut wakers = Vec::new();
+    for shard in starting {
+        match hear(shard)? {
+            News::Waker(waker) => wakers.push(waker),
+            _ => return Err(None),
+        }
+    }
+    for shard in starting {
+        hear(shard)?;
+    }
+    let mut ports = Vec::new();
+    for shard in starting {
+        shard.orders.send(Order::Listen(resp_port)).map_err(|_| None)?;
+        match hear(shard)? {
+            News::Listening(port) => ports.push(port),
+            _ => return Err(None),
+        }
+    }
+    let common = Arc::new(common(options, stats));
+    for (index, shard) in starting.iter().enumerate() {
+        let node = node(options, &common, ShardId(index as u16), resp_port, &ports);
+        let order = Order::Serve(Box::new(node), wakers.clone());
+        shard.orders.send(order).map_err(|_| None)?;
+    }
+    Ok((wakers, ports))
+}
+
+fn hear(shard: &Starting) -> Result<News, Option<Error>> {
+    match shard.news.recv() {
+        Ok(News::Failed(error)) => Err(Some(error)),
+        Ok(news) => Ok(news),
+        Err(_) => Err(None),
+    }
+}
+
+fn common(options: &Arc<Options>, stats: &[Arc<ShardStats>]) -> Common {
+    let configured = Arc::clone(options);
+    Common {
+        stats: stats.to_vec(),
+        password: options.password.clone(),
+        clients_max: options.clients_max,
+        memory_max: options.memory_max as u64,
+        config: options.config.clone(),
+        configure: Box::new(move |name, value| (configured.configure)(name, value)),
+        client_next: AtomicU64::new(0),
+        reset: Mutex::new(Totals::default()),
+        memory_peak: AtomicU64::new(0),
+    }
+}
+
+fn node(
+    options: &Options,
+    common: &Arc<Common>,
+    shard: ShardId,
+    resp_port: u16,
+    ports: &[u16],
+) -> Node {
+    let everywhere = options.bind.is_unspecified();
+    let visible = if everywhere { IpAddr::from([127, 0, 0, 1]) } else { options.bind };
+    let endpoints = ports.iter().enumerate().map(|(index, port)| Endpoint {
+        id: endpoint_id(&options.identity.node_id, ShardId(index as u16)),
+        host: visible.to_string(),
+        port: *port,
+        peer_port: 0,
+    });
+    let ranges = (0..ports.len()).map(|index| {
+        let slots = options.map.slots_of_shard(ShardId(index as u16));
+        SlotRange { first: Slot(slots.start), last: Slot(slots.end - 1), leader: index }
+    });
+    let topology = Topology {
+        epoch: 1,
+        endpoints: endpoints.collect(),
+        ranges: ranges.collect(),
+        myself: shard.0 as usize,
+    };
+    let identity = Identity { shard, resp_port, ..options.identity.clone() };
+    Node { common: Arc::clone(common), identity, topology }
+}
+
+fn run_shard(seat: Seat, features: Features, start: Instant) -> Result<(), Error> {
+    let shard = seat.shard;
+    let options =
+        uring::Options { name: u64::from(shard.0) + 1, start, seed: os::random_seed(), features };
+    let news = seat.news.clone();
+    match uring::run(options, |env| serve(env, seat)) {
+        Ok(result) => result,
+        Err(source) => {
+            let text = io::Error::new(source.kind(), source.to_string());
+            let _ = news.send(News::Failed(Error::Runtime { shard, source: text }));
+            Err(Error::Runtime { shard, source })
+        }
+    }
+}
+
+/// A shard's life.
+async fn serve(env: UringEnv, seat: Seat) -> Result<(), Error> {
+    let Seat { shard: id, options, mut mailbox, stats, stop, news, orders } = seat;
+    // Whoever does not listen any more has given up on the start, and so do we.
+    let _ = news.send(News::Waker(env.waker()));
+    let shard = match open(&env, id, &options, stats).await {
+        Ok(shard) => shard,
+        Err(error) => {
+            let _ = news.send(News::Failed(error));
+            return Ok(());
+        }
+    };
+    let _ = news.send(News::Opened);
+    let Ok(Order::Listen(resp_port)) = orders.recv() else { return Ok(()) };
+    match listen(&env, id, &options, resp_port) {
+        Ok(port) => drop(news.send(News::Listening(port))),
+        Err(error) => {
+            let _ = news.send(News::Failed(error));
+            return Ok(());
+        }
+    }
+    let Ok(Order::Serve(node, wakers)) = orders.recv() else { return Ok(()) };
+    mailbox.connect(&wakers);
+    let server = Server::new(env, shard, mailbox, *node, stop);
+    let shard = server.run().await;
+    shard.close().await.map_err(|source| Error::Log { shard: id, source })
+}
+
+async fn open(
+    env: &UringEnv,
+    id: ShardId,
+    options: &Options,
+    stats: Arc<ShardStats>,
+) -> Result<Shard<UringEnv>, Error> {
+    let dir = options.data_dir.join(format!("shard-{id:02}")).join("wal");
+    let shards = usize::from(options.map.shard_count());
+    let opening = shard::Options {
+        node: options.node,
+        shard: id,
+        map: options.map,
+        ack: options.ack,
+        memory_max: options.memory_max / shards,
+        log: wal::Options {
+            segment_len: options.segment_len,
+            ..wal::Options::new(dir, options.log_id, id)
+        },
+    };
+    let on_progress = Arc::clone(&options.on_progress);
+    shard::open(env.clone(), opening, stats, move |progress| on_progress(id, progress))
+        .await
+        .map_err(|source| Error::Open { shard: id, source })
+}
+
+fn listen(env: &UringEnv, id: ShardId, options: &Options, resp: u16) -> Result<u16, Error> {
+    let on = |port: u16, shared: bool| {
+        let addr = SocketAddr::new(options.bind, port);
+        let bound = env.listen(addr, shared).map(|(_, bound)| bound.port());
+        bound.map_err(|source| Error::Listen { addr, source })
+    };
+    on(resp, true)?;
+    on(if options.shard_port_base == 0 { 0 } else { options.shard_port_base + id.0 }, false)
+}
+
+impl Running {
+    /// Stops the node from anywhere.
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// Waits until the node has ended, by [`Stopper::stop`] or by itself.
+    ///
+    /// # Errors
+    /// What ended it, if it was not asked to.
+    pub fn wait(self) -> Result<(), Error> {
+        let mut result = Ok(());
+        for _ in 0..self.threads.len() {
+            let Ok((_, ended)) = self.ends.recv() else { break };
+            // The first to go takes the others along.
+            self.stopper.stop();
+            result = result.and(ended);
+        }
+        self.threads.into_iter().for_each(|thread| drop(thread.join()));
+        result
+    }
+}

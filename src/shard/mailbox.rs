@@ -1,0 +1,242 @@
+//! Mail between the shards of a node: one bounded single-producer ring per ordered pair.
+//!
+//! What a turn has for another shard is gathered in one [`Parcel`] and handed over at the turn's
+//! end: one ring slot, two or three allocations and at most one wake-up, however many requests.
+//! A full ring keeps the parcel here, where it goes on growing; what may grow is bounded by the
+//! connections, which stop reading while their replies are due. Order per pair is kept, which with
+//! one owner per key keeps the order of one connection's requests on one key.
+//!
+//! Not here: what a request means; who waits for a reply ([`crate::server`]).
+
+use std::sync::Arc;
+
+use rtrb::{Consumer, Producer, RingBuffer};
+
+use crate::command::Spec;
+use crate::env::{ConnId, Wake};
+use crate::id::ShardId;
+use crate::protocol::resp::{Args, Span};
+
+/// Parcels that may lie in a ring.
+const RING_LEN: usize = 256;
+
+/// A command for keys that the other shard owns.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// Who gets the reply.
+    pub conn: ConnId,
+    /// Which of that connection's open requests it is for.
+    pub ticket: u32,
+    /// Which part of it.
+    pub part: u32,
+    /// The command.
+    pub spec: &'static Spec,
+    /// Which database.
+    pub db: u8,
+    /// The client speaks RESP3.
+    pub resp3: bool,
+    /// `parcel.spans[first..first + len]`: the command's arguments, its name included.
+    pub args: (u32, u32),
+}
+
+/// The reply to a [`Request`], or a part of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    /// As asked.
+    pub conn: ConnId,
+    /// As asked.
+    pub ticket: u32,
+    /// As asked.
+    pub part: u32,
+    /// A count, for commands whose parts are added up.
+    pub count: i64,
+    /// Encoded reply.
+    pub body: (u32, u32),
+    /// `parcel.splices[first..first + len]`: large values within the body.
+    pub splices: (u32, u32),
+}
+
+/// Everything one shard has for another at the end of a turn.
+#[derive(Debug, Default)]
+pub struct Parcel {
+    /// Commands for keys of the receiver.
+    pub requests: Vec<Request>,
+    /// Replies to its own requests.
+    pub answers: Vec<Answer>,
+    /// What spans and bodies name.
+    pub bytes: Vec<u8>,
+    /// Arguments of the requests.
+    pub spans: Vec<Span>,
+    /// Large arguments.
+    pub shared: Vec<Arc<Vec<u8>>>,
+    /// Large values of the answers: offset in the body, value.
+    pub splices: Vec<(usize, Arc<Vec<u8>>)>,
+}
+
+impl Parcel {
+    /// Nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty() && self.answers.is_empty()
+    }
+
+    /// Copies an argument in; shares it if it is large.
+    pub fn push_arg(&mut self, args: &Args<'_>, index: usize) {
+        let span = match args.shared(index) {
+            Some(value) => {
+                self.shared.push(Arc::clone(value));
+                Span::large(self.shared.len() - 1)
+            }
+            None => {
+                let (at, bytes) = (self.bytes.len(), args.get(index));
+                self.bytes.extend_from_slice(bytes);
+                Span::new(at, bytes.len())
+            }
+        };
+        self.spans.push(span);
+    }
+
+    /// The arguments of a request.
+    pub fn args(&self, request: &Request) -> Args<'_> {
+        let (first, len) = request.args;
+        Args::new(&self.bytes, &self.spans[first as usize..][..len as usize], &self.shared)
+    }
+
+    /// Adds an answer with its encoded body and the large values in it.
+    pub fn push_answer(
+        &mut self,
+        mut answer: Answer,
+        body: &[u8],
+        splices: &mut Vec<(usize, Arc<Vec<u8>>)>,
+    ) {
+        answer.body = (self.bytes.len() as u32, body.len() as u32);
+        answer.splices = (self.splices.len() as u32, splices.len() as u32);
+        self.bytes.extend_from_slice(body);
+        self.splices.append(splices);
+        self.answers.push(answer);
+    }
+
+    /// The bytes of a run.
+    pub fn slice(&self, (at, len): (u32, u32)) -> &[u8] {
+        &self.bytes[at as usize..(at + len) as usize]
+    }
+}
+
+struct Peer<W> {
+    to: Producer<Parcel>,
+    from: Consumer<Parcel>,
+    waker: Option<W>,
+    open: Parcel,
+}
+
+/// One shard's ends of all its rings.
+pub struct Mailbox<W> {
+    peers: Vec<Option<Peer<W>>>,
+}
+
+/// The mailboxes of `count` shards, connected. Wakers are told later, when the runtimes exist.
+pub fn mesh<W: Wake>(count: u16) -> Vec<Mailbox<W>> {
+    let count = count as usize;
+    let mut boxes: Vec<Mailbox<W>> =
+        (0..count).map(|_| Mailbox { peers: (0..count).map(|_| None).collect() }).collect();
+    for a in 0..count {
+        for b in a + 1..count {
+            let (a_to_b, b_from_a) = RingBuffer::new(RING_LEN);
+            let (b_to_a, a_from_b) = RingBuffer::new(RING_LEN);
+            let peer = |to, from| Some(Peer { to, from, waker: None, open: Parcel::default() });
+            boxes[a].peers[b] = peer(a_to_b, a_from_b);
+            boxes[b].peers[a] = peer(b_to_a, b_from_a);
+        }
+    }
+    boxes
+}
+
+impl<W: Wake> Mailbox<W> {
+    /// How the other shards are woken, in order; one's own place is ignored.
+    pub fn connect(&mut self, wakers: &[W]) {
+        for (peer, waker) in self.peers.iter_mut().zip(wakers) {
+            if let Some(peer) = peer {
+                peer.waker = Some(waker.clone());
+            }
+        }
+    }
+
+    /// The parcel that goes to `shard` at the end of this turn.
+    pub fn to(&mut self, shard: ShardId) -> &mut Parcel {
+        let peer = self.peers[shard.0 as usize].as_mut().expect("no shard writes to itself");
+        &mut peer.open
+    }
+
+    /// Hands all open parcels over and wakes who gets one. True: some ring was full, try again.
+    pub fn deliver(&mut self) -> bool {
+        let mut left = false;
+        for peer in self.peers.iter_mut().flatten() {
+            if peer.open.is_empty() {
+                continue;
+            }
+            match peer.to.push(std::mem::take(&mut peer.open)) {
+                Ok(()) => peer.waker.as_ref().expect("connected before the first turn").wake(),
+                Err(rtrb::PushError::Full(parcel)) => {
+                    peer.open = parcel;
+                    left = true;
+                }
+            }
+        }
+        left
+    }
+
+    /// The next parcel from anyone, and who sent it.
+    pub fn receive(&mut self) -> Option<(ShardId, Parcel)> {
+        self.peers.iter_mut().enumerate().find_map(|(shard, peer)| {
+            let parcel = peer.as_mut()?.from.pop().ok()?;
+            Some((ShardId(shard as u16), parcel))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone)]
+    struct Count(Arc<std::sync::atomic::AtomicU64>);
+
+    impl Wake for Count {
+        fn wake(&self) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    fn answer(ticket: u32) -> Answer {
+        let conn = ConnId { index: 0, generation: 0 };
+        Answer { conn, ticket, part: 0, count: 0, body: (0, 0), splices: (0, 0) }
+    }
+
+    #[test]
+    fn a_turns_mail_is_one_parcel_and_one_wake_and_a_full_ring_loses_nothing() {
+        let wakes = Count(Arc::default());
+        let mut boxes = mesh::<Count>(2);
+        boxes.iter_mut().for_each(|mailbox| mailbox.connect(&[wakes.clone(), wakes.clone()]));
+        let total = 2 * (RING_LEN as u32 + 10);
+
+        for ticket in 0..total {
+            boxes[0].to(ShardId(1)).answers.push(answer(ticket));
+            if ticket % 2 == 1 {
+                boxes[0].deliver();
+            }
+        }
+        let mut got = Vec::new();
+        loop {
+            while let Some((from, parcel)) = boxes[1].receive() {
+                assert_eq!(from, ShardId(0));
+                got.extend(parcel.answers.iter().map(|answer| answer.ticket));
+            }
+            if got.len() == total as usize {
+                break;
+            }
+            boxes[0].deliver();
+        }
+
+        assert!(got.iter().copied().eq(0..total));
+        assert_eq!(wakes.0.load(std::sync::atomic::Ordering::Relaxed), RING_LEN as u64 + 1);
+    }
+}

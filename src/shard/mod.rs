@@ -1,0 +1,411 @@
+//! One core's share of the data: its partitions and its log.
+//!
+//! A turn of the shard's loop evaluates commands against partitions ([`Shard::evaluate`]), then
+//! [`Shard::end_turn`] seals each touched partition's writes into one entry, appends all entries
+//! to the log and starts one write. When the log reports how far it is durable,
+//! [`Shard::advance`] lets the partitions commit and releases whoever waited.
+//!
+//! With relaxed acks an entry counts as persisted when it is appended: it commits in the turn that
+//! proposed it and reaches the disk some milliseconds later. A single node only; on a cluster the
+//! word means the same for the leader's copy.
+//!
+//! When the log fails, what is on disk is unknown: the shard takes no more writes, drops what was
+//! not committed and ends those replies as unknown. Reads of committed data go on. Nothing is
+//! retried; a restart reads what the disk really holds.
+//!
+//! Not here: connections and replies ([`crate::server`]), mail ([`mailbox`]), start ([`open`]).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::cluster::SlotMap;
+use crate::command::{self, Input, Keyed};
+use crate::env::Env;
+use crate::id::{Lsn, PartitionId, ShardId, Slot};
+use crate::metrics::ShardStats;
+use crate::mvcc::BlobRef;
+use crate::partition::{Evaluated, Logging, Partition, Waiter};
+use crate::protocol::resp::Reply;
+use crate::wal::{self, RecordKind, Writer};
+
+pub use open::{Error, Options, Progress, open};
+
+pub mod mailbox;
+mod open;
+
+/// Bytes of a large value in one log record.
+pub const BLOB_CHUNK_LEN: usize = 512 << 10;
+
+/// The shard takes no new requests while this much of its log is not durable, bytes.
+pub const BACKLOG_MAX: usize = 16 << 20;
+
+/// Keys that one round of active expiry deletes in a partition.
+const EXPIRE_MAX: usize = 64;
+
+/// What an acknowledgement means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ack {
+    /// Durable on a majority of the voters; on one node: on its disk.
+    #[default]
+    Quorum,
+    /// Applied; written behind, up to some 10 ms later.
+    Relaxed,
+}
+
+/// Why a command could not be evaluated. The text is the error reply.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The memory budget is used up; deletes and reads go on.
+    #[error("OOM command not allowed when used memory > 'maxmemory'.")]
+    OutOfMemory,
+    /// The log can not grow.
+    #[error("MISCONF the disk is full: writes are refused until there is room again, reads go on")]
+    DiskFull,
+    /// The log failed.
+    #[error("MISCONF the log of this shard failed and takes no more writes: {cause}")]
+    LogFailed {
+        /// What the disk said.
+        cause: String,
+    },
+}
+
+/// One key of a command, looked up: where it lives.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// Which of the shard's partitions.
+    pub place: u32,
+    /// Hash of `key`.
+    pub hash: u64,
+    /// Encoded.
+    pub key: &'a [u8],
+}
+
+struct InLog {
+    lsn: Lsn,
+    place: u32,
+    write: crate::consensus::WriteId,
+}
+
+/// See the module's header.
+pub struct Shard<E: Env> {
+    env: E,
+    id: ShardId,
+    map: SlotMap,
+    ack: Ack,
+    memory_max: usize,
+    partitions: Vec<Partition>,
+    log: Writer<E>,
+    /// Log writes that partitions wait for, in log order.
+    in_log: VecDeque<InLog>,
+    /// Partitions with an open entry.
+    touched: Vec<u32>,
+    released: Vec<Waiter>,
+    abandoned: Vec<Waiter>,
+    failed: Option<String>,
+    memory_used: usize,
+    /// Wall time as of this turn, unix milliseconds.
+    now_ms: u64,
+    blob_next: u64,
+    expired_keys: Vec<Vec<u8>>,
+    stats: Arc<ShardStats>,
+}
+
+impl<E: Env> Shard<E> {
+    /// This shard's number.
+    pub fn id(&self) -> ShardId {
+        self.id
+    }
+
+    /// Which shard and partition has a slot.
+    pub fn map(&self) -> &SlotMap {
+        &self.map
+    }
+
+    /// This shard's counters.
+    pub fn stats(&self) -> &Arc<ShardStats> {
+        &self.stats
+    }
+
+    /// Where a slot lives: in this shard's partition of that place, or on another shard.
+    pub fn locate(&self, slot: Slot) -> Result<u32, ShardId> {
+        let partition = self.map.partition_of(slot);
+        let first = self.partitions[0].id();
+        match partition.0.checked_sub(first.0) {
+            Some(place) if (place as usize) < self.partitions.len() => Ok(place),
+            _ => Err(self.map.shard_of(partition)),
+        }
+    }
+
+    /// A partition, for hashing, prefetching and asking what is committed.
+    pub fn partition(&self, place: u32) -> &Partition {
+        &self.partitions[place as usize]
+    }
+
+    /// Begins a turn: all that it evaluates happens at one wall time.
+    pub fn begin_turn(&mut self) {
+        self.now_ms = self.env.unix_ms();
+    }
+
+    /// Wall time of this turn, unix milliseconds.
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// Whether so much of the log is not durable that new requests have to wait.
+    pub fn is_backlogged(&self) -> bool {
+        self.log.backlog_len() > BACKLOG_MAX
+    }
+
+    /// Bytes appended to the log and not yet durable.
+    pub fn backlog_len(&self) -> usize {
+        self.log.backlog_len()
+    }
+
+    /// Keys of a database.
+    pub fn keys_of(&self, db: u8) -> u64 {
+        self.partitions.iter().map(|partition| partition.db_sizes(db).0).sum()
+    }
+
+    /// Whether a write of `spec` would be taken at all.
+    ///
+    /// # Errors
+    /// As [`Refused`].
+    pub fn admit(&self, spec: &command::Spec) -> Result<(), Refused> {
+        if spec.access != command::Access::Write {
+            return Ok(());
+        }
+        if let Some(cause) = &self.failed {
+            return Err(Refused::LogFailed { cause: cause.clone() });
+        }
+        if self.log.is_disk_full() {
+            return Err(Refused::DiskFull);
+        }
+        if self.memory_used > self.memory_max && spec.flags.has(command::Flags::DENYOOM) {
+            return Err(Refused::OutOfMemory);
+        }
+        Ok(())
+    }
+
+    /// Evaluates one key of a command: looks it up, runs the command, proposes its effect.
+    ///
+    /// `blob`: the value argument's bytes are in the log already ([`Shard::log_blob`]).
+    pub fn evaluate(
+        &mut self,
+        target: Target<'_>,
+        keyed: &Keyed,
+        args: command::Args<'_>,
+        key_at: usize,
+        blob: Option<BlobRef>,
+        reply: &mut Reply<'_>,
+    ) -> Evaluated {
+        let now_ms = self.now_ms;
+        let Target { place, hash, key } = target;
+        let partition = &mut self.partitions[place as usize];
+        let mut evaluated = partition.evaluate(hash, key, now_ms, |found, proposal| {
+            proposal.take(keyed.evaluate(&Input { args, key_at, found, now_ms }, reply));
+        });
+        if let Some((value, expiry_ms)) = evaluated.large.take() {
+            let blob = blob.unwrap_or_else(|| self.log_whole_blob(&value));
+            let partition = &mut self.partitions[place as usize];
+            let entry = partition.put_large(hash, key, (&value, blob), expiry_ms, now_ms);
+            evaluated.hold = Some(entry);
+        }
+        if self.partitions[place as usize].is_open() {
+            self.touch(place);
+        }
+        evaluated
+    }
+
+    /// A name for a large value that will be logged piece by piece.
+    pub fn new_blob(&mut self, len: usize) -> BlobRef {
+        self.blob_next += 1;
+        BlobRef { id: self.blob_next, len: len as u64 }
+    }
+
+    /// Appends the piece of a large value at `at` to the log; returns where the next begins.
+    pub fn log_blob(&mut self, blob: BlobRef, value: &[u8], at: usize) -> usize {
+        let end = value.len().min(at + BLOB_CHUNK_LEN);
+        self.log.append(wal::Record {
+            kind: RecordKind::Blob,
+            partition: PartitionId(0),
+            term: blob.id,
+            index: at as u64,
+            payload: &value[at..end],
+        });
+        end
+    }
+
+    fn log_whole_blob(&mut self, value: &[u8]) -> BlobRef {
+        let blob = self.new_blob(value.len());
+        let mut at = 0;
+        while at < value.len() {
+            at = self.log_blob(blob, value, at);
+        }
+        blob
+    }
+
+    /// Proposes that all keys of all partitions be gone; the last entry of each has to commit.
+    pub fn clear(&mut self, mut hold: impl FnMut(u32, u64)) {
+        let now_ms = self.now_ms;
+        for place in 0..self.partitions.len() as u32 {
+            self.seal(place);
+            let index = self.partitions[place as usize].clear(now_ms);
+            self.touched.push(place);
+            hold(place, index);
+        }
+    }
+
+    /// Proposes the deletion of all keys of one database.
+    pub fn clear_db(&mut self, db: u8, mut hold: impl FnMut(u32, u64)) {
+        let now_ms = self.now_ms;
+        for place in 0..self.partitions.len() as u32 {
+            for key in self.partitions[place as usize].keys_of(db) {
+                let partition = &mut self.partitions[place as usize];
+                let hash = partition.memtable().hash(&key);
+                if let Some(index) = partition.delete(hash, &key, now_ms) {
+                    self.touch(place);
+                    hold(place, index);
+                }
+            }
+        }
+    }
+
+    /// Deletes keys whose time is over, a few per partition. True: there are more.
+    pub fn expire(&mut self) -> bool {
+        if self.failed.is_some() || self.is_backlogged() {
+            return false;
+        }
+        let now_ms = self.now_ms;
+        let mut more = false;
+        let mut keys = std::mem::take(&mut self.expired_keys);
+        for place in 0..self.partitions.len() as u32 {
+            let count = self.partitions[place as usize].expire(now_ms, EXPIRE_MAX, &mut keys);
+            if count > 0 {
+                self.touch(place);
+                self.stats.expired_keys.add(count as u64);
+                more |= count == EXPIRE_MAX;
+            }
+        }
+        self.expired_keys = keys;
+        more
+    }
+
+    /// Frees a piece of what a clear left behind. True: there is more.
+    pub fn release_some(&mut self) -> bool {
+        self.partitions.iter_mut().any(Partition::release_some)
+    }
+
+    fn touch(&mut self, place: u32) {
+        if self.touched.last() != Some(&place) {
+            self.touched.push(place);
+        }
+        if self.partitions[place as usize].is_full() {
+            self.seal(place);
+        }
+    }
+
+    fn seal(&mut self, place: u32) {
+        let logging = self.partitions[place as usize].seal(&mut self.log);
+        self.note(place, logging);
+    }
+
+    fn note(&mut self, place: u32, logging: Option<Logging>) {
+        if let Some(Logging { lsn, write }) = logging {
+            self.in_log.push_back(InLog { lsn, place, write });
+        }
+    }
+
+    /// Has `waiter` told when the entry commits. True: it is committed already.
+    pub fn wait(&mut self, place: u32, index: u64, waiter: Waiter) -> bool {
+        self.partitions[place as usize].wait(index, waiter)
+    }
+
+    /// Ends the turn: proposes and logs what it wrote.
+    pub fn end_turn(&mut self) {
+        for at in 0..self.touched.len() {
+            self.seal(self.touched[at]);
+        }
+        self.touched.clear();
+        match self.ack {
+            Ack::Quorum => self.log.flush(wal::Flush::Now),
+            Ack::Relaxed => self.log.flush(wal::Flush::Lazy),
+        }
+        self.advance();
+    }
+
+    /// Commits what the log allows. Then ask [`Shard::take_released`].
+    pub fn advance(&mut self) {
+        if self.failed.is_some() {
+            return;
+        }
+        if let Some(error) = self.log.failure() {
+            return self.fail(error.to_string());
+        }
+        let durable = match self.ack {
+            Ack::Quorum => self.log.durable(),
+            Ack::Relaxed => self.log.appended(),
+        };
+        while self.in_log.front().is_some_and(|write| write.lsn <= durable) {
+            let InLog { place, write, .. } = self.in_log.pop_front().expect("looked at");
+            let partition = &mut self.partitions[place as usize];
+            let logging = partition.persisted(write, &mut self.log, &mut self.released);
+            self.stats.entries_committed.add(1);
+            self.note(place, logging);
+        }
+    }
+
+    fn fail(&mut self, cause: String) {
+        self.in_log.clear();
+        self.touched.clear();
+        for partition in &mut self.partitions {
+            partition.abandon(&mut self.abandoned);
+        }
+        self.failed = Some(cause);
+    }
+
+    /// Why the log takes no more writes, if it does not.
+    pub fn failure(&self) -> Option<&str> {
+        self.failed.as_deref()
+    }
+
+    /// Whoever waited for what is committed by now.
+    pub fn take_released(&mut self, into: &mut Vec<Waiter>) {
+        into.append(&mut self.released);
+    }
+
+    /// Whoever waited for what will never be known to be committed.
+    pub fn take_abandoned(&mut self, into: &mut Vec<Waiter>) {
+        into.append(&mut self.abandoned);
+    }
+
+    /// Sums up keys and memory, also for the budget. `other_bytes` are the connections'.
+    pub fn account(&mut self, other_bytes: usize) {
+        let (mut keys, mut expiring, mut bytes) = (0, 0, 0);
+        for partition in &self.partitions {
+            let sizes = partition.sizes();
+            keys += sizes.0;
+            expiring += sizes.1;
+            bytes += sizes.2;
+        }
+        let backlog = self.log.backlog_len();
+        self.memory_used = bytes + backlog + other_bytes;
+        let stats = &self.stats;
+        stats.keys.set(keys as u64);
+        stats.expiring_keys.set(expiring as u64);
+        stats.memtable_bytes.set(bytes as u64);
+        stats.connection_bytes.set(other_bytes as u64);
+        stats.wal_backlog_bytes.set(backlog as u64);
+        stats.wal_bytes.set(self.log.appended().0);
+        for (db, totals) in stats.dbs.iter().enumerate() {
+            let sizes = self.partitions.iter().map(|partition| partition.db_sizes(db as u8));
+            let (keys, expiring) = sizes.fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
+            totals.keys.set(keys);
+            totals.expiring.set(expiring);
+        }
+    }
+
+    /// Writes out what is appended and waits until it is durable; for the end.
+    pub async fn close(self) -> Result<(), Arc<wal::Error>> {
+        self.log.close().await
+    }
+}

@@ -1,0 +1,202 @@
+//! From a directory to a shard: read the log, rebuild the partitions, lead them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Ack, Shard};
+use crate::cluster::SlotMap;
+use crate::env::Env;
+use crate::id::{NodeId, PartitionId, ShardId};
+use crate::metrics::ShardStats;
+use crate::partition::{self, Recovery};
+use crate::wal::{self, RecordKind, Writer};
+
+/// How a shard is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// This node.
+    pub node: NodeId,
+    /// Which of its shards.
+    pub shard: ShardId,
+    /// Who has which slots.
+    pub map: SlotMap,
+    /// What an ack means.
+    pub ack: Ack,
+    /// This shard's part of the memory budget, bytes.
+    pub memory_max: usize,
+    /// The log.
+    pub log: wal::Options,
+}
+
+/// How far the replay is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    /// Bytes of log read.
+    pub done: u64,
+    /// Bytes of log there are.
+    pub total: u64,
+    /// Records applied.
+    pub records: u64,
+}
+
+/// Why a shard could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] wal::Error),
+    /// What the log says does not fit together.
+    #[error("the log in {} can not be applied: {source}", dir.display())]
+    Partition {
+        /// Where.
+        dir: PathBuf,
+        /// What.
+        source: partition::Error,
+    },
+    /// A record of a partition that this shard does not have.
+    #[error(
+        "the log in {} has a record of partition {partition}, which belongs to another shard: was \
+         the directory made with another number of cores?", dir.display()
+    )]
+    Foreign {
+        /// Where.
+        dir: PathBuf,
+        /// Whose record.
+        partition: PartitionId,
+    },
+}
+
+/// Reads the log, applies it and leads all partitions, durably.
+///
+/// # Errors
+/// As [`Error`]. Nothing was changed unless the log was read to its end.
+pub async fn open<E: Env>(
+    env: E,
+    options: Options,
+    stats: Arc<ShardStats>,
+    mut on_progress: impl FnMut(Progress),
+) -> Result<Shard<E>, Error> {
+    let first = options.map.partitions_of(options.shard).start;
+    let mut replay = Replay::new(&env, &options);
+    let ended = {
+        let mut records = 0;
+        let on_record = |record: wal::Record<'_>| {
+            records += 1;
+            replay.take(record);
+        };
+        let on_bytes = |progress: wal::Progress| {
+            let (done, total) = (progress.done_bytes, progress.total_bytes);
+            on_progress(Progress { done, total, records: 0 });
+        };
+        wal::replay(&env, &options.log, on_record, on_bytes).await?
+    };
+    let Replay { recoveries, failed, blob_last, .. } = replay;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let partitions: Vec<_> = recoveries
+        .into_iter()
+        .map(|recovery| recovery.finish(options.node, env.random()))
+        .collect();
+    debug_assert_eq!(partitions.first().map(|p| p.id().0), Some(first));
+    let log = Writer::open(&env, &options.log, ended).await?;
+    let mut shard = Shard {
+        env: env.clone(),
+        id: options.shard,
+        map: options.map,
+        ack: options.ack,
+        memory_max: options.memory_max,
+        partitions,
+        log,
+        in_log: Default::default(),
+        touched: Vec::new(),
+        released: Vec::new(),
+        abandoned: Vec::new(),
+        failed: None,
+        memory_used: 0,
+        now_ms: env.unix_ms(),
+        blob_next: blob_last,
+        expired_keys: Vec::new(),
+        stats,
+    };
+    lead(&env, &mut shard).await;
+    shard.account(0);
+    Ok(shard)
+}
+
+/// Campaigns everywhere and waits until each partition has committed its term's first entry.
+async fn lead<E: Env>(env: &E, shard: &mut Shard<E>) {
+    for place in 0..shard.partitions.len() as u32 {
+        let logging = shard.partitions[place as usize].campaign(&mut shard.log);
+        shard.note(place, logging);
+    }
+    shard.log.flush(wal::Flush::Now);
+    while shard.failed.is_none() {
+        shard.advance();
+        shard.log.flush(wal::Flush::Now);
+        if shard.in_log.is_empty() && shard.partitions.iter().all(|p| p.is_leader()) {
+            return;
+        }
+        env.sleep(Duration::from_micros(200)).await;
+    }
+}
+
+struct Replay {
+    first: u32,
+    dir: PathBuf,
+    recoveries: Vec<Recovery>,
+    blobs: partition::Blobs,
+    blob_last: u64,
+    failed: Option<Error>,
+}
+
+impl Replay {
+    fn new<E: Env>(env: &E, options: &Options) -> Self {
+        let partitions = options.map.partitions_of(options.shard);
+        let seeds = [env.random(), env.random(), env.random(), env.random()];
+        Self {
+            first: partitions.start,
+            dir: options.log.dir.clone(),
+            recoveries: partitions.map(|id| Recovery::new(PartitionId(id), env.random())).collect(),
+            blobs: partition::Blobs::with_hasher(ahash::RandomState::with_seeds(
+                seeds[0], seeds[1], seeds[2], seeds[3],
+            )),
+            blob_last: 0,
+            failed: None,
+        }
+    }
+
+    fn take(&mut self, record: wal::Record<'_>) {
+        if self.failed.is_some() {
+            return;
+        }
+        if record.kind == RecordKind::Blob {
+            return self.take_blob(record);
+        }
+        let place = record.partition.0.wrapping_sub(self.first) as usize;
+        let Some(recovery) = self.recoveries.get_mut(place) else {
+            let (dir, partition) = (self.dir.clone(), record.partition);
+            self.failed = Some(Error::Foreign { dir, partition });
+            return;
+        };
+        if record.kind == RecordKind::HardState {
+            return recovery.hard_state(record.term, record.payload);
+        }
+        let applied = recovery.entry(record.term, record.index, record.payload, &mut self.blobs);
+        if let Err(source) = applied {
+            self.failed = Some(Error::Partition { dir: self.dir.clone(), source });
+        }
+    }
+
+    /// A piece of a large value. Pieces come in order; a value whose entry never came is dropped
+    /// with the rest at the end.
+    fn take_blob(&mut self, record: wal::Record<'_>) {
+        self.blob_last = self.blob_last.max(record.term);
+        let blob = self.blobs.entry(record.term).or_default();
+        let bytes = Arc::make_mut(blob);
+        if bytes.len() as u64 == record.index {
+            bytes.extend_from_slice(record.payload);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The parser against a reference: whole, in pieces, and at its limits.
