@@ -1,1 +1,0 @@
-//! The parser against a reference: whole, in pieces, and at its limits.
