@@ -19,8 +19,8 @@
 //! segment's header for its first block, or for a header the last block of the segment before
 //! ([`FIRST_CHAIN`] at the log's birth). `checksum` is xxh3-64 of all that follows it: the rest of
 //! the sector for a header; up to the end of the payload for a block, seeded with a number made of
-//! `log_id` and `shard`, which no client knows. `nonce` is random: no two headers have one checksum,
-//! so no block written under one header can follow another, whatever a file held before.
+//! `log_id` and `shard`, which no client knows. `nonce` is random: no two headers have the same
+//! checksum, so a block written under one never follows another, whatever a file held before.
 //!
 //! *Proof.* `durable` is how far the log was durable when this was written, never beyond `lsn`. To
 //! whoever reads it later it proves that all before it was there once.

@@ -64,26 +64,18 @@ pub fn io<T>(op: &'static str, path: &Path, result: io::Result<T>) -> Result<T, 
     result.map_err(|source| Error::Io { op, path: path.to_owned(), source })
 }
 
-/// Creates `dir` and its parents, durably: so that names made in it later can be.
+/// Creates `dir` and its parents if they are missing, durably: so that names made in it can be.
+/// Their own names are synced also if they are there: whoever made them may have been killed
+/// before that.
 pub async fn make_dir<E: Env>(env: &E, dir: &Path) -> Result<(), Error> {
-    let mut created = Vec::new();
-    for parent in dir.ancestors().filter(|parent| !parent.as_os_str().is_empty()) {
-        match env.list(parent).await {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => created.push(parent),
-            result => {
-                io("list", parent, result)?;
-                break;
-            }
-        }
-    }
-    if created.is_empty() {
-        return Ok(());
-    }
     io("create", dir, env.create_dir(dir).await)?;
-    for path in created {
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let parent = parent.unwrap_or(Path::new("."));
-        io("sync", parent, env.sync_dir(parent).await)?;
+    for parent in dir.ancestors().skip(1) {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        match env.sync_dir(parent).await {
+            // Not ours to read, so not ours to have been made either.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
+            result => io("sync", parent, result)?,
+        }
     }
     Ok(())
 }

@@ -122,6 +122,8 @@ pub struct Walker {
     index: usize,
     offset: u64,
     end: End,
+    /// The most that a header behind the end knows to have been durable.
+    durable_later: Lsn,
     planted: Option<Planted>,
 }
 
@@ -150,8 +152,16 @@ impl Walker {
             block_count: 0,
         };
         let key = log.key();
-        let mut walker =
-            Self { key, segments, phase: Phase::Log, index: 0, offset: 0, end, planted };
+        let mut walker = Self {
+            key,
+            segments,
+            phase: Phase::Log,
+            index: 0,
+            offset: 0,
+            end,
+            durable_later: Lsn(0),
+            planted,
+        };
         walker.enter_first(needed_from)?;
         Ok(walker)
     }
@@ -307,18 +317,14 @@ impl Walker {
         Ok(())
     }
 
-    /// The log ends here. What later headers know is looked at now, blocks as they are fed.
+    /// The log ends here.
     fn stop(&mut self) -> Result<(), Defect> {
         self.phase = Phase::Rest { index: self.index, offset: self.offset };
         self.offset = self.offset.max(SECTOR_LEN as u64);
         let later = self.segments.iter().skip(self.end.segment_count);
         let durable = later.filter_map(|found| found.header).map(|(header, _)| header.durable);
-        let durable = durable.max().unwrap_or_default();
-        if durable > self.end.lsn {
-            return Err(self.corrupt(durable));
-        }
-        self.skip_ended();
-        Ok(())
+        self.durable_later = durable.max().unwrap_or_default();
+        self.skip_ended()
     }
 
     fn feed_rest(&mut self, bytes: &[u8], last: bool) -> Result<Fed, Defect> {
@@ -342,8 +348,7 @@ impl Walker {
             used += step;
             self.offset += step as u64;
         }
-        self.skip_ended();
-        Ok(Fed::Used(used))
+        self.skip_ended().map(|()| Fed::Used(used))
     }
 
     /// A sound block behind the end of the log: is it a proof?
@@ -372,12 +377,18 @@ impl Walker {
         Defect::Corrupt { what, seq, offset, end, durable }
     }
 
-    /// Goes to the next segment that has bytes to search.
-    fn skip_ended(&mut self) {
+    /// Goes to the next segment that has bytes to search. Behind the one that should have gone on
+    /// with the log, which may say best what is wrong, headers are proof enough.
+    fn skip_ended(&mut self) -> Result<(), Defect> {
         while self.segments.get(self.index).is_some_and(|found| self.offset >= found.whole_len()) {
             self.index += 1;
             self.offset = SECTOR_LEN as u64;
         }
+        let is_far = self.index > self.end.segment_count || self.wants().is_none();
+        if is_far && self.durable_later > self.end.lsn {
+            return Err(self.corrupt(self.durable_later));
+        }
+        Ok(())
     }
 }
 

@@ -326,17 +326,13 @@ impl<E: Env> Writer<E> {
     pub fn flush(&mut self, when: Flush) {
         let mut state = self.state.borrow_mut();
         let Some(open) = &state.open else { return };
-        let lazy = when == Flush::Lazy && open.len < LAZY_LEN;
-        if lazy {
-            let arm = !std::mem::replace(&mut state.is_lazy_armed, true);
-            drop(state);
-            if arm {
-                self.arm_lazy();
-            }
-            return;
-        }
-        state.wanted = true;
+        let later = when == Flush::Lazy && open.len < LAZY_LEN;
+        let arm = later && !std::mem::replace(&mut state.is_lazy_armed, true);
+        state.wanted |= !later;
         drop(state);
+        if arm {
+            self.arm_lazy();
+        }
         pump(&self.env, &self.state);
     }
 
@@ -579,7 +575,6 @@ impl<E: Env> State<E> {
         }
         self.open = None;
         self.queue.clear();
-        self.place = self.place.max(self.durable);
     }
 
     fn reuse(&mut self, buf: Aligned) {
