@@ -580,6 +580,26 @@ impl<E: Env> State<E> {
         self.durable > before || self.failure.is_some()
     }
 
+    /// The next segment is ready, or could not be made. Whether to try again.
+    fn armed(&mut self, result: Result<Option<Segment<E>>, Error>) -> bool {
+        let was_full = std::mem::replace(&mut self.is_disk_full, false);
+        match result {
+            Ok(next) => self.next = next,
+            Err(error) if error.is_disk_full() => {
+                if !was_full {
+                    let shard = self.options.shard.0;
+                    tracing::warn!(shard, %error, "no room for a log segment");
+                }
+                self.is_disk_full = true;
+            }
+            Err(error) => self.fail(error),
+        }
+        let again = self.is_disk_full && !self.is_closing;
+        self.is_arming = again;
+        self.wake_closer();
+        again
+    }
+
     fn fail(&mut self, error: Error) {
         if self.failure.is_none() {
             tracing::error!(shard = self.options.shard.0, %error, "the log failed");
@@ -667,22 +687,7 @@ async fn arm<E: Env>(env: E, shared: Shared<E>) {
         };
         let stopped = || shared.borrow().is_closing;
         let result = prepare(&env, &options, seq, spare, new, stopped).await;
-        let mut state = shared.borrow_mut();
-        let was_full = std::mem::replace(&mut state.is_disk_full, false);
-        match result {
-            Ok(next) => state.next = next,
-            Err(error) if error.is_disk_full() => {
-                if !was_full {
-                    tracing::warn!(shard = options.shard.0, %error, "no room for a log segment");
-                }
-                state.is_disk_full = true;
-            }
-            Err(error) => state.fail(error),
-        }
-        let again = state.is_disk_full && !state.is_closing;
-        state.is_arming = again;
-        state.wake_closer();
-        drop(state);
+        let again = shared.borrow_mut().armed(result);
         env.notify();
         if !again {
             return pump(&env, &shared);

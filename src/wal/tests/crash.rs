@@ -1,5 +1,6 @@
 //! Lives of a log, each ended by a power cut, a kill or a close at some point, in a replay too:
 //! what was acked is found, in order, and what once was lost never comes back.
+#![expect(clippy::disallowed_methods, reason = "a run of one seed is told by SIM_SEED")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! A disk that is full, fails, or lies.
+#![expect(clippy::disallowed_methods, reason = "a run of one seed is told by SIM_SEED")]
 
 use std::time::Duration;
 
