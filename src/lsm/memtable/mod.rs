@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! index (hash)  line of 10 tags, 10 refs --+
-//! order (key)   piles of <= 256 refs ------+--> node: header, key, version --> ring of records,
+//! order (key)   piles of <= 512 refs ------+--> node: header, key, version --> ring of records,
 //! expiring      (expiry, ref) in order ----+    one contiguous block           one per version
 //! ```
 //!
@@ -44,6 +44,7 @@ mod store;
 #[cfg(test)]
 mod model;
 
+pub use chunk::Pages;
 pub use scan::Scan;
 
 use arena::Ref;
@@ -110,9 +111,14 @@ impl Memtable {
     /// An empty table. `hash_seed` should be unknown to clients; what the table answers, orders of
     /// iteration included, does not depend on it.
     pub fn new(hash_seed: u64) -> Self {
+        Self::with_pages(hash_seed, Pages::Small)
+    }
+
+    /// As [`Memtable::new`], in memory of the given kind.
+    pub fn with_pages(hash_seed: u64, pages: Pages) -> Self {
         Self {
-            store: Store::new(hash_seed),
-            index: Index::new(),
+            store: Store::new(hash_seed, pages),
+            index: Index::new(pages),
             order: Order::new(),
             expiring: BTreeSet::new(),
             live_len: 0,
@@ -142,14 +148,17 @@ impl Memtable {
     /// The newest version of `key`, tombstones included, committed or not.
     #[inline]
     pub fn get(&self, hash: u64, key: &[u8]) -> Option<Version<'_>> {
-        let node = self.index.find(hash, key, &self.store)?;
-        self.store.version(head_of(&self.store, node))
+        let (_, node) = self.index.find(hash, key, &self.store)?;
+        match node.link() {
+            Ref::NONE => self.store.version_in(node),
+            newest => self.store.version(newest),
+        }
     }
 
     /// The newest version of `key` that is not newer than `at`.
     #[inline]
     pub fn get_at(&self, hash: u64, key: &[u8], at: Timestamp) -> Option<Version<'_>> {
-        let node = self.index.find(hash, key, &self.store)?;
+        let (node, _) = self.index.find(hash, key, &self.store)?;
         version_at(&self.store, node, at)
     }
 
@@ -168,7 +177,7 @@ impl Memtable {
     ) -> EntryRef {
         let version = Version { timestamp, kind: Kind::Put, expiry_ms, payload };
         match self.index.find(hash, key, &self.store) {
-            Some(node) => self.push(node, &version, State::Put),
+            Some((node, _)) => self.push(node, &version, State::Put),
             None => self.insert(hash, key, &version),
         }
     }
@@ -179,7 +188,7 @@ impl Memtable {
     /// # Panics
     /// When `timestamp` is before that of the key's newest version.
     pub fn delete(&mut self, hash: u64, key: &[u8], timestamp: Timestamp) -> Option<EntryRef> {
-        let node = self.index.find(hash, key, &self.store)?;
+        let (node, _) = self.index.find(hash, key, &self.store)?;
         if self.store.state(head_of(&self.store, node)) != State::Put {
             return None;
         }
@@ -457,7 +466,7 @@ impl Remains {
     /// Entries of the expiry index that are freed as one piece.
     const EXPIRING_PER_PIECE: usize = 256;
 
-    /// Frees up to `budget` pieces: a chunk of 2 MiB, a large value, 256 keys of the order or of
+    /// Frees up to `budget` pieces: a chunk of 2 MiB, a large value, 512 keys of the order, 256 of
     /// the expiry index; some 100 us at most, but for a large value of many MiB. False when all is
     /// freed.
     pub fn release_some(&mut self, budget: usize) -> bool {
