@@ -34,6 +34,9 @@ pub struct Conn {
     pub sending: bool,
     /// A long command of it is being worked on; nothing after it may start.
     pub busy: bool,
+    /// It is busy until the answer of its long command has left: another shard may still be at
+    /// work on it, where what comes next would overtake it.
+    pub answers_first: bool,
     /// Too much is due to it; the runtime does not read.
     pub paused: bool,
     /// It sends no more.
@@ -59,6 +62,7 @@ impl Conn {
             deferred: VecDeque::new(),
             sending: false,
             busy: false,
+            answers_first: false,
             paused: false,
             ended: false,
             closing: false,

@@ -73,7 +73,8 @@ impl<E: Env> Server<E> {
         if let Origin::Conn(id) = job.origin
             && let Some(conn) = self.conn(id)
         {
-            conn.busy = false;
+            conn.busy = conn.output.awaited_count() > 0;
+            conn.answers_first = conn.busy;
             self.mark_dirty(id.index);
         }
     }

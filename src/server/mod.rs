@@ -344,6 +344,10 @@ impl<E: Env> Server<E> {
     /// Serves on, reads on or closes, as what was sent allows.
     fn after_flush(&mut self, index: u32) {
         let Some(Some(conn)) = self.conns.get_mut(index as usize) else { return };
+        if conn.answers_first && conn.output.awaited_count() == 0 {
+            conn.answers_first = false;
+            conn.busy = false;
+        }
         if conn.is_done() {
             return self.close(index);
         }

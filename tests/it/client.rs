@@ -1,7 +1,7 @@
 //! A small client of the tests' own: writes what it is told, reads replies, hides nothing.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::time::Duration;
 
 /// A reply as it came.
@@ -66,11 +66,6 @@ impl Client {
     /// Sends bytes as they are.
     pub fn write(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the server reads");
-    }
-
-    /// Sends no more.
-    pub fn half_close(&mut self) {
-        self.stream.shutdown(Shutdown::Write).expect("it is open");
     }
 
     /// Sends a command.

@@ -89,7 +89,7 @@ def cluster(port, *shard_ports):
                 for n in range(500):
                     pipe.incr(f"c:{n}")
                 assert pipe.execute() == [n + 1 for n in range(500)]
-            assert client.dbsize() == 500
+            assert client.dbsize(target_nodes=RedisCluster.PRIMARIES) == 500
             client.flushall()
             client.close()
 

@@ -151,6 +151,9 @@ fn command(dir: &Path, flags: &[String]) -> Command {
         }
         false => Command::new(binary()),
     };
+    for variable in ["STAVE_BIN", "STAVE_PYTHON"] {
+        command.env_remove(variable);
+    }
     let log = fs::File::options().create(true).append(true).open(dir.join("log"));
     command.arg("serve").args(["--shard-port-base", "0", "--log-level", "warn"]);
     command.arg("--data-dir").arg(dir.join("data"));
