@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use crate::env::{Class, ConnId, Env, Event, ListenerId, Sent};
 use crate::partition::Waiter;
-use crate::shard::Shard;
+use crate::shard::{Planted, Shard};
 use crate::shard::mailbox::Mailbox;
 use conn::Conn;
 use job::Job;
@@ -237,7 +237,9 @@ impl<E: Env> Server<E> {
             self.conns.resize_with(index + 1, || None);
         }
         assert!(self.conns[index].is_none(), "{id:?} accepted over a live connection");
-        self.conns[index] = Some(Box::new(Conn::new(id, session)));
+        let mut conn = Box::new(Conn::new(id, session));
+        conn.output.misplaces_answers = self.shard.planted() == Some(Planted::ReplyOutOfOrder);
+        self.conns[index] = Some(conn);
         self.conn_count += 1;
     }
 

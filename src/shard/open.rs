@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Ack, Shard};
+use super::{Ack, Planted, Shard};
 use crate::cluster::SlotMap;
 use crate::env::Env;
 use crate::id::{NodeId, PartitionId, ShardId};
@@ -27,6 +27,9 @@ pub struct Options {
     pub memory_max: usize,
     /// The log.
     pub log: wal::Options,
+    /// A bug to be caught by the tests; none outside them.
+    #[doc(hidden)]
+    pub planted: Option<Planted>,
 }
 
 /// How far the replay is.
@@ -95,10 +98,11 @@ pub async fn open<E: Env>(
     if let Some(error) = failed {
         return Err(error);
     }
-    let partitions: Vec<_> = recoveries
+    let mut partitions: Vec<_> = recoveries
         .into_iter()
         .map(|recovery| recovery.finish(options.node, env.random()))
         .collect();
+    partitions.iter_mut().for_each(|partition| partition.plant(options.planted));
     debug_assert_eq!(partitions.first().map(|p| p.id().0), Some(first));
     let log = Writer::open(&env, &options.log, ended).await?;
     let mut shard = Shard {
@@ -119,6 +123,7 @@ pub async fn open<E: Env>(
         blob_next: blob_last,
         expired_keys: Vec::new(),
         stats,
+        planted: options.planted,
     };
     lead(&env, &mut shard).await;
     shard.account(0);
