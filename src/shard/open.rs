@@ -1,6 +1,6 @@
 //! From a directory to a shard: read the log, rebuild the partitions, lead them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,6 +80,7 @@ pub async fn open<E: Env>(
     stats: Arc<ShardStats>,
     mut on_progress: impl FnMut(Progress),
 ) -> Result<Shard<E>, Error> {
+    make_log_dir(&env, &options.log.dir).await?;
     let first = options.map.partitions_of(options.shard).start;
     let mut replay = Replay::new(&env, &options);
     let ended = {
@@ -128,6 +129,19 @@ pub async fn open<E: Env>(
     lead(&env, &mut shard).await;
     shard.account(0);
     Ok(shard)
+}
+
+/// Makes `<data directory>/<shard>/<log>` and makes its names durable: without that a power cut
+/// may take the whole log, however well its files are synced.
+async fn make_log_dir<E: Env>(env: &E, dir: &Path) -> Result<(), wal::Error> {
+    let io = |op, path: &Path, result: std::io::Result<()>| {
+        result.map_err(|source| wal::Error::Io { op, path: path.to_owned(), source })
+    };
+    io("create", dir, env.create_dir(dir).await)?;
+    for parent in dir.ancestors().skip(1).take(2) {
+        io("sync", parent, env.sync_dir(parent).await)?;
+    }
+    Ok(())
 }
 
 /// Campaigns everywhere and waits until each partition has committed its term's first entry.
