@@ -147,6 +147,28 @@ impl Output {
         self.ticket_first.wrapping_add(self.awaited.len() as u32 - 1)
     }
 
+    /// The reply under `ticket` leaves only when `hold` has happened too: a part of it was answered
+    /// here and tells of what is not committed. Of each place the last entry is enough.
+    pub fn hold_answer(&mut self, ticket: u32, hold: Hold) {
+        let nth = ticket.wrapping_sub(self.ticket_first) as usize;
+        let after = self.awaited.len() - 1 - nth;
+        let answers = self.gates.iter().enumerate().rev();
+        let mut answers = answers.filter(|(_, (_, gate))| matches!(gate, Gate::Answer));
+        let Some((at, (mark, _))) = answers.nth(after) else { return };
+        let mark = *mark;
+        for (_, gate) in self.gates.range_mut(..at).rev() {
+            match gate {
+                Gate::Commit(held) if held.place == hold.place => {
+                    held.index = held.index.max(hold.index);
+                    return;
+                }
+                Gate::Commit(_) => {}
+                Gate::Answer | Gate::Large(_) => break,
+            }
+        }
+        self.gates.insert(at, (mark, Gate::Commit(hold)));
+    }
+
     /// A part's answer has come; true if it was the last.
     pub fn answer(&mut self, ticket: u32, part: Part<'_>) -> bool {
         let place = ticket.wrapping_sub(self.ticket_first) as usize;
@@ -361,6 +383,22 @@ mod tests {
         output.answer(ticket, Part { count: 4, ..Part::default() });
         assert_eq!(text(&mut output, 2), ":7\r\n+c\r\n");
         assert!(output.is_empty());
+    }
+
+    #[test]
+    fn an_answer_waits_for_the_commit_of_a_part_that_was_answered_here() {
+        let mut output = Output::default();
+        let first = output.expect(Combine::AllOk, 2);
+        let second = output.expect(Combine::Sum, 1);
+        status(&mut output, "after");
+        output.hold_answer(first, Hold { place: 0, index: 1 });
+        output.hold_answer(first, Hold { place: 0, index: 2 });
+        output.answer(second, Part { count: 1, ..Part::default() });
+        output.answer(first, Part::default());
+        output.answer(first, Part::default());
+
+        assert_eq!(text(&mut output, 1), "");
+        assert_eq!(text(&mut output, 2), "+OK\r\n:1\r\n+after\r\n");
     }
 
     #[test]
