@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::house::{House, PATIENCE, Shape};
-use super::model::{Counter, Register, State};
+use super::model::{Counter, Known, Register, State};
 use super::talk::{Talk, Value, encode};
 use crate::sim::{Faults, Rng, WALL_START_MS, check};
 
@@ -38,10 +38,10 @@ enum Expect {
     Exactly(Value),
     /// A read of someone's register: which, and its floor when it was sent.
     Register(usize, usize),
-    /// An increment: which counter, and its floor when it was sent.
-    Increment(usize, i64),
+    /// An increment: of which counter, and what was known when it was sent.
+    Increment(usize, Known),
     /// A read of a counter.
-    Counter(usize, i64),
+    Counter(usize, Known),
     /// Each in order.
     Each(Vec<Expect>),
 }
@@ -273,6 +273,10 @@ impl Run {
 
     fn agree(&mut self, expect: &Expect, reply: &Value) -> Result<(), String> {
         match (expect, reply) {
+            (_, reply) if self.faulty && reply.is_error("MISCONF") => {
+                self.failed = true;
+                Ok(())
+            }
             (Expect::Exactly(expected), reply) if expected == reply => Ok(()),
             (Expect::Register(index, from), Value::Nil) => self.registers[*index].read(*from, None),
             (Expect::Register(index, from), Value::Bulk(bytes)) => {
@@ -421,7 +425,7 @@ impl Run {
     fn increment(&mut self, who: usize) -> Vec<Vec<u8>> {
         let index = self.rng.index(COUNTERS);
         let args = words(&["INCR", &format!("count{index}")]);
-        let expect = Expect::Increment(index, self.counters[index].floor());
+        let expect = Expect::Increment(index, self.counters[index].known());
         self.counters[index].sent();
         self.note(who, &args, expect, Vec::new());
         args
@@ -430,7 +434,7 @@ impl Run {
     fn read_counter(&mut self, who: usize) -> Vec<Vec<u8>> {
         let index = self.rng.index(COUNTERS);
         let args = words(&["GET", &format!("count{index}")]);
-        let expect = Expect::Counter(index, self.counters[index].floor());
+        let expect = Expect::Counter(index, self.counters[index].known());
         self.note(who, &args, expect, Vec::new());
         args
     }

@@ -123,6 +123,15 @@ pub struct Counter {
     floor: i64,
     /// A clear was sent, and nobody was told of it.
     may_be_cleared: bool,
+    /// Clears that somebody was told of.
+    clears: u32,
+}
+
+/// What was known of a counter when a command was sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    floor: i64,
+    clears: u32,
 }
 
 impl Counter {
@@ -131,14 +140,14 @@ impl Counter {
         self.sent += 1;
     }
 
-    /// The least that a command sent now may answer.
-    pub fn floor(&self) -> i64 {
-        self.floor
+    /// What a command sent now has to answer for.
+    pub fn known(&self) -> Known {
+        Known { floor: self.floor, clears: self.clears }
     }
 
-    /// An increment sent when `from` was the floor was answered.
-    pub fn incremented(&mut self, from: i64, reply: i64) -> Result<(), String> {
-        self.check(from + 1, reply)?;
+    /// An increment was answered.
+    pub fn incremented(&mut self, known: Known, reply: i64) -> Result<(), String> {
+        self.check(known.floor + 1, reply)?;
         if !self.replies.insert(reply) {
             return Err(format!("{reply} was answered twice"));
         }
@@ -146,12 +155,12 @@ impl Counter {
         Ok(())
     }
 
-    /// A read sent when `from` was the floor was answered.
-    pub fn read(&mut self, from: i64, reply: i64) -> Result<(), String> {
-        if self.may_be_cleared && reply == 0 {
+    /// A read was answered.
+    pub fn read(&mut self, known: Known, reply: i64) -> Result<(), String> {
+        if self.may_be_cleared && reply == 0 || known.clears != self.clears {
             return Ok(());
         }
-        self.check(from, reply)?;
+        self.check(known.floor, reply)?;
         self.floor = self.floor.max(reply);
         Ok(())
     }
@@ -171,7 +180,7 @@ impl Counter {
 
     /// The clear was acknowledged.
     pub fn cleared(&mut self) {
-        *self = Self::default();
+        *self = Self { clears: self.clears + 1, ..Self::default() };
     }
 
     /// After a restart it is `found`.
@@ -209,9 +218,10 @@ mod tests {
         let mut counter = Counter::default();
         (0..3).for_each(|_| counter.sent());
 
-        assert!(counter.incremented(0, 2).is_ok());
-        assert!(counter.incremented(0, 2).is_err());
-        assert!(counter.incremented(0, 4).is_err());
+        let known = counter.known();
+        assert!(counter.incremented(known, 2).is_ok());
+        assert!(counter.incremented(known, 2).is_err());
+        assert!(counter.incremented(known, 4).is_err());
         assert!(counter.settle(1).is_err(), "2 was answered");
         assert!(counter.settle(3).is_ok());
     }
