@@ -1,9 +1,11 @@
 //! What the memtable costs beside the usual structures.
 //!
-//! `cargo bench --bench memtable -- [stave|stave-huge|hashmap|btreemap|skiplist] KEYS`: keys of 16 bytes, of
-//! 1,024 slots, values of 100 bytes. Keys are made outside the measured time, 1,024 at a time, so
-//! that they are in the cache as a request's are. Lookups and overwrites: the median of nine rounds
-//! of 200,000. `result` is a hash of all that was read: it depends on KEYS, not on the structure.
+//! `cargo bench --bench memtable -- [stave|stave-huge|hashmap|btreemap|skiplist] KEYS`: keys of 16
+//! bytes, of 1,024 slots, values of 100 bytes. Keys are made outside the measured time, 1,024 at a
+//! time, so that they are in the cache as a request's are. Lookups and overwrites: the median of
+//! nine rounds of 200,000. `result` is a hash of all that was read: it depends on KEYS, not on the
+//! structure.
+#![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "a benchmark times")]
 #![expect(unsafe_code, reason = "std does not read a thread's processor time")]
 
 use std::collections::{BTreeMap, HashMap};

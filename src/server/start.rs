@@ -268,7 +268,8 @@ fn hear(shard: &Starting) -> Result<News, Option<Error>> {
     }
 }
 
-fn common(options: &Arc<Options>, stats: &[Arc<ShardStats>]) -> Common {
+/// What the shards of a node share.
+pub(super) fn common(options: &Arc<Options>, stats: &[Arc<ShardStats>]) -> Common {
     let configured = Arc::clone(options);
     Common {
         stats: stats.to_vec(),
@@ -283,7 +284,8 @@ fn common(options: &Arc<Options>, stats: &[Arc<ShardStats>]) -> Common {
     }
 }
 
-fn node(
+/// The node as `shard` sees it; `ports` are all shards' own.
+pub(super) fn node(
     options: &Options,
     common: &Arc<Common>,
     shard: ShardId,
@@ -361,26 +363,36 @@ async fn open(
     options: &Options,
     stats: Arc<ShardStats>,
 ) -> Result<Shard<UringEnv>, Error> {
-    let dir = options.data_dir.join(format!("shard-{id:02}")).join("wal");
-    let shards = usize::from(options.map.shard_count());
-    let opening = shard::Options {
-        node: options.node,
-        shard: id,
-        map: options.map,
-        ack: options.ack,
-        memory_max: options.memory_max / shards,
-        log: wal::Options {
-            segment_len: options.segment_len,
-            ..wal::Options::new(dir, options.log_id, id)
-        },
-    };
     let on_progress = Arc::clone(&options.on_progress);
-    shard::open(env.clone(), opening, stats, move |progress| on_progress(id, progress))
+    shard::open(env.clone(), opening(id, options), stats, move |progress| on_progress(id, progress))
         .await
         .map_err(|source| Error::Open { shard: id, source })
 }
 
-fn listen(env: &UringEnv, id: ShardId, options: &Options, resp: u16) -> Result<u16, Error> {
+/// How shard `id` of the node is opened.
+pub(super) fn opening(id: ShardId, options: &Options) -> shard::Options {
+    let dir = options.data_dir.join(format!("shard-{id:02}")).join("wal");
+    shard::Options {
+        node: options.node,
+        shard: id,
+        map: options.map,
+        ack: options.ack,
+        memory_max: options.memory_max / usize::from(options.map.shard_count()),
+        log: wal::Options {
+            segment_len: options.segment_len,
+            ..wal::Options::new(dir, options.log_id, id)
+        },
+        planted: None,
+    }
+}
+
+/// Listens on the shared port, `resp`, and on the shard's own, which is returned.
+pub(super) fn listen<E: Env>(
+    env: &E,
+    id: ShardId,
+    options: &Options,
+    resp: u16,
+) -> Result<u16, Error> {
     let on = |port: u16, shared: bool| {
         let addr = SocketAddr::new(options.bind, port);
         let bound = env.listen(addr, shared).map(|(_, bound)| bound.port());

@@ -124,10 +124,11 @@ where
         if result.borrow().is_some() {
             break;
         }
-        reactor.turn(&mut completions)?;
+        // Looked at before the core may park: nothing would wake it.
         if reactor.executor.counts().panics > panics && Rc::strong_count(&result) == 1 {
             return Err(io::Error::other("the shard's main task panicked"));
         }
+        reactor.turn(&mut completions)?;
     }
     reactor.tear_down(&mut completions)?;
     let value = result.borrow_mut().take();

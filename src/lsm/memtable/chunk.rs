@@ -20,10 +20,11 @@ const LINE_LEN: usize = 64;
 pub enum Pages {
     /// 4 KiB, as they are filled: no fault holds the core for long.
     Small,
-    /// 2 MiB where the kernel has them. With ten million keys and a quiet machine a lookup then takes
-    /// about two thirds of the time, since its misses walk shorter page tables. But the kernel zeroes a whole page at the
-    /// first touch: 250 us and more, and 4 ms measured on a virtual machine (presumably its host had
-    /// yet to find the memory). For tables that are filled where nobody waits.
+    /// 2 MiB where the kernel has them. With ten million keys and a quiet machine a lookup then
+    /// takes about two thirds of the time, since its misses walk shorter page tables. But the
+    /// kernel zeroes a whole page at the first touch: 250 us and more, and 4 ms measured on a
+    /// virtual machine (presumably its host had yet to find the memory). For tables that are filled
+    /// where nobody waits.
     Huge,
 }
 

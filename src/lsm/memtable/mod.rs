@@ -28,10 +28,10 @@
 //! Why this and not a map of the usual kind (`bench-results/memtable.md`; figures of a loaded
 //! machine): what a server does is not one lookup but a turn's worth, and only a table that shows
 //! its index line and its node can have both prefetched. So a lookup in a group takes half the time
-//! of a hash map's and an overwrite a fourth. The price: a lone lookup takes about 1.5 times as long
-//! as a hash map's, and a new key 1.3 to 3 times. But a hash map that grows stops for 0.2 s (1 M
-//! keys) to 1.3 s (10 M), has no order, and one version per key; a B-tree has an order, scans five
-//! to eight times as fast, and takes five to ten times as long per lookup.
+//! of a hash map's and an overwrite a fourth. The price: a lone lookup takes about 1.5 times as
+//! long as a hash map's, and a new key 1.3 to 3 times. But a hash map that grows stops for 0.2 s (1
+//! M keys) to 1.3 s (10 M), has no order, and one version per key; a B-tree has an order, scans
+//! five to eight times as fast, and takes five to ten times as long per lookup.
 //!
 //! Not here: tombstones that shadow older tables (a delete of a key that is not here inserts
 //! nothing); what a value means; who reads which version. Reading order: `store` (layout), `arena`,

@@ -7,11 +7,11 @@
 //! so that it can be taken out or replaced without a descent. Overwrites do not come here at all.
 //!
 //! Why not a B-tree or a skip list of the nodes: each insert then reads log2(n) keys, most of them
-//! outside the cache (10 M keys: std's B-tree 2.1 us per insert, one run; this memtable 1.1 to 1.7).
-//! Why not all lazily: the first scan of ten million keys would sort them and hold the core for
-//! seconds; here the most that one step does is to sort or split one pile, some 70 us (512 keys of
-//! ordinary length at 130 ns). What would change it: scans that matter more than inserts, since a
-//! scan reads nodes from all over the arena (`bench-results/memtable.md`).
+//! outside the cache (10 M keys: std's B-tree 2.1 us per insert, one run; this memtable 1.1 to
+//! 1.7). Why not all lazily: the first scan of ten million keys would sort them and hold the core
+//! for seconds; here the most that one step does is to sort or split one pile, some 70 us (512 keys
+//! of ordinary length at 130 ns). What would change it: scans that matter more than inserts, since
+//! a scan reads nodes from all over the arena (`bench-results/memtable.md`).
 
 use std::collections::BTreeMap;
 
