@@ -27,6 +27,8 @@ use std::path::Path;
 use std::time::Duration;
 
 mod aligned;
+#[cfg(feature = "glommio")]
+pub mod glommio;
 pub mod os;
 pub mod uring;
 
@@ -266,3 +268,6 @@ pub trait File: Clone + 'static {
     /// As `fstat`.
     fn size(&self) -> io::Result<u64>;
 }
+
+#[cfg(test)]
+mod tests;
