@@ -7,13 +7,14 @@
 //!
 //! Differences in behaviour, all within the contract of [`Env`]:
 //! * A task per listener and per connection turns readiness into events; see [`net`].
-//! * [`Class::Background`] is a task queue with a tenth of the shares. It is preempted when it
-//!   yields and [`PREEMPT`] is over, so a background task may delay requests by that much.
+//! * [`Class::Background`] is a task queue with a tenth of the shares. While it has work, the rings
+//!   are looked at and requests run each [`PREEMPT_BACKGROUND`], if it yields that often.
+//! * The core wakes twenty times a second even when idle: see [`beat`].
 //! * No polling before the core parks: glommio spins only on executors that it placed itself, and
 //!   one of its polling turns costs 13 us.
 //! * [`Counters::parks`] counts the waits of the shard's loop: glommio does not tell when it sleeps.
 //!
-//! Reading order: `tasks`, `net`, `file`, then [`run`] below.
+//! Reading order: `tasks`, `net`, `file`, `beat`, then [`run`] below.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -33,17 +34,23 @@ use glommio::{GlommioError, Latency, LocalExecutorBuilder, Placement, Shares, Ta
 
 use crate::env::uring::Waker;
 use crate::env::{Class, ConnId, Counters, Env, Event, ListenerId, Mode, Sent, os};
+use beat::Beats;
 use file::GlommioFile;
 use net::Net;
 use tasks::Tasks;
 
+mod beat;
 mod file;
 mod net;
 mod tasks;
 
-/// How long one task queue runs before another's turn comes and the rings are looked at. glommio's
-/// default of 100 ms delayed a timer by 98-198 ms beside a busy background queue; this, 0.6-0.9.
-const PREEMPT: Duration = Duration::from_micros(500);
+/// How long foreground tasks run before the rings are looked at; news of a socket shortens it.
+const PREEMPT_FOREGROUND: Duration = Duration::from_millis(2);
+/// The same while background tasks have work. glommio's default of 100 ms delayed a timer by
+/// 98-198 ms beside a busy background queue; this, 0.6-0.9.
+const PREEMPT_BACKGROUND: Duration = Duration::from_micros(500);
+/// The same before the shard's tasks run.
+const PREEMPT_START: Duration = Duration::from_secs(1);
 /// Memory for direct I/O, bytes. Registered with each of the three rings, so pinned three times;
 /// what does not fit comes from the heap and is pinned per operation.
 const IO_MEMORY_BYTES: usize = 2 << 20;
@@ -51,7 +58,9 @@ const IO_MEMORY_BYTES: usize = 2 << 20;
 const RING_DEPTH: usize = 256;
 /// What glommio demands of `RLIMIT_MEMLOCK`, bytes.
 const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
-/// CPU shares of the background; the foreground has 1000.
+/// CPU shares of the foreground.
+const FOREGROUND_SHARES: usize = 1000;
+/// CPU shares of the background.
 const BACKGROUND_SHARES: usize = 100;
 /// How long the end of a shard waits for file operations in flight.
 const TEARDOWN_MAX: Duration = Duration::from_secs(2);
@@ -73,6 +82,7 @@ pub struct Options {
 struct Core {
     net: Net,
     tasks: Rc<Tasks>,
+    foreground: TaskQueueHandle,
     background: TaskQueueHandle,
     events: RefCell<Vec<Event<Chunk>>>,
     notified: Cell<bool>,
@@ -102,16 +112,22 @@ where
     let waker = Waker::new()?;
     let executor = LocalExecutorBuilder::new(Placement::Unbound)
         .name(&format!("shard-{}", options.name))
-        .preempt_timer(PREEMPT)
+        .preempt_timer(PREEMPT_START)
         .io_memory(IO_MEMORY_BYTES)
         .ring_depth(RING_DEPTH)
         .make()
         .map_err(io_error)?;
     executor.run(async move {
+        let _beats = Beats::start();
         let core = Rc::new(Core::new(&options, waker));
         core.watch_waker()?;
-        let future = main(GlommioEnv(Rc::clone(&core)));
-        let result = core.tasks.contain(future).await;
+        let future = core.tasks.contain(main(GlommioEnv(Rc::clone(&core))));
+        let later = async move {
+            // In a round of its own: the preempt timer of this one is still the first.
+            Timer::new(Duration::from_micros(1)).await;
+            future.await
+        };
+        let result = glommio::spawn_local_into(later, core.foreground).map_err(io_error)?.await;
         core.tear_down().await?;
         result.ok_or_else(|| io::Error::other("the shard's main task panicked"))
     })
@@ -127,12 +143,16 @@ fn io_error(error: GlommioError<()>) -> io::Error {
 
 impl Core {
     fn new(options: &Options, waker: Waker) -> Self {
-        let shares = Shares::Static(BACKGROUND_SHARES);
-        let executor = glommio::executor();
+        // What "latency" means to glommio: the preempt timer while the queue has work.
+        let queue = |shares, preempt, name: &str| {
+            let (shares, latency) = (Shares::Static(shares), Latency::Matters(preempt));
+            glommio::executor().create_task_queue(shares, latency, name)
+        };
         Self {
             net: Net::default(),
             tasks: Rc::default(),
-            background: executor.create_task_queue(shares, Latency::NotImportant, "background"),
+            foreground: queue(FOREGROUND_SHARES, PREEMPT_FOREGROUND, "foreground"),
+            background: queue(BACKGROUND_SHARES, PREEMPT_BACKGROUND, "background"),
             events: RefCell::default(),
             notified: Cell::new(false),
             turn_task: RefCell::new(None),
@@ -160,7 +180,7 @@ impl Core {
 
     fn spawn(&self, class: Class, task: impl Future<Output = ()> + 'static) {
         let queue = match class {
-            Class::Foreground => TaskQueueHandle::default(),
+            Class::Foreground => self.foreground,
             Class::Background => self.background,
         };
         self.tasks.spawn(queue, task);
