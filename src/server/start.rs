@@ -20,7 +20,8 @@ use super::Server;
 use super::node::{Common, Configure, Node};
 use crate::cluster::SlotMap;
 use crate::command::{Endpoint, Identity, SlotRange, Topology, endpoint_id};
-use crate::env::uring::{self, Features, Start, UringEnv};
+use crate::config::Runtime;
+use crate::env::uring::{self, Features, Start};
 use crate::env::{Env, Wake, os};
 use crate::id::{NodeId, ShardId, Slot};
 use crate::metrics::{ShardStats, Totals};
@@ -42,6 +43,8 @@ pub struct Options {
     pub pin: bool,
     /// The memory budget of the node, bytes.
     pub memory_max: usize,
+    /// What drives disk and sockets.
+    pub runtime: Runtime,
     /// What an ack means.
     pub ack: Ack,
     /// Where to listen.
@@ -316,21 +319,38 @@ pub(super) fn node(
 
 fn run_shard(seat: Seat, features: Features, start: Start) -> Result<(), Error> {
     let shard = seat.shard;
-    let options =
-        uring::Options { name: u64::from(shard.0) + 1, start, seed: os::random_seed(), features };
     let news = seat.news.clone();
-    match uring::run(options, |env| serve(env, seat)) {
-        Ok(result) => result,
-        Err(source) => {
-            let text = io::Error::new(source.kind(), source.to_string());
-            let _ = news.send(News::Failed(Error::Runtime { shard, source: text }));
-            Err(Error::Runtime { shard, source })
+    let (name, seed) = (u64::from(shard.0) + 1, os::random_seed());
+    let ended = match seat.options.runtime {
+        Runtime::IoUring => {
+            let options = uring::Options { name, start, seed, features };
+            uring::run(options, |env| serve(env, seat))
         }
-    }
+        Runtime::Glommio => run_on_glommio(name, start, seed, seat),
+    };
+    ended.unwrap_or_else(|source| {
+        let text = io::Error::new(source.kind(), source.to_string());
+        let _ = news.send(News::Failed(Error::Runtime { shard, source: text }));
+        Err(Error::Runtime { shard, source })
+    })
+}
+
+#[cfg(feature = "glommio")]
+fn run_on_glommio(name: u64, start: Start, seed: u64, seat: Seat) -> io::Result<Result<(), Error>> {
+    let options = crate::env::glommio::Options { name, start, seed };
+    crate::env::glommio::run(options, |env| serve(env, seat))
+}
+
+#[cfg(not(feature = "glommio"))]
+fn run_on_glommio(_: u64, _: Start, _: u64, _: Seat) -> io::Result<Result<(), Error>> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this build has no glommio runtime"))
 }
 
 /// A shard's life.
-async fn serve(env: UringEnv, seat: Seat) -> Result<(), Error> {
+async fn serve<E>(env: E, seat: Seat) -> Result<(), Error>
+where
+    E: Env<Waker = uring::Waker>,
+{
     let Seat { shard: id, options, mut mailbox, stats, stop, news, orders } = seat;
     // Whoever does not listen any more has given up on the start, and so do we.
     let _ = news.send(News::Waker(env.waker()));
@@ -357,12 +377,12 @@ async fn serve(env: UringEnv, seat: Seat) -> Result<(), Error> {
     shard.close().await.map_err(|source| Error::Log { shard: id, source })
 }
 
-async fn open(
-    env: &UringEnv,
+async fn open<E: Env>(
+    env: &E,
     id: ShardId,
     options: &Options,
     stats: Arc<ShardStats>,
-) -> Result<Shard<UringEnv>, Error> {
+) -> Result<Shard<E>, Error> {
     let on_progress = Arc::clone(&options.on_progress);
     shard::open(env.clone(), opening(id, options), stats, move |progress| on_progress(id, progress))
         .await

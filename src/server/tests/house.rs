@@ -220,6 +220,7 @@ impl House {
 
 fn options(shape: &Shape) -> Options {
     Options {
+        runtime: crate::config::Runtime::IoUring,
         data_dir: "/data".into(),
         node: NODE,
         log_id: 7,

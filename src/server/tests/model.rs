@@ -88,8 +88,8 @@ impl Register {
     /// After a restart it holds `found`; what was sent before is done or gone.
     pub fn settle(&mut self, found: State) -> Result<(), String> {
         if !self.states[self.floor..].contains(&found) {
-            let may: Vec<_> = self.states[self.floor..].iter().map(|s| print(s)).collect();
-            let was: Vec<_> = self.states[..self.floor].iter().map(|s| print(s)).collect();
+            let may: Vec<_> = self.states[self.floor..].iter().map(print).collect();
+            let was: Vec<_> = self.states[..self.floor].iter().map(print).collect();
             return Err(format!(
                 "the crash left {}; it may be one of {may:?}; before that it was {was:?}",
                 print(&found)
