@@ -86,7 +86,7 @@ impl Serve {
         match serve(resolved) {
             Ok(()) => EXIT_OK,
             Err(error) => {
-                tracing::error!("{error:#}");
+                tracing::error!("{}", describe(&error));
                 exit_code(&error)
             }
         }
@@ -131,6 +131,19 @@ fn variables(
         Err(_) => anyhow::bail!("{name}: not valid UTF-8"),
     })
     .collect()
+}
+
+/// The error and its causes in one line, each told once.
+fn describe(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            let joint = if text.is_empty() { "" } else { ": " };
+            text.push_str(joint);
+            text.push_str(&cause);
+        }
+    }
+    text
 }
 
 /// The exit code for what kept the server from serving.
@@ -280,6 +293,16 @@ mod tests {
         .map(|error| exit_code(&error));
 
         assert_eq!(codes, [EXIT_DATA_DIR, EXIT_ADDRESS, EXIT_FAILURE, EXIT_USAGE]);
+    }
+
+    #[test]
+    fn an_error_is_described_without_repeating_itself() {
+        let source = io::Error::from(io::ErrorKind::NotFound);
+        let error = directory::Error::Io { op: "open", path: "d".into(), source };
+
+        let shown = describe(&anyhow::Error::from(error).context("start"));
+
+        assert_eq!(shown, "start: open d: entity not found");
     }
 
     #[test]

@@ -112,7 +112,12 @@ fn set<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Evaluated<'a> {
         (false, true) => reply.simple("OK"),
         (false, false) => reply.null(),
     }
-    Ok(if allowed { put(input, value, expiry_ms) } else { Effect::None })
+    Ok(match allowed {
+        // A deadline that is kept is not a new one: at its very millisecond the key still lives.
+        true if options.keep_ttl => Effect::Put { value, expiry_ms },
+        true => put(input, value, expiry_ms),
+        false => Effect::None,
+    })
 }
 
 fn setnx<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Evaluated<'a> {

@@ -16,6 +16,8 @@
 //! < REPLY            escaped
 //! ```
 
+#![expect(clippy::disallowed_methods, reason = "golden files are read and rewritten")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

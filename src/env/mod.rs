@@ -77,7 +77,8 @@ pub enum Event<C> {
         buf: Vec<u8>,
     },
     /// The peer sends no more (end of stream or an error). What is still to be sent may be tried;
-    /// then [`Env::close`].
+    /// then [`Env::close`]. Comes a second time when a send in flight was given up: its
+    /// [`Event::Sent`] will not come.
     Ended {
         /// Who.
         conn: ConnId,

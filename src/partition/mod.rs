@@ -1,7 +1,7 @@
 //! A partition: one Raft group and one tree. Writes are proposed here, and applied in index order.
 //!
 //! **The overlay is the memtable.** A write is evaluated once, at proposal, and its version goes
-//! into the memtable at once, newer than [`Partition::committed`]'s timestamp: that *is* the overlay
+//! into the memtable at once, newer than the timestamp of [`Partition::committed`]: the overlay
 //! of proposed but uncommitted versions (charter, D12). Committing an entry moves the watermark and
 //! drops the versions it replaced; losing leadership unlinks what is above it. Chosen over an
 //! overlay beside the memtable because a write then costs one probe instead of three; what would

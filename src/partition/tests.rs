@@ -1,1 +1,1 @@
-
+//! A partition against a log in the simulator.

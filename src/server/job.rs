@@ -89,7 +89,7 @@ impl<E: Env> Server<E> {
             if here && !self.log_value(&mut job.blob, job.spec, args, at) {
                 return false;
             }
-            self.run_key(job, args, at, &mut scratch);
+            self.run_key(job, args, at);
             job.done += 1;
             job.blob = None;
         }
@@ -119,7 +119,7 @@ impl<E: Env> Server<E> {
         logged == value.len()
     }
 
-    fn run_key(&mut self, job: &mut Job, args: Args<'_>, at: usize, scratch: &mut Vec<u8>) {
+    fn run_key(&mut self, job: &mut Job, args: Args<'_>, at: usize) {
         let Run::Keyed(keyed) = &job.spec.run else { return };
         let blob = job.blob.map(|(blob, _)| blob);
         match job.origin {
@@ -131,7 +131,7 @@ impl<E: Env> Server<E> {
                 };
                 job.ticket = Some(ticket);
                 let part = (ticket, job.done as u32);
-                self.run_part(id.index, job.spec, args, at, part, blob, scratch);
+                self.run_part(id.index, job.spec, args, at, part, blob);
             }
             Origin::Remote(shard, to) => {
                 let answer = self.evaluate_for(job.spec, args, at, job.db, job.proto, blob);

@@ -9,7 +9,7 @@
 //! connection's stash, which the pause of reading bounds.
 //!
 //! Not here: what a command does ([`crate::command`]), where data is ([`crate::shard`]). Start and
-//! end of the whole node: [`start`].
+//! end of the whole node: [`start()`].
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -212,10 +212,11 @@ impl<E: Env> Server<E> {
                 }
             }
             Event::Ended { conn } => {
-                if let Some(open) = self.conn(conn) {
-                    open.ended = true;
-                    self.mark_dirty(conn.index);
+                let Some(open) = self.conn(conn) else { return };
+                if std::mem::replace(&mut open.ended, true) {
+                    return self.close(conn.index);
                 }
+                self.mark_dirty(conn.index);
             }
         }
     }

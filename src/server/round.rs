@@ -302,7 +302,7 @@ impl<E: Env> Server<E> {
         if !local {
             let ticket = self.expect(index, keyed, spec.key_indices(&args).len() as u32);
             for (part, at) in spec.key_indices(&args).enumerate() {
-                self.run_part(index, spec, args, at, (ticket, part as u32), None, scratch);
+                self.run_part(index, spec, args, at, (ticket, part as u32), None);
             }
             return;
         }
@@ -353,8 +353,8 @@ impl<E: Env> Server<E> {
         at: usize,
         (ticket, part): (u32, u32),
         blob: Option<BlobRef>,
-        scratch: &mut Vec<u8>,
     ) {
+        let scratch = &mut Vec::new();
         let Run::Keyed(keyed) = &spec.run else { return };
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
         let (id, db, proto) = (conn.id, conn.session.db, conn.session.proto);

@@ -15,13 +15,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use super::Server;
 use super::node::{Common, Configure, Node};
 use crate::cluster::SlotMap;
 use crate::command::{Endpoint, Identity, SlotRange, Topology, endpoint_id};
-use crate::env::uring::{self, Features, UringEnv};
+use crate::env::uring::{self, Features, Start, UringEnv};
 use crate::env::{Env, Wake, os};
 use crate::id::{NodeId, ShardId, Slot};
 use crate::metrics::{ShardStats, Totals};
@@ -182,7 +181,7 @@ pub fn start(options: Options) -> Result<Running, Error> {
     let stats: Vec<_> = (0..count).map(|_| Arc::new(ShardStats::default())).collect();
     let stop = Arc::new(AtomicBool::new(false));
     let options = Arc::new(options);
-    let begin = Instant::now();
+    let begin = Start::now();
     let (end, ends) = channel();
     let mut starting = Vec::new();
     let mut threads = Vec::new();
@@ -313,7 +312,7 @@ fn node(
     Node { common: Arc::clone(common), identity, topology }
 }
 
-fn run_shard(seat: Seat, features: Features, start: Instant) -> Result<(), Error> {
+fn run_shard(seat: Seat, features: Features, start: Start) -> Result<(), Error> {
     let shard = seat.shard;
     let options =
         uring::Options { name: u64::from(shard.0) + 1, start, seed: os::random_seed(), features };

@@ -1,1 +1,1 @@
-
+//! The server in the simulator.

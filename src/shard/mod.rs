@@ -13,7 +13,7 @@
 //! not committed and ends those replies as unknown. Reads of committed data go on. Nothing is
 //! retried; a restart reads what the disk really holds.
 //!
-//! Not here: connections and replies ([`crate::server`]), mail ([`mailbox`]), start ([`open`]).
+//! Not here: connections and replies ([`crate::server`]), mail ([`mailbox`]), start ([`open()`]).
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -20,6 +20,9 @@ use crate::env::{Aligned, File, Mode};
 use crate::id::NodeId;
 use crate::limits::SECTOR_LEN;
 
+/// As Linux numbers it: an I/O error of the device.
+const EIO: i32 = 5;
+
 /// Where the result of an operation is put, and who waits for it.
 pub(super) struct Slot<T>(RefCell<(Option<T>, Option<Waker>)>);
 
@@ -244,7 +247,7 @@ impl Machine {
         let free = self.disk.capacity.saturating_sub(self.disk.used());
         let room = (there + free).min(end).saturating_sub(offset);
         match room as usize / SECTOR_LEN * SECTOR_LEN {
-            0 => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+            0 => Err(io::Error::from(io::ErrorKind::StorageFull)),
             room => Ok(room),
         }
     }
@@ -293,7 +296,7 @@ fn cut_short(len: usize, faults: &Faults, rng: &mut Rng) -> usize {
 }
 
 fn eio() -> io::Error {
-    io::Error::from_raw_os_error(libc::EIO)
+    io::Error::from_raw_os_error(EIO)
 }
 
 /// An open file of a simulated disk.

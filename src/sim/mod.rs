@@ -1,4 +1,4 @@
-//! The simulator: an [`Env`](crate::env::Env) made from a seed. Whole clusters in one thread, with
+//! The simulator: an [`Env`] made from a seed. Whole clusters in one thread, with
 //! virtual time, a disk that forgets what was not synced, and clients in the hands of the test.
 //!
 //! Simulated: nodes and their shards (tasks in seeded order, timers, wake-ups between shards); per
@@ -15,9 +15,9 @@
 //! unless *its parent* was synced, and an un-synced write may be kept though an earlier one is not.
 //! [`Node::make_dir`] makes a durable directory to start from.
 //!
-//! To replay: a test under [`check`] that fails prints its seed; `SIM_SEED=<seed> cargo test <name>`
-//! runs that seed alone and `SIM_TRACE=1` prints each decision. `STAVE_SIM_SEEDS=10` tries ten times
-//! as many seeds.
+//! To replay: a test under [`check`] that fails prints its seed; `SIM_SEED=<seed> cargo test NAME`
+//! runs that seed alone and `SIM_TRACE=1` prints each decision. `STAVE_SIM_SEEDS=10` tries ten
+//! times as many seeds.
 //!
 //! ```
 //! use stavekv::env::{Env, File, Mode};
@@ -32,6 +32,7 @@
 //! node.power_cut(); // The name was not synced: it may be gone.
 //! node.restart();
 //! ```
+#![expect(clippy::disallowed_methods, reason = "seeds and traces are chosen by SIM_* variables")]
 
 use std::cell::RefCell;
 use std::fmt;
@@ -42,6 +43,7 @@ use std::time::Duration;
 use crate::env::{Class, Env};
 use crate::id::{NodeId, ShardId};
 
+mod client;
 mod disk;
 mod env;
 mod executor;
@@ -55,11 +57,12 @@ mod stored;
 mod tests;
 mod world;
 
+pub use client::Client;
 pub use disk::PowerCut;
 pub use env::{SimEnv, WALL_START_MS};
 pub use faults::{DiskLatency, Faults, NetConditions};
 pub use io::SimFile;
-pub use net::{Client, SimChunk};
+pub use net::SimChunk;
 pub use node::Node;
 pub use rng::Rng;
 pub use world::SimWaker;

@@ -10,12 +10,11 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Deref;
-use std::rc::Rc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::executor::Owner;
-use super::world::{Action, Core, What, World};
+use super::world::{Action, What, World};
 use crate::env::{ConnId, Event, ListenerId, Sent};
 use crate::id::{NodeId, ShardId};
 
@@ -107,7 +106,7 @@ struct Lane {
 
 /// The shard's end of a link.
 #[derive(Clone, Copy)]
-enum Server {
+pub(super) enum Server {
     Waiting,
     Open(Owner, ConnId),
     Gone,
@@ -115,7 +114,7 @@ enum Server {
 
 /// How far the client has gone in leaving.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Leaving {
+pub(super) enum Leaving {
     No,
     /// Sends no more.
     Half,
@@ -127,12 +126,12 @@ enum Leaving {
 pub(super) struct Link {
     node: NodeId,
     port: u16,
-    addr: SocketAddr,
-    server: Server,
-    outbox: VecDeque<u8>,
+    pub addr: SocketAddr,
+    pub server: Server,
+    pub outbox: VecDeque<u8>,
     up: Lane,
     held: VecDeque<Option<Vec<u8>>>,
-    leaving: Leaving,
+    pub leaving: Leaving,
     /// What the end on its way up will tell the shard.
     end_queued: Leaving,
     /// What the shard's end knows of the client's leaving.
@@ -143,9 +142,9 @@ pub(super) struct Link {
     down: Lane,
     sending: Option<(Vec<u8>, usize)>,
     inbox: Vec<u8>,
-    client_ended: bool,
+    pub client_ended: bool,
     /// The test dropped the client: with the server gone too, the link may go.
-    client_dropped: bool,
+    pub client_dropped: bool,
 }
 
 impl Link {
@@ -172,12 +171,17 @@ impl Link {
         }
     }
 
-    /// The link goes on without its server.
-    fn lose_server(&mut self) {
-        self.server = Server::Gone;
+    /// What was sent and has not arrived is lost.
+    pub fn lose_sent(&mut self) {
         self.outbox.clear();
         self.up.queue.clear();
         self.held.clear();
+    }
+
+    /// The link goes on without its server.
+    fn lose_server(&mut self) {
+        self.server = Server::Gone;
+        self.lose_sent();
         self.sending = None;
     }
 }
@@ -334,6 +338,18 @@ impl World {
 
 /// Both lanes.
 impl World {
+    /// A link on its way to the node.
+    pub fn connect(&mut self, node: NodeId, port: u16) -> u64 {
+        let number = self.number();
+        let from_port = 30_000 + (number % 30_000) as u16;
+        let addr = SocketAddr::new(Ipv4Addr::new(10, 0, 0, 1).into(), from_port);
+        self.links.insert(number, Link::new(node, port, addr));
+        let (min, max) = (*self.net.latency_ns.start(), *self.net.latency_ns.end());
+        let at = self.now + self.rng.between(min, max);
+        self.schedule(at, Action::Connect(number));
+        number
+    }
+
     /// Puts a chunk, or the end, on its way: up to the shard, or down to the client.
     fn push(&mut self, number: u64, is_up: bool, item: Option<Vec<u8>>) {
         let (min, max) = (*self.net.latency_ns.start(), *self.net.latency_ns.end());
@@ -357,7 +373,8 @@ impl World {
         self.rng.between(1, most as u64) as usize
     }
 
-    fn pump_up(&mut self, number: u64) {
+    /// Sends what the client wants sent, as far as there is room; then its end.
+    pub fn pump_up(&mut self, number: u64) {
         loop {
             let Some(link) = self.links.get(&number) else { return };
             if !matches!(link.server, Server::Open(..)) {
@@ -493,7 +510,8 @@ impl World {
         self.event(owner, Event::Sent { conn, buf });
     }
 
-    fn drain_inbox(&mut self, number: u64) -> Vec<u8> {
+    /// What has arrived at the client; makes room for more.
+    pub fn drain_inbox(&mut self, number: u64) -> Vec<u8> {
         let Some(link) = self.links.get_mut(&number) else { return Vec::new() };
         let taken = std::mem::take(&mut link.inbox);
         link.down.bytes -= taken.len();
@@ -502,110 +520,5 @@ impl World {
             self.pump_down(number, true);
         }
         taken
-    }
-}
-
-/// A client of a node, in the hands of the test. Dropped, it closes.
-pub struct Client {
-    core: Rc<Core>,
-    number: u64,
-}
-
-impl std::fmt::Debug for Client {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Client({})", self.number)
-    }
-}
-
-impl Client {
-    pub(super) fn connect(core: &Rc<Core>, node: NodeId, port: u16) -> Self {
-        let mut world = core.world.borrow_mut();
-        let number = world.number();
-        let from_port = 30_000 + (number % 30_000) as u16;
-        let addr = SocketAddr::new(Ipv4Addr::new(10, 0, 0, 1).into(), from_port);
-        world.links.insert(number, Link::new(node, port, addr));
-        let (min, max) = (*world.net.latency_ns.start(), *world.net.latency_ns.end());
-        let at = world.now + world.rng.between(min, max);
-        world.schedule(at, Action::Connect(number));
-        Self { core: core.clone(), number }
-    }
-
-    fn with<T>(&self, f: impl FnOnce(&mut Link) -> T) -> T {
-        let mut world = self.core.world.borrow_mut();
-        f(world.links.get_mut(&self.number).expect("a client has its link"))
-    }
-
-    /// Sends `bytes`. What the node is too slow to read waits here: [`Client::unsent`].
-    pub fn send(&self, bytes: &[u8]) {
-        self.with(|link| {
-            let goes = link.leaving == Leaving::No && !matches!(link.server, Server::Gone);
-            link.outbox.extend(bytes.iter().filter(|_| goes));
-        });
-        self.core.world.borrow_mut().pump_up(self.number);
-    }
-
-    /// Takes what has arrived since the last call; so makes room for more.
-    pub fn received(&self) -> Vec<u8> {
-        self.core.world.borrow_mut().drain_inbox(self.number)
-    }
-
-    /// Bytes that found no room on the way yet.
-    pub fn unsent(&self) -> usize {
-        self.with(|link| link.outbox.len())
-    }
-
-    /// Whether a shard has the connection.
-    pub fn is_connected(&self) -> bool {
-        self.with(|link| matches!(link.server, Server::Open(..)))
-    }
-
-    /// Whether nothing more will arrive: refused, closed by the shard, or the node went down.
-    pub fn is_ended(&self) -> bool {
-        self.with(|link| link.client_ended)
-    }
-
-    /// The address the shard sees.
-    pub fn addr(&self) -> SocketAddr {
-        self.with(|link| link.addr)
-    }
-
-    /// Sends no more, but still reads.
-    pub fn half_close(&self) {
-        self.leave(Leaving::Half);
-    }
-
-    /// Closes, after what was sent.
-    pub fn close(&self) {
-        self.leave(Leaving::Closed);
-    }
-
-    /// Closes at once; what was sent and has not arrived is lost.
-    pub fn reset(&self) {
-        self.with(|link| {
-            link.outbox.clear();
-            link.up.queue.clear();
-            link.held.clear();
-        });
-        self.leave(Leaving::Closed);
-    }
-
-    fn leave(&self, leaving: Leaving) {
-        self.with(|link| link.leaving = link.leaving.max(leaving));
-        self.core.world.borrow_mut().pump_up(self.number);
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        // Borrowed only if the simulation itself panicked.
-        let Ok(mut world) = self.core.world.try_borrow_mut() else { return };
-        if let Some(link) = world.links.get_mut(&self.number) {
-            link.leaving = Leaving::Closed;
-            link.client_dropped = true;
-            if link.client_ended {
-                world.links.remove(&self.number);
-            }
-        }
-        world.pump_up(self.number);
     }
 }

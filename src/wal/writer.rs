@@ -13,7 +13,6 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -24,8 +23,9 @@ use super::format::{
     block_len, encode_record,
 };
 use super::segments::{self, io};
+use super::supply::{self, Segment};
 use super::{Ended, Error, Options, Planted};
-use crate::env::{Aligned, Class, Env, File as _, Mode};
+use crate::env::{Aligned, Class, Env, File as _};
 use crate::id::Lsn;
 use crate::limits::SECTOR_LEN;
 
@@ -35,8 +35,6 @@ const LAZY_LEN: usize = 256 << 10;
 const LAZY_DELAY: Duration = Duration::from_millis(10);
 /// How long a full disk is left alone before a segment is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
-/// Spares kept at an opening; more are removed.
-const SPARES_MAX: usize = 2;
 
 const SECTOR: u64 = SECTOR_LEN as u64;
 
@@ -79,12 +77,6 @@ struct Slot {
     /// Where the log is durable when this and all before are.
     end: Lsn,
     done: bool,
-}
-
-struct Segment<E: Env> {
-    file: E::File,
-    path: PathBuf,
-    seq: u64,
 }
 
 struct State<E: Env> {
@@ -142,11 +134,11 @@ impl<E: Env> Writer<E> {
     /// If `options` have lengths that are not whole sectors, or segments without room for a block.
     pub async fn open(env: &E, options: &Options, ended: Ended) -> Result<Self, Error> {
         check(options);
-        let (spares, mut name_next) = tidy(env, options, &ended.void).await?;
-        let spares = usable(env, options, spares).await?;
+        let (spares, mut name_next) = supply::tidy(env, options, &ended.void).await?;
+        let spares = supply::usable(env, options, spares).await?;
         let mut left = spares;
         let spare = left.pop();
-        let segment = prepare(env, options, ended.seq, spare, name_next, || false).await?;
+        let segment = supply::prepare(env, options, ended.seq, spare, name_next, || false).await?;
         let segment = segment.expect("nobody stops an opening");
         name_next += 1;
         let (epoch, end) = (ended.epoch + 1, ended.end);
@@ -197,77 +189,6 @@ fn check(options: &Options) {
         "segments of {segment_len} bytes for blocks of {block_len_max}"
     );
     assert!(options.in_flight_max > 0, "a log without writes");
-}
-
-/// Takes the names of void segments away, the last first, so that no gap shows at any moment, and
-/// removes unfinished files. Returns the numbers of all spares and one that no name has.
-async fn tidy<E: Env>(env: &E, options: &Options, void: &[u64]) -> Result<(Vec<u64>, u64), Error> {
-    let dir = &options.dir;
-    let names = io("list", dir, env.list(dir).await)?;
-    let mut spares: Vec<u64> =
-        names.iter().filter_map(|name| segments::spare_number_of(name)).collect();
-    let unfinished = names.iter().filter(|name| segments::new_number_of(name).is_some());
-    let numbers = names.iter().filter_map(|name| {
-        segments::spare_number_of(name).or_else(|| segments::new_number_of(name))
-    });
-    let mut name_next = numbers.max().map_or(0, |number| number.saturating_add(1));
-    for seq in void.iter().rev() {
-        let (from, to) = (segments::name(*seq), segments::spare_name(name_next));
-        let from = dir.join(from);
-        io("rename", &from, env.rename(&from, &dir.join(to)).await)?;
-        spares.push(name_next);
-        name_next += 1;
-    }
-    for name in unfinished {
-        let path = dir.join(name);
-        io("remove", &path, env.remove(&path).await)?;
-    }
-    io("sync", dir, env.sync_dir(dir).await)?;
-    Ok((spares, name_next))
-}
-
-/// Those of the spares that have the right length, up to [`SPARES_MAX`]; the others are removed.
-async fn usable<E: Env>(env: &E, options: &Options, spares: Vec<u64>) -> Result<Vec<u64>, Error> {
-    let mut kept = Vec::new();
-    for number in spares {
-        let path = options.dir.join(segments::spare_name(number));
-        let file = io("open", &path, env.open(&path, Mode::Read).await)?;
-        if kept.len() < SPARES_MAX && io("stat", &path, file.size())? == options.segment_len {
-            kept.push(number);
-        } else {
-            io("remove", &path, env.remove(&path).await)?;
-        }
-    }
-    Ok(kept)
-}
-
-/// Makes segment `seq` ready, durably named: out of a spare if there is one, else of zeroes under
-/// the name with number `new`.
-async fn prepare<E: Env>(
-    env: &E,
-    options: &Options,
-    seq: u64,
-    spare: Option<u64>,
-    new: u64,
-    stopped: impl Fn() -> bool,
-) -> Result<Option<Segment<E>>, Error> {
-    let dir = &options.dir;
-    let path = dir.join(segments::name(seq));
-    let file = match spare {
-        Some(number) => {
-            let from = dir.join(segments::spare_name(number));
-            let file = io("open", &from, env.open(&from, Mode::Write).await)?;
-            io("rename", &from, env.rename(&from, &path).await)?;
-            Some(file)
-        }
-        None => {
-            let new = dir.join(segments::new_name(new));
-            segments::zeroed(env, &new, &path, options.segment_len, stopped).await?
-        }
-    };
-    let Some(file) = file else { return Ok(None) };
-    io("sync", dir, env.sync_dir(dir).await)?;
-    Ok(Some(Segment { file, path, seq }))
 }
 
 fn header(
@@ -654,23 +575,8 @@ async fn arm<E: Env>(env: E, shared: Shared<E>) {
             (state.options.clone(), seq, state.spares.pop(), new)
         };
         let stopped = || shared.borrow().is_closing;
-        let result = prepare(&env, &options, seq, spare, new, stopped).await;
-        let mut state = shared.borrow_mut();
-        let was_full = std::mem::replace(&mut state.is_disk_full, false);
-        match result {
-            Ok(next) => state.next = next,
-            Err(error) if error.is_disk_full() => {
-                if !was_full {
-                    tracing::warn!(shard = options.shard.0, %error, "no room for a log segment");
-                }
-                state.is_disk_full = true;
-            }
-            Err(error) => state.fail(error),
-        }
-        let again = state.is_disk_full && !state.is_closing;
-        state.is_arming = again;
-        state.wake_closer();
-        drop(state);
+        let result = supply::prepare(&env, &options, seq, spare, new, stopped).await;
+        let again = armed(&shared, result);
         env.notify();
         if !again {
             return pump(&env, &shared);
@@ -681,4 +587,23 @@ async fn arm<E: Env>(env: E, shared: Shared<E>) {
             return shared.borrow_mut().wake_closer();
         }
     }
+}
+
+/// Takes what became of an attempt at the next segment; whether to try again.
+fn armed<E: Env>(shared: &Shared<E>, result: Result<Option<Segment<E>>, Error>) -> bool {
+    let mut state = shared.borrow_mut();
+    let was_full = std::mem::replace(&mut state.is_disk_full, false);
+    match result {
+        Ok(next) => state.next = next,
+        Err(error) if error.is_disk_full() => {
+            if !was_full {
+                tracing::warn!(shard = state.options.shard.0, %error, "no room for a log segment");
+            }
+            state.is_disk_full = true;
+        }
+        Err(error) => state.fail(error),
+    }
+    state.is_arming = state.is_disk_full && !state.is_closing;
+    state.wake_closer();
+    state.is_arming
 }

@@ -49,13 +49,24 @@ const SPIN_MEMORY: Duration = Duration::from_micros(200);
 /// How long the end of a shard waits for the kernel to let go of its memory.
 const TEARDOWN_MAX: Duration = Duration::from_secs(2);
 
+/// Where the clocks of a process's shards count from.
+#[derive(Clone, Copy, Debug)]
+pub struct Start(Instant);
+
+impl Start {
+    /// Now.
+    pub fn now() -> Self {
+        Self(Instant::now())
+    }
+}
+
 /// How a shard's runtime is set up.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Names the executor; different for each in a process, not 0.
     pub name: u64,
     /// Where [`Env::now`] counts from; one for all shards.
-    pub start: Instant,
+    pub start: Start,
     /// Seed of [`Env::random`].
     pub seed: u64,
     /// What of the kernel to use.
@@ -136,9 +147,9 @@ impl Reactor {
             turn_task: RefCell::new(None),
             waker,
             wake_buf: RefCell::default(),
-            heard_at: Cell::new(options.start),
+            heard_at: Cell::new(options.start.0),
             random: Cell::new(options.seed | 1),
-            start: options.start,
+            start: options.start.0,
             turns: Cell::new(0),
             parks: Cell::new(0),
         })

@@ -275,8 +275,10 @@ impl Net {
             return self.free_if_done(index);
         }
         if sent < buf.len() {
-            // The receive will report the end.
-            return shut(conn);
+            // The receive will report the end, or has: this is the word that nothing is sent.
+            shut(conn);
+            let conn = ConnId { index, generation: conn.generation };
+            return events.push(Event::Ended { conn });
         }
         buf.clear();
         let conn = ConnId { index, generation: conn.generation };

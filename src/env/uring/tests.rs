@@ -12,7 +12,7 @@ use crate::limits::SECTOR_LEN;
 fn options(features: Features) -> Options {
     static NAME: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     let name = NAME.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    Options { name, start: Instant::now(), seed: 1, features }
+    Options { name, start: Start::now(), seed: 1, features }
 }
 
 fn both(test: impl Fn(Features)) {

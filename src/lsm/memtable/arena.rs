@@ -314,7 +314,9 @@ mod tests {
 
         /// Each block is filled with a byte of its own: an overlap would overwrite it.
         #[test]
-        fn blocks_never_overlap(ops in prop::collection::vec((any::<bool>(), len(), any::<u16>()), 1..200)) {
+        fn blocks_never_overlap(
+            ops in prop::collection::vec((any::<bool>(), len(), any::<u16>()), 1..200)
+        ) {
             let mut arena = Arena::new();
             let mut live: Vec<(Ref, usize, u8)> = Vec::new();
             for (at, (free, len, pick)) in ops.into_iter().enumerate() {

@@ -123,7 +123,11 @@ fn prefetch_line(line: *const i8) {
 fn prefetch_line(line: *const i8) {
     // SAFETY: a prefetch is a hint and never faults, whatever the address.
     unsafe {
-        std::arch::asm!("prfm pldl1keep, [{0}]", in(reg) line, options(nostack, preserves_flags, readonly));
+        std::arch::asm!(
+            "prfm pldl1keep, [{0}]",
+            in(reg) line,
+            options(nostack, preserves_flags, readonly)
+        );
     }
 }
 

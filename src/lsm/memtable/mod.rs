@@ -89,8 +89,8 @@ pub struct Version<'a> {
     pub payload: Payload<'a>,
 }
 
-/// A node whose block is more than twice the size that its value needs, and this much more, moves to
-/// a smaller one, so that a value that shrank does not pin memory. Bytes.
+/// A node whose block is more than twice the size that its value needs, and this much more, moves
+/// to a smaller one, so that a value that shrank does not pin memory. Bytes.
 const SLACK_LEN_MAX: usize = 64;
 
 /// Bytes of a B-tree entry of the expiry index: 16, in nodes two thirds full.

@@ -213,7 +213,9 @@ fn keys() -> Vec<Vec<u8>> {
 const CASES: u32 = if cfg!(miri) { 4 } else { 256 };
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: CASES, failure_persistence: None, ..Default::default()
+    })]
 
     /// Eight keys, so that each gathers versions, tombstones and rollbacks.
     #[test]
