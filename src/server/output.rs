@@ -127,6 +127,26 @@ impl Output {
         self.gates.insert(at, (mark, Gate::Commit(hold)));
     }
 
+    /// The newest reply that comes in parts leaves only when `hold` has happened, too.
+    pub fn hold_answer(&mut self, hold: Hold) {
+        let answer = self.gates.iter().rposition(|(_, gate)| matches!(gate, Gate::Answer));
+        let Some(answer) = answer else { return };
+        let at = self.gates[answer].0;
+        // One gate for a partition is enough: its entries commit in order.
+        let gates = self.gates.range_mut(..answer).rev();
+        for (_, gate) in gates.take_while(|(place, _)| *place == at) {
+            match gate {
+                Gate::Commit(held) if held.place == hold.place => {
+                    held.index = held.index.max(hold.index);
+                    return;
+                }
+                Gate::Commit(_) => {}
+                Gate::Answer | Gate::Large(_) => break,
+            }
+        }
+        self.gates.insert(answer, (at, Gate::Commit(hold)));
+    }
+
     /// The reply comes from elsewhere, in `parts` parts; returns the ticket to answer under.
     pub fn expect(&mut self, combine: Combine, parts: u32) -> u32 {
         self.gates.push_back((self.mark(), Gate::Answer));
@@ -366,6 +386,24 @@ mod tests {
         output.answer(second, Part { body: b"-ERR no\r\n", ..Part::default() });
 
         assert_eq!(text(&mut output, 0), "*3\r\n:0\r\n:1\r\n:2\r\n-ERR no\r\n");
+    }
+
+    #[test]
+    fn a_reply_in_parts_waits_for_the_commits_of_parts_that_were_at_hand() {
+        let mut output = Output::default();
+        let mark = status(&mut output, "a");
+        output.hold(mark, Hold { place: 1, index: 1 });
+        let ticket = output.expect(Combine::AllOk, 3);
+        for (place, index) in [(0, 2), (1, 1), (0, 3)] {
+            output.answer(ticket, Part::default());
+            output.hold_answer(Hold { place, index });
+        }
+        status(&mut output, "b");
+
+        assert_eq!(text(&mut output, 0), "");
+        assert_eq!(text(&mut output, 1), "+a\r\n");
+        assert_eq!(text(&mut output, 2), "");
+        assert_eq!(text(&mut output, 3), "+OK\r\n+b\r\n");
     }
 
     #[test]

@@ -375,9 +375,11 @@ impl<E: Env> Server<E> {
         let count = evaluated.count as i64;
         let conn = self.conns[index as usize].as_deref_mut().expect("found above");
         conn.output.answer(ticket, Part { part, count, body: &body, splices: &splices });
-        if let Some(entry) = evaluated.hold {
-            let mark = conn.output.mark();
-            self.hold(index, mark, place, entry);
+        if let Some(entry) = evaluated.hold
+            && !self.shard.wait(place, entry, remote::conn_waiter(index))
+            && let Some(Some(conn)) = self.conns.get_mut(index as usize)
+        {
+            conn.output.hold_answer(Hold { place, index: entry });
         }
     }
 

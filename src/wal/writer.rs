@@ -6,9 +6,10 @@
 //! only then does a block get its chain, its checksum and the newest `durable`.
 //!
 //! A turn of the loop that finds a free slot writes its block at once; one that does not leaves it
-//! open, and the next turn adds to it: so blocks grow as the disk slows down. The next segment is
-//! made ready by a background task while the present one fills; when it comes late, or the disk is
-//! full, what is appended gathers in memory and [`Writer::backlog_len`] tells how much.
+//! open, and the next turn adds to it: so blocks grow as the disk slows down, and as the crowd
+//! grows. The next segment is made ready by a background task while the present one fills; when it
+//! comes late, or the disk is full, what is appended gathers in memory, and
+//! [`Writer::backlog_len`] tells how much.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -35,6 +36,10 @@ const LAZY_LEN: usize = 256 << 10;
 const LAZY_DELAY: Duration = Duration::from_millis(10);
 /// How long a full disk is left alone before a segment is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
+/// From this many records on their way, one write at a time: those who come meanwhile share the
+/// next. A commit costs some 10 us of CPU, so at 50 clients several writes in flight only make
+/// blocks smaller (10.6 against 9.1 us of CPU per SET at 256 clients); below, they save waiting.
+const CROWD_MIN: u32 = 24;
 
 const SECTOR: u64 = SECTOR_LEN as u64;
 
@@ -76,6 +81,7 @@ enum Laid {
 struct Slot {
     /// Where the log is durable when this and all before are.
     end: Lsn,
+    record_count: u32,
     done: bool,
 }
 
@@ -101,6 +107,8 @@ struct State<E: Env> {
     slots: VecDeque<Slot>,
     /// The number of the first slot.
     slot_first: u64,
+    /// Records in those writes.
+    records_in_flight: u32,
     durable: Lsn,
 
     /// The next segment, durably named.
@@ -159,6 +167,7 @@ impl<E: Env> Writer<E> {
             unproven: false,
             slots: VecDeque::with_capacity(options.in_flight_max),
             slot_first: 0,
+            records_in_flight: 0,
             durable,
             next: None,
             is_arming: false,
@@ -414,7 +423,8 @@ impl<E: Env> State<E> {
         if self.failure.is_some() || self.slots.len() >= self.options.in_flight_max {
             return None;
         }
-        if self.queue.is_empty() && std::mem::take(&mut self.wanted) {
+        if self.queue.is_empty() && self.wanted && !self.is_crowded() {
+            self.wanted = false;
             self.lay();
         }
         match self.queue.pop_front()? {
@@ -429,6 +439,12 @@ impl<E: Env> State<E> {
         }
     }
 
+    /// Whether the open block does better to wait for the writes in flight and gather.
+    fn is_crowded(&self) -> bool {
+        let open = self.open.as_ref().map_or(0, |open| open.record_count);
+        !self.slots.is_empty() && self.records_in_flight + open >= CROWD_MIN
+    }
+
     fn submit_block(&mut self, open: Open, lsn: Lsn) -> Submission<E> {
         let Open { mut buf, len, record_count, .. } = open;
         let header = BlockHeader {
@@ -441,7 +457,7 @@ impl<E: Env> State<E> {
         };
         self.chain = header.seal(self.key, &mut buf);
         self.unproven = record_count > 0;
-        self.begin(buf, header.block_len(), lsn)
+        self.begin(buf, header.block_len(), lsn, record_count)
     }
 
     fn submit_header(&mut self, next: Segment<E>, base: Lsn, nonce: u64) -> Submission<E> {
@@ -450,13 +466,14 @@ impl<E: Env> State<E> {
         let mut buf = self.buffers.pop().unwrap_or_else(|| Aligned::zeroed(SECTOR_LEN));
         self.chain = header.encode(&mut buf);
         (self.segment, self.offset) = (next, 0);
-        self.begin(buf, SECTOR_LEN, base)
+        self.begin(buf, SECTOR_LEN, base, 0)
     }
 
-    fn begin(&mut self, buf: Aligned, len: usize, lsn: Lsn) -> Submission<E> {
+    fn begin(&mut self, buf: Aligned, len: usize, lsn: Lsn, record_count: u32) -> Submission<E> {
         let end = Lsn(lsn.0 + len as u64);
         let number = self.slot_first + self.slots.len() as u64;
-        self.slots.push_back(Slot { end, done: false });
+        self.slots.push_back(Slot { end, record_count, done: false });
+        self.records_in_flight += record_count;
         if self.has(Planted::AckBeforeDurable) {
             self.durable = self.durable.max(end);
         }
@@ -475,6 +492,7 @@ impl<E: Env> State<E> {
         }
         let slot = (number - self.slot_first) as usize;
         self.slots[slot].done = true;
+        self.records_in_flight -= self.slots[slot].record_count;
         let before = self.durable;
         if self.has(Planted::AckOutOfOrder) {
             self.durable = self.durable.max(self.slots[slot].end);

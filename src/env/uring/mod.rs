@@ -89,6 +89,8 @@ struct Reactor {
     random: Cell<u64>,
     start: Instant,
     turns: Cell<u64>,
+    /// The turn whose events the shard's loop was given last.
+    turn_given: Cell<u64>,
     parks: Cell<u64>,
 }
 
@@ -151,6 +153,7 @@ impl Reactor {
             random: Cell::new(options.seed | 1),
             start: options.start.0,
             turns: Cell::new(0),
+            turn_given: Cell::new(0),
             parks: Cell::new(0),
         })
     }
@@ -173,7 +176,9 @@ impl Reactor {
     }
 
     fn submit_and_wait(&self) -> io::Result<()> {
-        let idle = !self.executor.is_ready() && !self.waker.is_notified();
+        // A loop that notified itself gets its turn after the rings were looked at.
+        let asked = self.notified.get() && self.turn_task.borrow().is_some();
+        let idle = !asked && !self.executor.is_ready() && !self.waker.is_notified();
         if !idle || self.spin() {
             return self.ring.borrow_mut().enter(None);
         }
@@ -367,10 +372,14 @@ impl Env for UringEnv {
     fn turn(&self, events: &mut Vec<Event<Chunk>>) -> impl Future<Output = ()> {
         poll_fn(|cx| {
             let mut arrived = self.0.events.borrow_mut();
-            if arrived.is_empty() && !self.0.notified.replace(false) {
+            // Never twice without a look at the rings in between: a loop that always has work
+            // would keep the core from the very completions that it waits for.
+            let given = self.0.turn_given.get() == self.0.turns.get();
+            if given || arrived.is_empty() && !self.0.notified.get() {
                 *self.0.turn_task.borrow_mut() = Some(cx.waker().clone());
                 return Poll::Pending;
             }
+            self.0.turn_given.set(self.0.turns.get());
             self.0.notified.set(false);
             events.append(&mut arrived);
             Poll::Ready(())
