@@ -113,8 +113,9 @@ class Server:
         ready = self.dir / "ready"
         ready.unlink(missing_ok=True)
         begin = time.monotonic()
+        env = {name: value for name, value in os.environ.items() if not name.startswith("STAVE_")}
         with open(self.dir / "log", "a") as log:
-            self.process = subprocess.Popen(self.line, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen(self.line, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         while not (ready.exists() and (text := ready.read_text()).endswith("\n")):
             if self.process.poll() is not None or time.monotonic() - begin > 120:
                 self.kill()

@@ -103,10 +103,27 @@ fn write_info(spec: &Spec, reply: &mut Reply<'_>) {
     reply.integer(i64::from(spec.keys.step));
     reply.set(categories(spec).count());
     categories(spec).for_each(|name| reply.simple(name));
-    reply.set(0); // Tips.
+    reply.set(tips(spec).len());
+    tips(spec).iter().for_each(|tip| reply.bulk(tip.as_bytes()));
     write_key_specs(spec, reply);
     reply.set(spec.subcommands().len());
     spec.subcommands().iter().for_each(|sub| write_info(sub, reply));
+}
+
+/// How a cluster's clients send a command to many nodes and make one reply of theirs, in Redis's
+/// words. Without these redis-py asks one node for `DBSIZE`.
+fn tips(spec: &Spec) -> &'static [&'static str] {
+    match spec.name {
+        "dbsize" => &["request_policy:all_shards", "response_policy:agg_sum"],
+        "flushall" | "flushdb" => &["request_policy:all_shards", "response_policy:all_succeeded"],
+        "del" | "unlink" | "exists" | "touch" => {
+            &["request_policy:multi_shard", "response_policy:agg_sum"]
+        }
+        "mget" => &["request_policy:multi_shard"],
+        "mset" => &["request_policy:multi_shard", "response_policy:all_succeeded"],
+        "ping" => &["request_policy:all_shards", "response_policy:all_succeeded"],
+        _ => &[],
+    }
 }
 
 /// Categories of Redis's access control lists, in its order.

@@ -24,14 +24,19 @@ pub struct Conn {
     pub parser: Parser,
     /// Replies that have not left yet.
     pub output: Output,
-    /// Received while it was not served; older than anything that comes now.
+    /// Received while it was not served; older than what is queued.
     pub stash: VecDeque<Vec<u8>>,
+    /// How much of what it sent is in the server's queue of work; older than what comes now.
+    pub queued_count: usize,
     /// Parsed when a long command began; older than the stash.
     pub deferred: VecDeque<ArgsBuf>,
     /// A send is with the runtime.
     pub sending: bool,
     /// A long command of it is being worked on; nothing after it may start.
     pub busy: bool,
+    /// It is busy until the answer of its long command has left: another shard may still be at
+    /// work on it, where what comes next would overtake it.
+    pub answers_first: bool,
     /// Too much is due to it; the runtime does not read.
     pub paused: bool,
     /// It sends no more.
@@ -53,9 +58,11 @@ impl Conn {
             parser: Parser::default(),
             output: Output::default(),
             stash: VecDeque::new(),
+            queued_count: 0,
             deferred: VecDeque::new(),
             sending: false,
             busy: false,
+            answers_first: false,
             paused: false,
             ended: false,
             closing: false,
@@ -88,7 +95,7 @@ impl Conn {
     /// Whether nothing of it is left to do, so that it can be closed.
     pub fn is_done(&self) -> bool {
         let drained = self.output.is_empty() && !self.sending && !self.busy;
-        let read = self.stash.is_empty() && self.deferred.is_empty();
+        let read = self.stash.is_empty() && self.queued_count == 0 && self.deferred.is_empty();
         drained && (self.closing || self.ended && read)
     }
 

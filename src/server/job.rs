@@ -73,7 +73,8 @@ impl<E: Env> Server<E> {
         if let Origin::Conn(id) = job.origin
             && let Some(conn) = self.conn(id)
         {
-            conn.busy = false;
+            conn.busy = conn.output.awaited_count() > 0;
+            conn.answers_first = conn.busy;
             self.mark_dirty(id.index);
         }
     }
@@ -104,7 +105,12 @@ impl<E: Env> Server<E> {
         args: Args<'_>,
         at: usize,
     ) -> bool {
-        let until = if spec.keys.step > 1 { at + spec.keys.step as usize } else { args.len() };
+        let until = match spec.keys.step {
+            2.. => at + spec.keys.step as usize,
+            _ if spec.key_indices(&args).len() == 1 => args.len(),
+            // Keys alone.
+            _ => return true,
+        };
         let large = (at..until).find_map(|arg| args.shared(arg));
         let Some(value) = large.filter(|value| value.len() > round::VALUE_AT_ONCE_MAX) else {
             return true;

@@ -47,8 +47,8 @@ const SLICE: Duration = Duration::from_micros(250);
 const TICK: Duration = Duration::from_millis(100);
 /// How long a draining node waits for replies that are due.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
-/// Pieces that a connection is sent in one turn.
-const PIECES_MAX: usize = 4;
+/// Bytes that connections are sent in one turn; who is left over comes first in the next.
+const SENT_LEN_MAX: usize = 1 << 20;
 
 /// Received bytes that wait to be parsed.
 pub(crate) struct Work<C> {
@@ -198,10 +198,12 @@ impl<E: Env> Server<E> {
                 if open.closing {
                     return;
                 }
-                if !open.is_served() || !open.stash.is_empty() {
+                let waits = !open.is_served() || !open.stash.is_empty();
+                if waits && open.queued_count == 0 {
                     open.stash.push_back(chunk.to_vec());
                     return self.pause_if_long(conn);
                 }
+                open.queued_count += 1;
                 self.work.push_back(Work { conn, source: Source::Chunk(chunk), used: 0 });
             }
             Event::Sent { conn, buf } => {
@@ -288,18 +290,26 @@ impl<E: Env> Server<E> {
     }
 
     fn flush_dirty(&mut self) {
-        for index in std::mem::take(&mut self.dirty) {
-            if self.flush(index) {
+        let mut left = SENT_LEN_MAX;
+        let mut dirty = std::mem::take(&mut self.dirty).into_iter();
+        while left > 0
+            && let Some(index) = dirty.next()
+        {
+            if self.flush(index, &mut left) {
                 self.after_flush(index);
             }
+        }
+        if dirty.len() > 0 {
+            self.dirty.splice(..0, dirty);
+            self.env.notify();
         }
     }
 
     /// Sends what may leave. False: the connection is gone.
-    fn flush(&mut self, index: u32) -> bool {
+    fn flush(&mut self, index: u32, left: &mut usize) -> bool {
         let Some(Some(conn)) = self.conns.get_mut(index as usize) else { return false };
         conn.dirty = false;
-        for _ in 0..PIECES_MAX {
+        while *left > 0 {
             if conn.sending {
                 return true;
             }
@@ -310,6 +320,7 @@ impl<E: Env> Server<E> {
             if self.piece.is_empty() {
                 return true;
             }
+            *left = left.saturating_sub(self.piece.len());
             shard.stats().sent_bytes.add(self.piece.len() as u64);
             match self.env.send(conn.id, &mut self.piece) {
                 Sent::Done => {
@@ -333,6 +344,10 @@ impl<E: Env> Server<E> {
     /// Serves on, reads on or closes, as what was sent allows.
     fn after_flush(&mut self, index: u32) {
         let Some(Some(conn)) = self.conns.get_mut(index as usize) else { return };
+        if conn.answers_first && conn.output.awaited_count() == 0 {
+            conn.answers_first = false;
+            conn.busy = false;
+        }
         if conn.is_done() {
             return self.close(index);
         }
@@ -343,8 +358,10 @@ impl<E: Env> Server<E> {
             self.env.notify();
             return self.run_deferred(index);
         }
-        while let Some(bytes) = conn.stash.pop_front() {
-            self.work.push_back(Work { conn: conn.id, source: Source::Own(bytes), used: 0 });
+        // Older than what is queued, so ahead of it.
+        while let Some(bytes) = conn.stash.pop_back() {
+            conn.queued_count += 1;
+            self.work.push_front(Work { conn: conn.id, source: Source::Own(bytes), used: 0 });
         }
         if conn.paused {
             conn.paused = false;

@@ -4,10 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::command::{Client, Counters, Facts, Identity, KeyspaceFacts, Session, Topology, moved};
-use crate::env::Env;
 use crate::id::{ShardId, Slot};
 use crate::metrics::{ShardStats, Totals};
-use crate::shard::Shard;
 
 /// Sets a parameter at run time (`CONFIG SET`): name, value.
 pub type Configure = dyn Fn(&str, &str) + Send + Sync;
@@ -72,17 +70,6 @@ impl Node {
     pub fn moved(&self, slot: Slot, shard: ShardId) -> String {
         let endpoint = &self.topology.endpoints[shard.0 as usize];
         moved(slot, &endpoint.host, endpoint.port)
-    }
-
-    /// Keys of a database on all shards; of this one as of now.
-    pub fn keys_of<E: Env>(&self, db: u8, shard: &Shard<E>) -> u64 {
-        let others = self.common.stats.iter().enumerate();
-        others
-            .map(|(index, stats)| match index == shard.id().0 as usize {
-                true => shard.keys_of(db),
-                false => stats.dbs[db as usize].keys.get(),
-            })
-            .sum()
     }
 
     /// `CONFIG SET` of a checked value.

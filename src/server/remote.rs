@@ -222,22 +222,22 @@ impl<E: Env> Server<E> {
     /// A command in which every shard has a part.
     pub(super) fn run_keyspace(&mut self, index: u32, spec: &'static Spec, what: Keyspace) {
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
-        let (id, db, proto) = (conn.id, conn.session.db, conn.session.proto);
-        if what == Keyspace::Count {
-            let count = self.node.keys_of(db, &self.shard);
-            if conn.session.replies() {
-                conn.output.reply(proto, |reply| reply.integer(count as i64));
-            }
-            return;
-        }
-        let shards = self.shard.map().shard_count();
+        let (id, db) = (conn.id, conn.session.db);
+        // A node of a cluster counts its own keys: clients add them up.
+        let alone = what == Keyspace::Count && self.node.is_cluster_mode();
+        let shards = if alone { 1 } else { self.shard.map().shard_count() };
+        let (name, combine) = match what {
+            Keyspace::Count => ("dbsize", Combine::Sum),
+            Keyspace::FlushDb => ("flushdb", Combine::AllOk),
+            Keyspace::FlushAll => ("flushall", Combine::AllOk),
+        };
         let ticket = match conn.session.replies() {
-            true => conn.output.expect(Combine::AllOk, u32::from(shards)),
+            true => conn.output.expect(combine, u32::from(shards)),
             false => NO_TICKET,
         };
-        let name = if what == Keyspace::FlushDb { "flushdb" } else { "flushall" };
         let address = Address { conn: id, ticket, part: WHOLE_SHARD };
-        for shard in (0..shards).map(ShardId).filter(|shard| *shard != self.shard.id()) {
+        let others = (0..shards).map(ShardId).filter(|shard| !alone && *shard != self.shard.id());
+        for shard in others {
             let parcel = self.mailbox.to(shard);
             let first = parcel.spans.len() as u32;
             parcel.push_arg(&crate::protocol::resp::ArgsBuf::from_iter([name]).args(), 0);
@@ -264,7 +264,10 @@ impl<E: Env> Server<E> {
         }
         waits.sort_unstable();
         waits.dedup();
-        let answered = Answered::default();
+        let mut answered = Answered::default();
+        if what == Keyspace::Count {
+            answered.count = self.shard.keys_of(db) as i64;
+        }
         let index =
             self.keep(Held { to: from, address, answered, missing: waits.len() as u32 + 1 });
         for (place, entry) in waits {

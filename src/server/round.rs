@@ -114,14 +114,22 @@ impl<E: Env> Server<E> {
             if conn.id != work.conn || conn.closing {
                 continue;
             }
-            if !conn.is_served() {
+            conn.queued_count -= 1;
+            if !conn.is_served() || !conn.stash.is_empty() {
                 conn.stash.push_back(work.source.bytes()[work.used..].to_vec());
                 let id = conn.id;
                 self.pause_if_long(id);
                 continue;
             }
+            let ended = conn.ended;
             let rest = parse(conn, work, round);
-            if let Some(rest) = rest {
+            if ended {
+                self.mark_dirty(index as u32);
+            }
+            if let Some(rest) = rest
+                && let Some(conn) = self.conns[index].as_deref_mut()
+            {
+                conn.queued_count += 1;
                 self.work.push_front(rest);
                 // Before authentication one request at a time: the next may be read by other rules.
                 if !self.conns[index].as_ref().is_some_and(|conn| conn.session.authenticated) {
@@ -177,8 +185,8 @@ impl<E: Env> Server<E> {
         }
         let source = &round.sources[request.source].bytes()[request.from..];
         let args = round.batch.args(request.frame, source);
-        if conn.busy {
-            // A long command came before it in the round: it waits.
+        if !conn.is_served() {
+            // A long command came before it in the round, or long replies: it waits.
             return conn.deferred.push_back(args.to_buf());
         }
         self.shard.stats().commands.add(1);

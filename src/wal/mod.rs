@@ -52,9 +52,8 @@ use crate::id::{Lsn, ShardId};
 /// Default bytes of a segment.
 pub const SEGMENT_LEN: u64 = 64 << 20;
 
-/// Default of [`Options::in_flight_max`]. More would mostly make blocks smaller: at four the device
-/// is at half its rate and a write waits 133 us instead of 113 (charter, D3).
-pub const IN_FLIGHT_MAX: usize = 4;
+/// Default of [`Options::in_flight_max`].
+pub const IN_FLIGHT_MAX: usize = 8;
 
 /// How a log is kept.
 #[derive(Clone, Debug)]

@@ -37,8 +37,8 @@ const LAZY_DELAY: Duration = Duration::from_millis(10);
 /// How long a full disk is left alone before a segment is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// From this many records on their way, one write at a time: those who come meanwhile share the
-/// next. A commit costs some 10 us of CPU, so at 50 clients several writes in flight only make
-/// blocks smaller (10.6 against 9.1 us of CPU per SET at 256 clients); below, they save waiting.
+/// next. A commit costs some 10 us of CPU, so with many clients several writes in flight only make
+/// blocks smaller (10.6 against 9.1 us of CPU per SET at 256 clients); with few they save waiting.
 const CROWD_MIN: u32 = 24;
 
 const SECTOR: u64 = SECTOR_LEN as u64;

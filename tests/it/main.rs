@@ -1,9 +1,24 @@
 //! Integration tests: the crate as its users see it. One binary, so that it links once.
+//!
+//! [`server`] starts the real program on ports of its own choice; the other modules are what meets
+//! it: the tools of the Redis world, hostile clients, and kill -9. A tool that is not installed
+//! skips its tests with a line that says so; `tools/test` installs them all.
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "a user's side of the seam: real files, threads and time"
 )]
 
+mod client;
+mod clients;
+mod crash;
 mod fuzz;
+mod hostile;
+mod lifecycle;
+mod nc;
+mod redis_benchmark;
+mod redis_cli;
+mod redis_py;
 mod resp_cost;
+mod server;
+mod values;

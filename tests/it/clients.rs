@@ -1,0 +1,97 @@
+//! Connections: how many, who may, and which database.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use crate::client::{Client, Reply};
+use crate::server::Server;
+
+#[test]
+fn one_connection_too_many_is_refused_by_name_and_room_is_found_again() {
+    let server = Server::start(&["--max-clients", "10"]);
+    let mut clients: Vec<Client> = (0..10).map(|_| server.client()).collect();
+    for client in &mut clients {
+        assert_eq!(client.run(&["PING"]), Reply::Simple("PONG".to_owned()));
+    }
+
+    let mut refused = server.client();
+    let first = refused.try_reply();
+    assert_eq!(first, Some(Reply::Error("ERR max number of clients reached".to_owned())));
+    assert_eq!(refused.try_reply(), None, "and closed");
+
+    clients.truncate(5);
+    let served = (0..100).any(|_| {
+        sleep(Duration::from_millis(20));
+        let mut client = server.client();
+        let _ = client.stream().set_read_timeout(Some(Duration::from_secs(1)));
+        std::io::Write::write_all(client.stream(), b"PING\r\n").is_ok()
+            && client.try_reply() == Some(Reply::Simple("PONG".to_owned()))
+    });
+    assert!(served, "no room 2 s after five left");
+}
+
+#[test]
+fn without_the_password_nothing_is_served_and_nothing_large_is_read() {
+    let server = Server::start(&["--requirepass", "hunter2"]);
+    let mut client = server.client();
+
+    for command in [&["GET", "a"][..], &["PING"], &["SET", "a", "b"], &["INFO"], &["FLUSHALL"]] {
+        let refused = client.run(command);
+        assert_eq!(refused.error(), "NOAUTH Authentication required.", "{command:?}");
+    }
+    let wrong = client.run(&["AUTH", "wrong"]);
+    assert!(wrong.error().starts_with("WRONGPASS"), "{wrong:?}");
+
+    for (request, answer) in [
+        ("*11\r\n", "unauthenticated multibulk length"),
+        ("*2\r\n$3\r\nGET\r\n$20000\r\n", "unauthenticated bulk length"),
+    ] {
+        let mut client = server.client();
+        client.write(request.as_bytes());
+        let refused = client.reply();
+        assert!(refused.error().contains(answer), "{refused:?}");
+        assert_eq!(client.try_reply(), None, "{request:?}: and closed");
+    }
+
+    assert_eq!(client.run(&["AUTH", "hunter2"]), Reply::ok());
+    assert_eq!(client.run(&["SET", "a", &"b".repeat(20_000)]), Reply::ok());
+    let mut other = server.client();
+    let hello = other.run(&["HELLO", "2", "AUTH", "default", "hunter2"]);
+    assert!(matches!(hello, Reply::Array(_)), "{hello:?}");
+    assert_eq!(other.run(&["STRLEN", "a"]), Reply::Integer(20_000));
+}
+
+#[test]
+fn what_follows_a_password_in_one_packet_is_served() {
+    let server = Server::start(&["--requirepass", "hunter2"]);
+    let mut client = server.client();
+
+    client.write(b"GET a\r\nAUTH hunter2\r\nSET a 1\r\nGET a\r\n");
+
+    assert!(client.reply().error().starts_with("NOAUTH"));
+    assert_eq!(client.reply(), Reply::ok());
+    assert_eq!(client.reply(), Reply::ok());
+    assert_eq!(client.reply(), Reply::bulk("1"));
+}
+
+#[test]
+fn databases_are_apart_also_after_a_restart() {
+    let mut server = Server::start(&["--cores", "2"]);
+    let mut client = server.client();
+    for db in ["0", "1", "15"] {
+        assert_eq!(client.run(&["SELECT", db]), Reply::ok());
+        assert_eq!(client.run(&["SET", "k", db]), Reply::ok());
+    }
+    assert!(client.run(&["SELECT", "16"]).error().contains("out of range"));
+
+    server.kill();
+    server.restart();
+
+    let mut client = server.client();
+    assert_eq!(client.run(&["GET", "k"]), Reply::bulk("0"));
+    client.run(&["SELECT", "1"]);
+    assert_eq!(client.run(&["FLUSHDB"]), Reply::ok());
+    assert_eq!(client.run(&["DBSIZE"]), Reply::Integer(0));
+    client.run(&["SELECT", "15"]);
+    assert_eq!(client.run(&["GET", "k"]), Reply::bulk("15"));
+}

@@ -1,0 +1,81 @@
+//! The life of a server under load: SIGTERM loses nothing, and there is only one of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{sleep, spawn};
+use std::time::{Duration, Instant};
+
+use crate::client::{Client, Reply};
+use crate::server::Server;
+
+/// Counts up a key of its own until the connection ends; what was acked last is in `acked`.
+fn count_up(mut client: Client, key: String, acked: Arc<AtomicU64>) {
+    loop {
+        let request = format!("INCR {key}\r\n").repeat(16);
+        if std::io::Write::write_all(client.stream(), request.as_bytes()).is_err() {
+            return;
+        }
+        for _ in 0..16 {
+            match client.try_reply() {
+                Some(Reply::Integer(n)) => acked.store(n as u64, Ordering::Relaxed),
+                Some(other) => panic!("INCR was answered {other:?}"),
+                None => return,
+            }
+        }
+    }
+}
+
+#[test]
+fn sigterm_under_load_ends_with_0_within_10_s_and_loses_nothing() {
+    for cores in ["1", "2"] {
+        let mut server = Server::start(&["--cores", cores]);
+        let load: Vec<_> = (0..8)
+            .map(|n| {
+                let (key, acked) = (format!("counter:{n}"), Arc::new(AtomicU64::new(0)));
+                let (client, shared) = (server.client(), Arc::clone(&acked));
+                let name = key.clone();
+                (key, acked, spawn(move || count_up(client, name, shared)))
+            })
+            .collect();
+        sleep(Duration::from_millis(700));
+
+        server.terminate();
+        let begin = Instant::now();
+
+        assert_eq!(server.end(), Some(0), "after {:?}: {}", begin.elapsed(), server.log());
+        server.restart();
+        let mut client = server.client();
+        for (key, acked, thread) in load {
+            thread.join().expect("no wrong reply");
+            let acked = acked.load(Ordering::Relaxed);
+            let found = match client.run(&["GET", &key]) {
+                Reply::Bulk(text) => String::from_utf8_lossy(&text).parse().unwrap_or(0),
+                _ => 0,
+            };
+            assert!(acked > 0 && found >= acked, "{key}: acked {acked}, found {found}");
+            assert!(found <= acked + 16, "{key}: acked {acked}, found {found}: 16 were sent");
+        }
+    }
+}
+
+#[test]
+fn a_second_server_on_the_same_data_is_refused_by_name() {
+    let server = Server::start(&[]);
+
+    let (code, said) = server.second(&[]);
+
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains(&format!("in use by process {}", server.pid())), "{said}");
+    assert_eq!(server.client().run(&["PING"]), Reply::Simple("PONG".to_owned()));
+}
+
+#[test]
+fn a_second_server_on_the_same_port_is_refused_by_name() {
+    let server = Server::start(&[]);
+
+    let (code, said) = server.second_on_port();
+
+    assert_eq!(code, Some(4), "{said}");
+    assert!(said.contains(&server.port.to_string()), "{said}");
+    assert_eq!(server.client().run(&["PING"]), Reply::Simple("PONG".to_owned()));
+}
