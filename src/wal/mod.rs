@@ -28,12 +28,13 @@
 //! a header that was not written leaves a segment that was never begun.
 //!
 //! Not here: what a payload means ([`crate::partition`]); when a segment may go. Reading order:
-//! `format`, `walk`, `replay`, `segments`, `writer`.
+//! `format`, `walk`, `replay`, `segments`, `supply`, `writer`.
 
 mod error;
 pub mod format;
 mod replay;
 mod segments;
+mod supply;
 #[cfg(test)]
 mod tests;
 pub mod walk;

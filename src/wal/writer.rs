@@ -6,14 +6,14 @@
 //! only then does a block get its chain, its checksum and the newest `durable`.
 //!
 //! A turn of the loop that finds a free slot writes its block at once; one that does not leaves it
-//! open, and the next turn adds to it: so blocks grow as the disk slows down. The next segment is
-//! made ready by a background task while the present one fills; when it comes late, or the disk is
-//! full, what is appended gathers in memory and [`Writer::backlog_len`] tells how much.
+//! open, and the next turn adds to it: so blocks grow as the disk slows down, and as the crowd
+//! grows. The next segment is made ready by a background task while the present one fills; when it
+//! comes late, or the disk is full, what is appended gathers in memory, and
+//! [`Writer::backlog_len`] tells how much.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -24,8 +24,9 @@ use super::format::{
     block_len, encode_record,
 };
 use super::segments::{self, io};
+use super::supply::{self, Segment};
 use super::{Ended, Error, Options, Planted};
-use crate::env::{Aligned, Class, Env, File as _, Mode};
+use crate::env::{Aligned, Class, Env, File as _};
 use crate::id::Lsn;
 use crate::limits::SECTOR_LEN;
 
@@ -39,8 +40,6 @@ const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// next. A commit costs some 10 us of CPU, so with many clients several writes in flight only make
 /// blocks smaller (10.6 against 9.1 us of CPU per SET at 256 clients); with few they save waiting.
 const CROWD_MIN: u32 = 24;
-/// Spares kept at an opening; more are removed.
-const SPARES_MAX: usize = 2;
 
 const SECTOR: u64 = SECTOR_LEN as u64;
 
@@ -82,14 +81,8 @@ enum Laid {
 struct Slot {
     /// Where the log is durable when this and all before are.
     end: Lsn,
-    records: u32,
+    record_count: u32,
     done: bool,
-}
-
-struct Segment<E: Env> {
-    file: E::File,
-    path: PathBuf,
-    seq: u64,
 }
 
 struct State<E: Env> {
@@ -114,6 +107,8 @@ struct State<E: Env> {
     slots: VecDeque<Slot>,
     /// The number of the first slot.
     slot_first: u64,
+    /// Records in those writes.
+    records_in_flight: u32,
     durable: Lsn,
 
     /// The next segment, durably named.
@@ -147,11 +142,11 @@ impl<E: Env> Writer<E> {
     /// If `options` have lengths that are not whole sectors, or segments without room for a block.
     pub async fn open(env: &E, options: &Options, ended: Ended) -> Result<Self, Error> {
         check(options);
-        let (spares, mut name_next) = tidy(env, options, &ended.void).await?;
-        let spares = usable(env, options, spares).await?;
+        let (spares, mut name_next) = supply::tidy(env, options, &ended.void).await?;
+        let spares = supply::usable(env, options, spares).await?;
         let mut left = spares;
         let spare = left.pop();
-        let segment = prepare(env, options, ended.seq, spare, name_next, || false).await?;
+        let segment = supply::prepare(env, options, ended.seq, spare, name_next, || false).await?;
         let segment = segment.expect("nobody stops an opening");
         name_next += 1;
         let (epoch, end) = (ended.epoch + 1, ended.end);
@@ -172,6 +167,7 @@ impl<E: Env> Writer<E> {
             unproven: false,
             slots: VecDeque::with_capacity(options.in_flight_max),
             slot_first: 0,
+            records_in_flight: 0,
             durable,
             next: None,
             is_arming: false,
@@ -202,77 +198,6 @@ fn check(options: &Options) {
         "segments of {segment_len} bytes for blocks of {block_len_max}"
     );
     assert!(options.in_flight_max > 0, "a log without writes");
-}
-
-/// Takes the names of void segments away, the last first, so that no gap shows at any moment, and
-/// removes unfinished files. Returns the numbers of all spares and one that no name has.
-async fn tidy<E: Env>(env: &E, options: &Options, void: &[u64]) -> Result<(Vec<u64>, u64), Error> {
-    let dir = &options.dir;
-    let names = io("list", dir, env.list(dir).await)?;
-    let mut spares: Vec<u64> =
-        names.iter().filter_map(|name| segments::spare_number_of(name)).collect();
-    let unfinished = names.iter().filter(|name| segments::new_number_of(name).is_some());
-    let numbers = names.iter().filter_map(|name| {
-        segments::spare_number_of(name).or_else(|| segments::new_number_of(name))
-    });
-    let mut name_next = numbers.max().map_or(0, |number| number.saturating_add(1));
-    for seq in void.iter().rev() {
-        let (from, to) = (segments::name(*seq), segments::spare_name(name_next));
-        let from = dir.join(from);
-        io("rename", &from, env.rename(&from, &dir.join(to)).await)?;
-        spares.push(name_next);
-        name_next += 1;
-    }
-    for name in unfinished {
-        let path = dir.join(name);
-        io("remove", &path, env.remove(&path).await)?;
-    }
-    io("sync", dir, env.sync_dir(dir).await)?;
-    Ok((spares, name_next))
-}
-
-/// Those of the spares that have the right length, up to [`SPARES_MAX`]; the others are removed.
-async fn usable<E: Env>(env: &E, options: &Options, spares: Vec<u64>) -> Result<Vec<u64>, Error> {
-    let mut kept = Vec::new();
-    for number in spares {
-        let path = options.dir.join(segments::spare_name(number));
-        let file = io("open", &path, env.open(&path, Mode::Read).await)?;
-        if kept.len() < SPARES_MAX && io("stat", &path, file.size())? == options.segment_len {
-            kept.push(number);
-        } else {
-            io("remove", &path, env.remove(&path).await)?;
-        }
-    }
-    Ok(kept)
-}
-
-/// Makes segment `seq` ready, durably named: out of a spare if there is one, else of zeroes under
-/// the name with number `new`.
-async fn prepare<E: Env>(
-    env: &E,
-    options: &Options,
-    seq: u64,
-    spare: Option<u64>,
-    new: u64,
-    stopped: impl Fn() -> bool,
-) -> Result<Option<Segment<E>>, Error> {
-    let dir = &options.dir;
-    let path = dir.join(segments::name(seq));
-    let file = match spare {
-        Some(number) => {
-            let from = dir.join(segments::spare_name(number));
-            let file = io("open", &from, env.open(&from, Mode::Write).await)?;
-            io("rename", &from, env.rename(&from, &path).await)?;
-            Some(file)
-        }
-        None => {
-            let new = dir.join(segments::new_name(new));
-            segments::zeroed(env, &new, &path, options.segment_len, stopped).await?
-        }
-    };
-    let Some(file) = file else { return Ok(None) };
-    io("sync", dir, env.sync_dir(dir).await)?;
-    Ok(Some(Segment { file, path, seq }))
 }
 
 fn header(
@@ -498,7 +423,8 @@ impl<E: Env> State<E> {
         if self.failure.is_some() || self.slots.len() >= self.options.in_flight_max {
             return None;
         }
-        if self.queue.is_empty() && !self.is_crowded() && std::mem::take(&mut self.wanted) {
+        if self.queue.is_empty() && self.wanted && !self.is_crowded() {
+            self.wanted = false;
             self.lay();
         }
         match self.queue.pop_front()? {
@@ -513,11 +439,10 @@ impl<E: Env> State<E> {
         }
     }
 
-    /// Whether the open block does better to gather on while others are written.
+    /// Whether the open block does better to wait for the writes in flight and gather.
     fn is_crowded(&self) -> bool {
         let open = self.open.as_ref().map_or(0, |open| open.record_count);
-        let in_flight: u32 = self.slots.iter().map(|slot| slot.records).sum();
-        !self.slots.is_empty() && in_flight + open >= CROWD_MIN
+        !self.slots.is_empty() && self.records_in_flight + open >= CROWD_MIN
     }
 
     fn submit_block(&mut self, open: Open, lsn: Lsn) -> Submission<E> {
@@ -544,10 +469,11 @@ impl<E: Env> State<E> {
         self.begin(buf, SECTOR_LEN, base, 0)
     }
 
-    fn begin(&mut self, buf: Aligned, len: usize, lsn: Lsn, records: u32) -> Submission<E> {
+    fn begin(&mut self, buf: Aligned, len: usize, lsn: Lsn, record_count: u32) -> Submission<E> {
         let end = Lsn(lsn.0 + len as u64);
         let number = self.slot_first + self.slots.len() as u64;
-        self.slots.push_back(Slot { end, records, done: false });
+        self.slots.push_back(Slot { end, record_count, done: false });
+        self.records_in_flight += record_count;
         if self.has(Planted::AckBeforeDurable) {
             self.durable = self.durable.max(end);
         }
@@ -566,6 +492,7 @@ impl<E: Env> State<E> {
         }
         let slot = (number - self.slot_first) as usize;
         self.slots[slot].done = true;
+        self.records_in_flight -= self.slots[slot].record_count;
         let before = self.durable;
         if self.has(Planted::AckOutOfOrder) {
             self.durable = self.durable.max(self.slots[slot].end);
@@ -578,26 +505,6 @@ impl<E: Env> State<E> {
             }
         }
         self.durable > before || self.failure.is_some()
-    }
-
-    /// The next segment is ready, or could not be made. Whether to try again.
-    fn armed(&mut self, result: Result<Option<Segment<E>>, Error>) -> bool {
-        let was_full = std::mem::replace(&mut self.is_disk_full, false);
-        match result {
-            Ok(next) => self.next = next,
-            Err(error) if error.is_disk_full() => {
-                if !was_full {
-                    let shard = self.options.shard.0;
-                    tracing::warn!(shard, %error, "no room for a log segment");
-                }
-                self.is_disk_full = true;
-            }
-            Err(error) => self.fail(error),
-        }
-        let again = self.is_disk_full && !self.is_closing;
-        self.is_arming = again;
-        self.wake_closer();
-        again
     }
 
     fn fail(&mut self, error: Error) {
@@ -686,8 +593,8 @@ async fn arm<E: Env>(env: E, shared: Shared<E>) {
             (state.options.clone(), seq, state.spares.pop(), new)
         };
         let stopped = || shared.borrow().is_closing;
-        let result = prepare(&env, &options, seq, spare, new, stopped).await;
-        let again = shared.borrow_mut().armed(result);
+        let result = supply::prepare(&env, &options, seq, spare, new, stopped).await;
+        let again = armed(&shared, result);
         env.notify();
         if !again {
             return pump(&env, &shared);
@@ -698,4 +605,23 @@ async fn arm<E: Env>(env: E, shared: Shared<E>) {
             return shared.borrow_mut().wake_closer();
         }
     }
+}
+
+/// Takes what became of an attempt at the next segment; whether to try again.
+fn armed<E: Env>(shared: &Shared<E>, result: Result<Option<Segment<E>>, Error>) -> bool {
+    let mut state = shared.borrow_mut();
+    let was_full = std::mem::replace(&mut state.is_disk_full, false);
+    match result {
+        Ok(next) => state.next = next,
+        Err(error) if error.is_disk_full() => {
+            if !was_full {
+                tracing::warn!(shard = state.options.shard.0, %error, "no room for a log segment");
+            }
+            state.is_disk_full = true;
+        }
+        Err(error) => state.fail(error),
+    }
+    state.is_arming = state.is_disk_full && !state.is_closing;
+    state.wake_closer();
+    state.is_arming
 }

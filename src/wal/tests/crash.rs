@@ -1,6 +1,5 @@
 //! Lives of a log, each ended by a power cut, a kill or a close at some point, in a replay too:
 //! what was acked is found, in order, and what once was lost never comes back.
-#![expect(clippy::disallowed_methods, reason = "a run of one seed is told by SIM_SEED")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -122,7 +121,7 @@ fn lives(seed: u64, lives: u64, planted: Option<Planted>, faults: &Faults) -> Mo
 #[test]
 fn acked_records_survive_and_lost_ones_stay_lost() {
     let total = RefCell::new((0, 0, 0, 0));
-    check(200, |seed| {
+    check(120, |seed| {
         let model = lives(seed, 12, None, &Faults::none());
         let mut total = total.borrow_mut();
         total.0 += model.replays;
@@ -132,9 +131,8 @@ fn acked_records_survive_and_lost_ones_stay_lost() {
     });
     let (replays, opened, kept, lost) = *total.borrow();
     eprintln!("{replays} replays, {opened} openings, {kept} records kept, {lost} lost");
-    assert!(
-        std::env::var_os("SIM_SEED").is_some() || (opened > 500 && kept > 50_000 && lost > 5_000)
-    );
+    let alone = crate::sim::seeds(2).count() < 2;
+    assert!(alone || (opened > 300 && kept > 30_000 && lost > 2_000), "too little happened");
 }
 
 /// The property above, with a bug: the first seed of `n` that sees it.
