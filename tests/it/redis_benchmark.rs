@@ -40,8 +40,8 @@ fn the_common_tests_run_at_a_sane_rate() {
     }
 }
 
-/// memtier_benchmark is not packaged everywhere; this is what it sends: SET and GET of 32 bytes,
-/// one to ten, on 50 connections per thread.
+/// memtier_benchmark is not packaged everywhere. What it sends by default: SET and GET of 32 bytes,
+/// one to ten, on 50 connections of each thread.
 #[test]
 fn the_load_of_memtier_benchmark_is_served() {
     if !has("redis-benchmark") {

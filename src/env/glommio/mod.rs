@@ -12,7 +12,8 @@
 //! * The core wakes twenty times a second even when idle: see [`beat`].
 //! * No polling before the core parks: glommio spins only on executors that it placed itself, and
 //!   one of its polling turns costs 13 us.
-//! * [`Counters::parks`] counts the waits of the shard's loop: glommio does not tell when it sleeps.
+//! * [`Counters::parks`] counts the waits of the shard's loop: glommio does not tell when it
+//! sleeps.
 //!
 //! Reading order: `tasks`, `net`, `file`, `beat`, then [`run`] below.
 

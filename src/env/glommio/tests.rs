@@ -1,3 +1,5 @@
+//! The common tests of a runtime, on glommio.
+
 use std::rc::Rc;
 
 use super::*;
