@@ -19,8 +19,11 @@ pub struct Segment<E: Env> {
     pub seq: u64,
 }
 
-/// Takes the names of void segments away, the last first, so that no gap shows at any moment, and
-/// removes unfinished files. Returns the numbers of all spares and one that no name has.
+/// Removes void segments, the last first, so that no gap shows at any moment, and unfinished files.
+/// Returns the numbers of all spares and one that no name has.
+///
+/// A void segment is not kept as a spare: a write of the process that was killed may still be on its
+/// way to it, and must not land on what the next run has acked.
 pub async fn tidy<E: Env>(
     env: &E,
     options: &Options,
@@ -28,19 +31,16 @@ pub async fn tidy<E: Env>(
 ) -> Result<(Vec<u64>, u64), Error> {
     let dir = &options.dir;
     let names = io("list", dir, env.list(dir).await)?;
-    let mut spares: Vec<u64> =
+    let spares: Vec<u64> =
         names.iter().filter_map(|name| segments::spare_number_of(name)).collect();
     let unfinished = names.iter().filter(|name| segments::new_number_of(name).is_some());
     let numbers = names.iter().filter_map(|name| {
         segments::spare_number_of(name).or_else(|| segments::new_number_of(name))
     });
-    let mut name_next = numbers.max().map_or(0, |number| number.saturating_add(1));
+    let name_next = numbers.max().map_or(0, |number| number.saturating_add(1));
     for seq in void.iter().rev() {
-        let (from, to) = (segments::name(*seq), segments::spare_name(name_next));
-        let from = dir.join(from);
-        io("rename", &from, env.rename(&from, &dir.join(to)).await)?;
-        spares.push(name_next);
-        name_next += 1;
+        let path = dir.join(segments::name(*seq));
+        io("remove", &path, env.remove(&path).await)?;
     }
     for name in unfinished {
         let path = dir.join(name);

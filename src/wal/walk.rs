@@ -1,5 +1,5 @@
 //! Reading a log back, as a pure state machine: segments' first sectors and bytes in, records and a
-//! verdict out. Where the bytes come from is [`super::replay`]'s affair.
+//! verdict out. Where the bytes come from is [`super::replay()`]'s affair.
 //!
 //! First the log: each segment's blocks in order, as long as each is sound, of its header's epoch,
 //! at its place and chained to what stands before. A segment may end at any block: when the next
@@ -400,7 +400,7 @@ fn epoch_of(found: &Found) -> Option<u64> {
 }
 
 /// Replays a log that is in memory: its segments' numbers and bytes, in order. The same decisions
-/// as [`super::replay`], for tests, tools and fuzzing.
+/// as [`super::replay()`], for tests, tools and fuzzing.
 ///
 /// # Errors
 /// The log is refused.
