@@ -391,6 +391,11 @@ impl<E: Env> Server<E> {
     }
 
     fn run_connection(&mut self, index: u32, run: command::Connection, args: Args<'_>) {
+        if args.is(0, "info") {
+            // This shard's keys as of now; the others' as of their last tick.
+            let held = self.shard.stats().connection_bytes.get() as usize;
+            self.shard.account(held);
+        }
         let clients = self.clients_if_asked(&args);
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
         let facts = View { node: &self.node, clients, unix_ms: self.env.unix_ms() };

@@ -22,8 +22,8 @@ pub struct Segment<E: Env> {
 /// Removes void segments, the last first, so that no gap shows at any moment, and unfinished files.
 /// Returns the numbers of all spares and one that no name has.
 ///
-/// A void segment is not kept as a spare: a write of the process that was killed may still be on its
-/// way to it, and must not land on what the next run has acked.
+/// A void segment is not kept as a spare: a write of the process that was killed may still be on
+/// its way to it, and must not land on what the next run has acked.
 pub async fn tidy<E: Env>(
     env: &E,
     options: &Options,
