@@ -64,6 +64,7 @@ fn options(plan: &Plan) -> server::Options {
         map: SlotMap::new(identity.cores, per_shard),
         pin: true,
         memory_max: usize::try_from(config.memory).unwrap_or(usize::MAX),
+        runtime: config.runtime,
         ack: match config.ack {
             // One node: the leader's disk is the majority's.
             config::Ack::Quorum | config::Ack::Leader => Ack::Quorum,
@@ -95,7 +96,10 @@ fn who(plan: &Plan) -> command::Identity {
         pid: std::process::id(),
         started_ms: os::unix_ms(),
         os: format!("Linux {} {}", release.trim(), std::env::consts::ARCH),
-        runtime: "io_uring",
+        runtime: match config.runtime {
+            config::Runtime::IoUring => "io_uring",
+            config::Runtime::Glommio => "glommio",
+        },
         ack: match config.ack {
             config::Ack::Quorum => "quorum",
             config::Ack::Leader => "leader",

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::text::{is_log_level, parse_size, quote, show_size};
-use super::{Ack, CORES_MAX, Config, Engine, LogFormat, Secret};
+use super::{Ack, CORES_MAX, Config, Engine, LogFormat, Runtime, Secret};
 use crate::limits::SECTOR_LEN;
 
 /// A setting.
@@ -41,7 +41,7 @@ const PORT: &str = "a port, 0 to 65535 (0: any free one)";
 const SWITCH: &str = "true or false";
 
 /// Every setting there is, in the order of the help.
-pub static KEYS: [Key; 16] = [
+pub static KEYS: [Key; 17] = [
     Key {
         name: "data-dir",
         value_name: "DIR",
@@ -91,6 +91,27 @@ pub static KEYS: [Key; 16] = [
         },
         show: |config| match config.engine {
             Engine::Memory => Some(quote("memory")),
+        },
+    },
+    Key {
+        name: "runtime",
+        value_name: "RUNTIME",
+        help: "What drives disk and sockets: io_uring, or glommio where it was built in",
+        secret: false,
+        set: |config, value| {
+            let runtime = match value {
+                "io_uring" => Some(Runtime::IoUring),
+                "glommio" if cfg!(feature = "glommio") => Some(Runtime::Glommio),
+                _ => None,
+            };
+            let known = "io_uring, or glommio in a build with `--features glommio`";
+            put(&mut config.runtime, runtime, known)
+        },
+        show: |config| {
+            Some(quote(match config.runtime {
+                Runtime::IoUring => "io_uring",
+                Runtime::Glommio => "glommio",
+            }))
         },
     },
     Key {

@@ -42,6 +42,15 @@ pub enum Engine {
     Memory,
 }
 
+/// What drives the disk and the sockets of a core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    /// The reactor of [`crate::env::uring`].
+    IoUring,
+    /// That of the crate glommio, where it was built in.
+    Glommio,
+}
+
 /// When a write is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ack {
@@ -92,6 +101,8 @@ pub struct Config {
     pub bind: IpAddr,
     /// Where keys and values live.
     pub engine: Engine,
+    /// What drives disk and sockets.
+    pub runtime: Runtime,
     /// When a write is acknowledged.
     pub ack: Ack,
     /// Whether clients are told that this is a Redis cluster.
@@ -127,6 +138,7 @@ impl Config {
             memory: quarter.max(u64::from(cores) * MEMORY_PER_CORE_MIN),
             bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
             engine: Engine::Memory,
+            runtime: Runtime::IoUring,
             ack: Ack::Quorum,
             cluster_mode: false,
             resp_port: 6379,

@@ -32,6 +32,8 @@ use std::path::Path;
 use std::time::Duration;
 
 mod aligned;
+#[cfg(feature = "glommio")]
+pub mod glommio;
 pub mod machine;
 pub mod os;
 pub mod process;
@@ -274,3 +276,6 @@ pub trait File: Clone + 'static {
     /// As `fstat`.
     fn size(&self) -> io::Result<u64>;
 }
+
+#[cfg(test)]
+mod tests;

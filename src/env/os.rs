@@ -132,6 +132,17 @@ pub fn usage() -> Usage {
     }
 }
 
+/// Where the clocks of a process's shards count from.
+#[derive(Clone, Copy, Debug)]
+pub struct Start(pub(super) Instant);
+
+impl Start {
+    /// Now.
+    pub fn now() -> Self {
+        Self(Instant::now())
+    }
+}
+
 /// A fresh eventfd, closed on exec.
 ///
 /// # Errors
@@ -148,4 +159,33 @@ pub fn eventfd() -> io::Result<File> {
 pub fn unix_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Lets this process lock `min` bytes of memory, raising its limit if need be.
+///
+/// # Errors
+/// The limit is lower, and only a privileged process may raise it.
+#[cfg(feature = "glommio")]
+pub fn raise_memlock(min: u64) -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: fills a plain struct of ours.
+    if unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if limit.rlim_cur >= min {
+        return Ok(());
+    }
+    let raised = libc::rlimit { rlim_cur: min, rlim_max: limit.rlim_max.max(min) };
+    // SAFETY: reads a plain struct of ours.
+    if unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raised) } == 0 {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        format!(
+            "locked memory is limited to {} bytes and {min} are needed: raise `ulimit -l` or \
+             systemd's LimitMEMLOCK",
+            limit.rlim_cur
+        ),
+    ))
 }

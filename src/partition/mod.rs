@@ -47,6 +47,20 @@ pub const ENTRY_LEN_SOFT_MAX: usize = 256 << 10;
 /// Pieces of a cleared memtable that are freed at a time.
 const RELEASE_MAX: usize = 8;
 
+/// Bugs that the tests plant, to show that they would see them.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// A write's reply does not wait for its commit.
+    ReplyBeforeCommit,
+    /// A read of an uncommitted version is answered at once.
+    AnswerUncommittedRead,
+    /// Another shard's answer takes its place among the replies when it comes, not when asked for.
+    ReplyOutOfOrder,
+    /// Commands see committed versions only.
+    DropOverlay,
+}
+
 /// Who waits for an entry to commit: a token that only the shard can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waiter(pub u64);
@@ -172,6 +186,7 @@ pub struct Partition {
     open: Entry,
     pending: VecDeque<Entry>,
     spare: Vec<Entry>,
+    planted: Option<Planted>,
 }
 
 impl Partition {
@@ -190,6 +205,16 @@ impl Partition {
         &self.memtable
     }
 
+    /// Plants a bug.
+    #[doc(hidden)]
+    pub fn plant(&mut self, bug: Option<Planted>) {
+        self.planted = bug;
+    }
+
+    fn has(&self, bug: Planted) -> bool {
+        self.planted == Some(bug)
+    }
+
     /// Whether writes are taken here.
     pub fn is_leader(&self) -> bool {
         self.group.role() == Role::Leader
@@ -197,7 +222,11 @@ impl Partition {
 
     /// The newest version of a key, and the entry a reply that tells of it has to wait for.
     pub fn find(&self, hash: u64, key: &[u8]) -> (Option<Version<'_>>, Option<u64>) {
-        match self.memtable.get(hash, key) {
+        let newest = match self.planted {
+            Some(Planted::DropOverlay) => self.memtable.get_at(hash, key, self.committed.timestamp),
+            _ => self.memtable.get(hash, key),
+        };
+        match newest {
             Some(version) => {
                 let hold = (version.timestamp > self.committed.timestamp)
                     .then(|| self.entry_of(version.timestamp));
@@ -250,6 +279,7 @@ impl Partition {
         self.payload = payload;
         let mut evaluated = Evaluated { hit, hold, count, large: None };
         match made {
+            Made::Nothing if self.has(Planted::AnswerUncommittedRead) => evaluated.hold = None,
             Made::Nothing => {}
             Made::Deletion => evaluated.hold = self.delete(hash, key, now_ms).or(hold),
             Made::Large(value, expiry_ms) => evaluated.large = Some((value, expiry_ms)),
@@ -259,7 +289,8 @@ impl Partition {
                 let value = Payload::Bytes(&self.payload[self.payload.len() - value_len..]);
                 let entry = self.memtable.put(hash, key, timestamp, expiry_ms, value);
                 self.took(key, timestamp, entry, before);
-                evaluated.hold = Some(self.next_index());
+                let held = !self.has(Planted::ReplyBeforeCommit);
+                evaluated.hold = held.then(|| self.next_index());
             }
         }
         evaluated

@@ -185,6 +185,7 @@ impl Recovery {
             open: Entry { index: self.last_index + 1, ..Entry::default() },
             pending: Default::default(),
             spare: Vec::new(),
+            planted: None,
         }
     }
 }

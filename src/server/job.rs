@@ -11,7 +11,8 @@ use super::remote::{self, Origin};
 use super::round::KEYS_AT_ONCE_MAX;
 use super::{Server, round};
 use crate::command::{Run, Spec};
-use crate::env::Env;
+use crate::env::{ConnId, Env};
+use crate::id::ShardId;
 use crate::mvcc::BlobRef;
 use crate::protocol::resp::{Args, ArgsBuf, Proto, Reply};
 
@@ -44,22 +45,42 @@ impl Job {
         let args = Rc::new(args.to_buf());
         Self { origin, spec, args, db, proto, ticket: None, done: 0, blob: None }
     }
+
+    /// The connection of another shard that it is for, if it is.
+    fn whose(&self) -> Option<(ShardId, ConnId)> {
+        match self.origin {
+            Origin::Conn(_) => None,
+            Origin::Remote(shard, to) => Some((shard, to.conn)),
+        }
+    }
 }
 
 impl<E: Env> Server<E> {
-    /// A slice of each job.
+    /// A slice of each job, but of those of one connection of another shard only the first: the
+    /// others wait for it, in order.
     pub(super) fn run_jobs(&mut self) {
+        let mut unfinished: Vec<(ShardId, ConnId)> = Vec::new();
         for _ in 0..self.jobs.len() {
             let Some(mut job) = self.jobs.pop_front() else { return };
             if !self.is_wanted(&job) {
                 continue;
             }
-            if self.run_slice(&mut job) {
+            let whose = job.whose();
+            if whose.is_some_and(|whose| unfinished.contains(&whose)) {
+                self.jobs.push_back(job);
+            } else if self.run_slice(&mut job) {
                 self.end_job(&job);
             } else {
+                unfinished.extend(whose);
                 self.jobs.push_back(job);
             }
         }
+    }
+
+    /// Whether a long command of a connection of another shard is being worked on: what comes after
+    /// it becomes a job as well.
+    pub(super) fn has_job_of(&self, from: ShardId, conn: ConnId) -> bool {
+        self.jobs.iter().any(|job| job.whose() == Some((from, conn)))
     }
 
     fn is_wanted(&mut self, job: &Job) -> bool {
@@ -83,6 +104,12 @@ impl<E: Env> Server<E> {
     fn run_slice(&mut self, job: &mut Job) -> bool {
         let held = Rc::clone(&job.args);
         let args = held.args();
+        if let (Run::Keyspace(parse), Origin::Remote(shard, to)) = (&job.spec.run, job.origin) {
+            if let Ok(what) = parse(&args) {
+                self.serve_keyspace(shard, to, what, job.db);
+            }
+            return true;
+        }
         let mut scratch = Vec::new();
         let indices = job.spec.key_indices(&args).skip(job.done).take(KEYS_AT_ONCE_MAX);
         for at in indices {

@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use crate::env::{Class, ConnId, Env, Event, ListenerId, Sent};
 use crate::partition::Waiter;
-use crate::shard::Shard;
 use crate::shard::mailbox::Mailbox;
+use crate::shard::{Planted, Shard};
 use conn::Conn;
 use job::Job;
 use node::Node;
@@ -240,7 +240,9 @@ impl<E: Env> Server<E> {
             self.conns.resize_with(index + 1, || None);
         }
         assert!(self.conns[index].is_none(), "{id:?} accepted over a live connection");
-        self.conns[index] = Some(Box::new(Conn::new(id, session)));
+        let mut conn = Box::new(Conn::new(id, session));
+        conn.output.misplaces_answers = self.shard.planted() == Some(Planted::ReplyOutOfOrder);
+        self.conns[index] = Some(conn);
         self.conn_count += 1;
     }
 

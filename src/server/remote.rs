@@ -126,6 +126,11 @@ impl<E: Env> Server<E> {
         let Request { conn, ticket, part, spec, db, resp3, .. } = *request;
         let address = Address { conn, ticket, part };
         let proto = round::proto_of(resp3);
+        // What came after a long command of the same connection is run after it.
+        if round::is_long(spec, &args) || self.has_job_of(from, conn) {
+            let origin = Origin::Remote(from, address);
+            return self.jobs.push_back(Job::new(origin, spec, args, db, proto));
+        }
         match spec.run {
             Run::Keyspace(parse) => {
                 if let Ok(what) = parse(&args) {
@@ -133,10 +138,6 @@ impl<E: Env> Server<E> {
                 }
             }
             // The slots of a shard's keys do not move while it runs; its first key tells for all.
-            _ if round::is_long(spec, &args) => {
-                let origin = Origin::Remote(from, address);
-                self.jobs.push_back(Job::new(origin, spec, args, db, proto));
-            }
             _ => {
                 let at = spec.keys.first as usize;
                 let answered = self.evaluate_for(spec, args, at, db, proto, None);
@@ -255,7 +256,13 @@ impl<E: Env> Server<E> {
     }
 
     /// This shard's part of it; answered when all its partitions have committed.
-    fn serve_keyspace(&mut self, from: ShardId, address: Address, what: Keyspace, db: u8) {
+    pub(super) fn serve_keyspace(
+        &mut self,
+        from: ShardId,
+        address: Address,
+        what: Keyspace,
+        db: u8,
+    ) {
         let mut waits = Vec::new();
         match what {
             Keyspace::FlushAll => self.shard.clear(|place, entry| waits.push((place, entry))),

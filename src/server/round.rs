@@ -382,13 +382,12 @@ impl<E: Env> Server<E> {
         }
         let count = evaluated.count as i64;
         let conn = self.conns[index as usize].as_deref_mut().expect("found above");
-        conn.output.answer(ticket, Part { part, count, body: &body, splices: &splices });
         if let Some(entry) = evaluated.hold
             && !self.shard.wait(place, entry, remote::conn_waiter(index))
-            && let Some(Some(conn)) = self.conns.get_mut(index as usize)
         {
-            conn.output.hold_answer(Hold { place, index: entry });
+            conn.output.hold_answer(ticket, Hold { place, index: entry });
         }
+        conn.output.answer(ticket, Part { part, count, body: &body, splices: &splices });
     }
 
     fn run_connection(&mut self, index: u32, run: command::Connection, args: Args<'_>) {

@@ -20,7 +20,8 @@ use super::Server;
 use super::node::{Common, Configure, Node};
 use crate::cluster::SlotMap;
 use crate::command::{Endpoint, Identity, SlotRange, Topology, endpoint_id};
-use crate::env::uring::{self, Features, Start, UringEnv};
+use crate::config::Runtime;
+use crate::env::uring::{self, Features, Start};
 use crate::env::{Env, Wake, os};
 use crate::id::{NodeId, ShardId, Slot};
 use crate::metrics::{ShardStats, Totals};
@@ -42,6 +43,8 @@ pub struct Options {
     pub pin: bool,
     /// The memory budget of the node, bytes.
     pub memory_max: usize,
+    /// What drives disk and sockets.
+    pub runtime: Runtime,
     /// What an ack means.
     pub ack: Ack,
     /// Where to listen.
@@ -268,7 +271,8 @@ fn hear(shard: &Starting) -> Result<News, Option<Error>> {
     }
 }
 
-fn common(options: &Arc<Options>, stats: &[Arc<ShardStats>]) -> Common {
+/// What the shards of a node share.
+pub(super) fn common(options: &Arc<Options>, stats: &[Arc<ShardStats>]) -> Common {
     let configured = Arc::clone(options);
     Common {
         stats: stats.to_vec(),
@@ -283,7 +287,8 @@ fn common(options: &Arc<Options>, stats: &[Arc<ShardStats>]) -> Common {
     }
 }
 
-fn node(
+/// The node as `shard` sees it; `ports` are all shards' own.
+pub(super) fn node(
     options: &Options,
     common: &Arc<Common>,
     shard: ShardId,
@@ -314,21 +319,38 @@ fn node(
 
 fn run_shard(seat: Seat, features: Features, start: Start) -> Result<(), Error> {
     let shard = seat.shard;
-    let options =
-        uring::Options { name: u64::from(shard.0) + 1, start, seed: os::random_seed(), features };
     let news = seat.news.clone();
-    match uring::run(options, |env| serve(env, seat)) {
-        Ok(result) => result,
-        Err(source) => {
-            let text = io::Error::new(source.kind(), source.to_string());
-            let _ = news.send(News::Failed(Error::Runtime { shard, source: text }));
-            Err(Error::Runtime { shard, source })
+    let (name, seed) = (u64::from(shard.0) + 1, os::random_seed());
+    let ended = match seat.options.runtime {
+        Runtime::IoUring => {
+            let options = uring::Options { name, start, seed, features };
+            uring::run(options, |env| serve(env, seat))
         }
-    }
+        Runtime::Glommio => run_on_glommio(name, start, seed, seat),
+    };
+    ended.unwrap_or_else(|source| {
+        let text = io::Error::new(source.kind(), source.to_string());
+        let _ = news.send(News::Failed(Error::Runtime { shard, source: text }));
+        Err(Error::Runtime { shard, source })
+    })
+}
+
+#[cfg(feature = "glommio")]
+fn run_on_glommio(name: u64, start: Start, seed: u64, seat: Seat) -> io::Result<Result<(), Error>> {
+    let options = crate::env::glommio::Options { name, start, seed };
+    crate::env::glommio::run(options, |env| serve(env, seat))
+}
+
+#[cfg(not(feature = "glommio"))]
+fn run_on_glommio(_: u64, _: Start, _: u64, _: Seat) -> io::Result<Result<(), Error>> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this build has no glommio runtime"))
 }
 
 /// A shard's life.
-async fn serve(env: UringEnv, seat: Seat) -> Result<(), Error> {
+async fn serve<E>(env: E, seat: Seat) -> Result<(), Error>
+where
+    E: Env<Waker = uring::Waker>,
+{
     let Seat { shard: id, options, mut mailbox, stats, stop, news, orders } = seat;
     // Whoever does not listen any more has given up on the start, and so do we.
     let _ = news.send(News::Waker(env.waker()));
@@ -355,32 +377,42 @@ async fn serve(env: UringEnv, seat: Seat) -> Result<(), Error> {
     shard.close().await.map_err(|source| Error::Log { shard: id, source })
 }
 
-async fn open(
-    env: &UringEnv,
+async fn open<E: Env>(
+    env: &E,
     id: ShardId,
     options: &Options,
     stats: Arc<ShardStats>,
-) -> Result<Shard<UringEnv>, Error> {
-    let dir = options.data_dir.join(format!("shard-{id:02}")).join("wal");
-    let shards = usize::from(options.map.shard_count());
-    let opening = shard::Options {
-        node: options.node,
-        shard: id,
-        map: options.map,
-        ack: options.ack,
-        memory_max: options.memory_max / shards,
-        log: wal::Options {
-            segment_len: options.segment_len,
-            ..wal::Options::new(dir, options.log_id, id)
-        },
-    };
+) -> Result<Shard<E>, Error> {
     let on_progress = Arc::clone(&options.on_progress);
-    shard::open(env.clone(), opening, stats, move |progress| on_progress(id, progress))
+    shard::open(env.clone(), opening(id, options), stats, move |progress| on_progress(id, progress))
         .await
         .map_err(|source| Error::Open { shard: id, source })
 }
 
-fn listen(env: &UringEnv, id: ShardId, options: &Options, resp: u16) -> Result<u16, Error> {
+/// How shard `id` of the node is opened.
+pub(super) fn opening(id: ShardId, options: &Options) -> shard::Options {
+    let dir = options.data_dir.join(format!("shard-{id:02}")).join("wal");
+    shard::Options {
+        node: options.node,
+        shard: id,
+        map: options.map,
+        ack: options.ack,
+        memory_max: options.memory_max / usize::from(options.map.shard_count()),
+        log: wal::Options {
+            segment_len: options.segment_len,
+            ..wal::Options::new(dir, options.log_id, id)
+        },
+        planted: None,
+    }
+}
+
+/// Listens on the shared port, `resp`, and on the shard's own, which is returned.
+pub(super) fn listen<E: Env>(
+    env: &E,
+    id: ShardId,
+    options: &Options,
+    resp: u16,
+) -> Result<u16, Error> {
     let on = |port: u16, shared: bool| {
         let addr = SocketAddr::new(options.bind, port);
         let bound = env.listen(addr, shared).map(|(_, bound)| bound.port());

@@ -28,6 +28,7 @@ use crate::partition::{Evaluated, Logging, Partition, Waiter};
 use crate::protocol::resp::Reply;
 use crate::wal::{self, RecordKind, Writer};
 
+pub use crate::partition::Planted;
 pub use open::{Error, Options, Progress, open};
 
 pub mod mailbox;
@@ -108,12 +109,19 @@ pub struct Shard<E: Env> {
     blob_next: u64,
     expired_keys: Vec<Vec<u8>>,
     stats: Arc<ShardStats>,
+    planted: Option<Planted>,
 }
 
 impl<E: Env> Shard<E> {
     /// This shard's number.
     pub fn id(&self) -> ShardId {
         self.id
+    }
+
+    /// A bug to be caught by the tests; none outside them.
+    #[doc(hidden)]
+    pub fn planted(&self) -> Option<Planted> {
+        self.planted
     }
 
     /// Which shard and partition has a slot.

@@ -1,10 +1,10 @@
 //! From a directory to a shard: read the log, rebuild the partitions, lead them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Ack, Shard};
+use super::{Ack, Planted, Shard};
 use crate::cluster::SlotMap;
 use crate::env::Env;
 use crate::id::{NodeId, PartitionId, ShardId};
@@ -27,6 +27,9 @@ pub struct Options {
     pub memory_max: usize,
     /// The log.
     pub log: wal::Options,
+    /// A bug to be caught by the tests; none outside them.
+    #[doc(hidden)]
+    pub planted: Option<Planted>,
 }
 
 /// How far the replay is.
@@ -77,6 +80,7 @@ pub async fn open<E: Env>(
     stats: Arc<ShardStats>,
     mut on_progress: impl FnMut(Progress),
 ) -> Result<Shard<E>, Error> {
+    make_log_dir(&env, &options.log.dir).await?;
     let first = options.map.partitions_of(options.shard).start;
     let mut replay = Replay::new(&env, &options);
     let ended = {
@@ -95,10 +99,11 @@ pub async fn open<E: Env>(
     if let Some(error) = failed {
         return Err(error);
     }
-    let partitions: Vec<_> = recoveries
+    let mut partitions: Vec<_> = recoveries
         .into_iter()
         .map(|recovery| recovery.finish(options.node, env.random()))
         .collect();
+    partitions.iter_mut().for_each(|partition| partition.plant(options.planted));
     debug_assert_eq!(partitions.first().map(|p| p.id().0), Some(first));
     let log = Writer::open(&env, &options.log, ended).await?;
     let mut shard = Shard {
@@ -119,10 +124,24 @@ pub async fn open<E: Env>(
         blob_next: blob_last,
         expired_keys: Vec::new(),
         stats,
+        planted: options.planted,
     };
     lead(&env, &mut shard).await;
     shard.account(0);
     Ok(shard)
+}
+
+/// Makes `<data directory>/<shard>/<log>` and makes its names durable: without that a power cut
+/// may take the whole log, however well its files are synced.
+async fn make_log_dir<E: Env>(env: &E, dir: &Path) -> Result<(), wal::Error> {
+    let io = |op, path: &Path, result: std::io::Result<()>| {
+        result.map_err(|source| wal::Error::Io { op, path: path.to_owned(), source })
+    };
+    io("create", dir, env.create_dir(dir).await)?;
+    for parent in dir.ancestors().skip(1).take(2) {
+        io("sync", parent, env.sync_dir(parent).await)?;
+    }
+    Ok(())
 }
 
 /// Campaigns everywhere and waits until each partition has committed its term's first entry.

@@ -30,34 +30,30 @@ pub enum Error {
         written: usize,
     },
 
-    /// A later block proves that what stood here was durable. Never skipped.
+    /// Something later proves that what stood here was durable. Never skipped.
     #[error(
-        "corrupt log: no valid block at byte {offset} of {}, though the log was durable up to LSN \
-         {durable} and ends at {end}; restore this file from a copy, or the directory from a \
-         backup", path.display()
+        "corrupt log: no valid {what} at byte {offset} of {}; the log was durable up to LSN \
+         {durable} and can be read up to {end}; restore this file from a copy, or the directory \
+         from a backup", path.display()
     )]
     Corrupt {
+        /// A block, or a segment's header.
+        what: &'static str,
         /// The segment.
         path: PathBuf,
         /// Where in it.
         offset: u64,
         /// Where the readable log ends.
         end: u64,
-        /// What a later block knew to be durable.
+        /// What something later knew to be durable.
         durable: u64,
     },
 
-    /// The first sector of a segment is neither a header nor zero.
-    #[error("corrupt log: no valid header at byte 0 of {}; restore this file from a copy, or the \
-         directory from a backup", path.display())]
-    Header {
-        /// The segment.
-        path: PathBuf,
-    },
-
     /// The file lost its end.
-    #[error("corrupt log: {} has {len} bytes, its header says {expected}; restore this file from \
-         a copy, or the directory from a backup", path.display())]
+    #[error(
+        "corrupt log: {} has {len} bytes and its header says {expected}; restore this file from a \
+         copy, or the directory from a backup", path.display()
+    )]
     Truncated {
         /// The segment.
         path: PathBuf,
@@ -67,7 +63,17 @@ pub enum Error {
         expected: u64,
     },
 
-    /// A block is sound, but its records are not: written by a broken program.
+    /// A segment is not there, though segments after it are.
+    #[error(
+        "corrupt log: {} is missing, though later segments are there; restore it from a copy, or \
+         the directory from a backup", path.display()
+    )]
+    Missing {
+        /// What should be there.
+        path: PathBuf,
+    },
+
+    /// A block is sound and its records are not: written by a broken program.
     #[error("malformed record in the block at byte {offset} of {}", path.display())]
     Malformed {
         /// The segment.
@@ -77,8 +83,10 @@ pub enum Error {
     },
 
     /// Written by another version.
-    #[error("{} has log format {version}, this program knows {known}: use the version of stave \
-         that wrote it", path.display())]
+    #[error(
+        "{} has log format {version} and this program knows {known}: use the version of stave that \
+         wrote it", path.display()
+    )]
     Version {
         /// The segment.
         path: PathBuf,
@@ -89,8 +97,10 @@ pub enum Error {
     },
 
     /// The segment is of another data directory or shard.
-    #[error("{} belongs to another log: it was copied here from another data directory or shard; \
-         move it away", path.display())]
+    #[error(
+        "{} belongs to another log: it was copied here from another data directory or shard; move \
+         it away", path.display()
+    )]
     Foreign {
         /// The segment.
         path: PathBuf,
@@ -100,6 +110,8 @@ pub enum Error {
 impl Error {
     /// Whether it says that the disk is full.
     pub fn is_disk_full(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. }
+            if matches!(source.kind(), StorageFull | QuotaExceeded))
     }
 }

@@ -1,27 +1,38 @@
 //! Segments, blocks and records as bytes; pure.
 //!
 //! ```text
-//! segment := header[4096] block* rest        file {seq:020}.wal, a whole number of sectors
-//! header  := checksum:u64 magic:u64 version:u32 shard:u32 log_id:u128 seq:u64 epoch:u64
-//!            base:u64 durable:u64 segment_len:u64 chain:u64 zero*
+//! segment := header[4096] block* rest      file {seq:020}.wal, whole sectors
+//! header  := checksum:u64 magic:u64 version:u32 shard:u16 zero:u16 log_id:u128 seq:u64 epoch:u64
+//!            nonce:u64 base:u64 durable:u64 segment_len:u64 chain:u64 zero*
 //! block   := checksum:u64 magic:u32 payload_len:u32 record_count:u32 zero:u32 epoch:u64 lsn:u64
-//!            durable:u64 chain:u64 zero:u64 | payload[payload_len] | zero* to the sector
+//!            durable:u64 chain:u64 | payload[payload_len] | pad to the sector
 //! payload := record*
-//! record  := kind:u8 zero[3] partition:u32 payload_len:u32 zero:u32 term:u64 index:u64 | payload
+//! record  := kind:u8 zero[3] partition:u32 payload_len:u32 term:u64 index:u64 | payload
 //! ```
 //!
-//! Little-endian. `checksum` is xxh3-64 of what follows it, up to the end of the header's fields or
-//! of the payload; a block's is seeded with `chain`, the checksum of the block before, which for
-//! the first block of a log is [`FIRST_CHAIN`]. A block is one write. `lsn` is the block's own
-//! place: at byte `o` of a segment it is `base + o - 4096`. `durable` is how far the log was known
-//! to be durable when the block was made: the proof, for a reader, that all before was there.
-//! `rest` is zeroes or what a recycled file held before: other epochs.
+//! Little-endian. A block is one write; its padding is written as zeroes and never read.
 //!
-//! Frozen: to change a field, raise [`VERSION`] and keep the old decoder.
+//! *Place.* `base` is the LSN of the header's sector, so byte `o` of a segment has LSN `base + o`
+//! and a block says `lsn = base + o`. Headers and padding count.
+//!
+//! *Chain.* `chain` is the checksum of what stands before in the log: the block before, or the
+//! segment's header for its first block, or for a header the last block of the segment before
+//! ([`FIRST_CHAIN`] at the log's birth). `checksum` is xxh3-64 of all that follows it: the rest of
+//! the sector for a header; up to the end of the payload for a block, seeded with a number made of
+//! `log_id` and `shard`, which no client knows. `nonce` is random: no two headers have the same
+//! checksum, so a block written under one never follows another, whatever a file held before.
+//!
+//! *Proof.* `durable` is how far the log was durable when this was written, never beyond `lsn`. To
+//! whoever reads it later it proves that all before it was there once.
+//!
+//! `rest` is zeroes, or what a recycled file held before.
+//!
+//! Frozen: to change a field, raise [`VERSION`] and keep the old decoder. Every version keeps the
+//! first 20 bytes of a header and what its checksum covers, so that each can name the other.
 
 use std::ops::Range;
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::id::{Lsn, PartitionId, ShardId};
 use crate::limits::SECTOR_LEN;
@@ -29,19 +40,46 @@ use crate::limits::SECTOR_LEN;
 /// The version this program writes.
 pub const VERSION: u32 = 1;
 /// Bytes of a block's header.
-pub const BLOCK_HEADER_LEN: usize = 64;
+pub const BLOCK_HEADER_LEN: usize = BLOCK_CHAIN.end;
 /// Bytes of a record's header.
-pub const RECORD_HEADER_LEN: usize = 32;
+pub const RECORD_HEADER_LEN: usize = RECORD_INDEX.end;
 /// Longest block, header and padding included.
 pub const BLOCK_LEN_MAX: usize = 1 << 20;
 /// Longest payload of a record.
 pub const RECORD_LEN_MAX: usize = BLOCK_LEN_MAX - BLOCK_HEADER_LEN - RECORD_HEADER_LEN;
-/// The chain before the first block of a log.
-pub const FIRST_CHAIN: u64 = 0x5354_4156_4557_414c;
+/// The chain before the first header of a log.
+pub const FIRST_CHAIN: u64 = 0;
 
 const SEGMENT_MAGIC: u64 = u64::from_le_bytes(*b"STAVEWAL");
 const BLOCK_MAGIC: u32 = u32::from_le_bytes(*b"SBLK");
-const SEGMENT_FIELDS: Range<usize> = 8..96;
+
+const CHECKSUM: Range<usize> = 0..8;
+
+const MAGIC: Range<usize> = 8..16;
+const VERSION_AT: Range<usize> = 16..20;
+const SHARD: Range<usize> = 20..22;
+const LOG_ID: Range<usize> = 24..40;
+const SEQ: Range<usize> = 40..48;
+const EPOCH: Range<usize> = 48..56;
+const NONCE: Range<usize> = 56..64;
+const BASE: Range<usize> = 64..72;
+const DURABLE: Range<usize> = 72..80;
+const SEGMENT_LEN: Range<usize> = 80..88;
+const CHAIN: Range<usize> = 88..96;
+
+const BLOCK_MAGIC_AT: Range<usize> = 8..12;
+const BLOCK_PAYLOAD_LEN: Range<usize> = 12..16;
+const BLOCK_RECORD_COUNT: Range<usize> = 16..20;
+const BLOCK_ZERO: Range<usize> = 20..24;
+const BLOCK_EPOCH: Range<usize> = 24..32;
+const BLOCK_LSN: Range<usize> = 32..40;
+const BLOCK_DURABLE: Range<usize> = 40..48;
+const BLOCK_CHAIN: Range<usize> = 48..56;
+
+const RECORD_PARTITION: Range<usize> = 4..8;
+const RECORD_PAYLOAD_LEN: Range<usize> = 8..12;
+const RECORD_TERM: Range<usize> = 12..20;
+const RECORD_INDEX: Range<usize> = 20..28;
 
 /// What a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,20 +114,36 @@ pub struct Record<'a> {
     pub payload: &'a [u8],
 }
 
+/// Which log a segment belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogId {
+    /// The data directory's number, random and told to no client.
+    pub directory: u128,
+    /// Whose log in it.
+    pub shard: ShardId,
+}
+
+impl LogId {
+    /// The seed of all block checksums of this log.
+    pub fn key(&self) -> u64 {
+        xxh3_64_with_seed(&self.directory.to_le_bytes(), u64::from(self.shard.0))
+    }
+}
+
 /// The first sector of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHeader {
-    /// The data directory's number.
-    pub log_id: u128,
-    /// Whose log.
-    pub shard: ShardId,
-    /// Place among the segments; rises, with gaps where segments were given up.
+    /// Which log.
+    pub log: LogId,
+    /// Place among the segments: rises by one.
     pub seq: u64,
     /// Which run of the writer.
     pub epoch: u64,
-    /// LSN of the first block.
+    /// Random, so that no two headers are alike.
+    pub nonce: u64,
+    /// LSN of the header's sector.
     pub base: Lsn,
-    /// As in a block.
+    /// See the module's header, *Proof*.
     pub durable: Lsn,
     /// Bytes of the file.
     pub segment_len: u64,
@@ -97,73 +151,82 @@ pub struct SegmentHeader {
     pub chain: u64,
 }
 
-/// Why a first sector is not a header of ours.
+/// Why a first sector is not a header for us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadHeader {
-    /// Never written, or not whole: there is no segment here.
+    /// Never written, or not whole.
     Absent,
-    /// Whole, but of a version this program does not know.
+    /// Whole, but of a version that this program does not know.
     Version(u32),
 }
 
 impl SegmentHeader {
-    /// Writes the header into the first sector.
-    pub fn encode(&self, sector: &mut [u8]) {
-        sector[..SECTOR_LEN].fill(0);
-        sector[8..16].copy_from_slice(&SEGMENT_MAGIC.to_le_bytes());
-        sector[16..20].copy_from_slice(&VERSION.to_le_bytes());
-        sector[20..24].copy_from_slice(&u32::from(self.shard.0).to_le_bytes());
-        sector[24..40].copy_from_slice(&self.log_id.to_le_bytes());
-        let words =
-            [self.seq, self.epoch, self.base.0, self.durable.0, self.segment_len, self.chain];
-        for (n, word) in words.iter().enumerate() {
-            sector[40 + 8 * n..48 + 8 * n].copy_from_slice(&word.to_le_bytes());
-        }
-        let checksum = xxh3_64_with_seed(&sector[SEGMENT_FIELDS], FIRST_CHAIN);
-        sector[..8].copy_from_slice(&checksum.to_le_bytes());
+    /// Writes the header over the first sector of `sector`; returns its checksum.
+    pub fn encode(&self, sector: &mut [u8]) -> u64 {
+        let sector = &mut sector[..SECTOR_LEN];
+        sector.fill(0);
+        sector[MAGIC].copy_from_slice(&SEGMENT_MAGIC.to_le_bytes());
+        sector[VERSION_AT].copy_from_slice(&VERSION.to_le_bytes());
+        sector[SHARD].copy_from_slice(&self.log.shard.0.to_le_bytes());
+        sector[LOG_ID].copy_from_slice(&self.log.directory.to_le_bytes());
+        sector[SEQ].copy_from_slice(&self.seq.to_le_bytes());
+        sector[EPOCH].copy_from_slice(&self.epoch.to_le_bytes());
+        sector[NONCE].copy_from_slice(&self.nonce.to_le_bytes());
+        sector[BASE].copy_from_slice(&self.base.0.to_le_bytes());
+        sector[DURABLE].copy_from_slice(&self.durable.0.to_le_bytes());
+        sector[SEGMENT_LEN].copy_from_slice(&self.segment_len.to_le_bytes());
+        sector[CHAIN].copy_from_slice(&self.chain.to_le_bytes());
+        seal_header(sector)
     }
 
-    /// Reads it back.
+    /// Reads a first sector back: the header and its checksum.
     ///
     /// # Errors
     /// As [`BadHeader`].
-    pub fn decode(sector: &[u8]) -> Result<Self, BadHeader> {
-        if sector.len() < SECTOR_LEN || u64_at(sector, 8) != SEGMENT_MAGIC {
+    pub fn decode(sector: &[u8]) -> Result<(Self, u64), BadHeader> {
+        let sector = sector.get(..SECTOR_LEN).ok_or(BadHeader::Absent)?;
+        let checksum = u64_at(sector, CHECKSUM);
+        if u64_at(sector, MAGIC) != SEGMENT_MAGIC || checksum != xxh3_64(&sector[CHECKSUM.end..]) {
             return Err(BadHeader::Absent);
         }
-        if u64_at(sector, 0) != xxh3_64_with_seed(&sector[SEGMENT_FIELDS], FIRST_CHAIN) {
-            return Err(BadHeader::Absent);
-        }
-        let version = u32_at(sector, 16);
+        let version = u32_at(sector, VERSION_AT);
         if version != VERSION {
             return Err(BadHeader::Version(version));
         }
-        Ok(Self {
-            shard: ShardId(u32_at(sector, 20) as u16),
-            log_id: u128::from_le_bytes(sector[24..40].try_into().expect("sixteen bytes")),
-            seq: u64_at(sector, 40),
-            epoch: u64_at(sector, 48),
-            base: Lsn(u64_at(sector, 56)),
-            durable: Lsn(u64_at(sector, 64)),
-            segment_len: u64_at(sector, 72),
-            chain: u64_at(sector, 80),
-        })
+        let directory = u128::from_le_bytes(sector[LOG_ID].try_into().expect("sixteen bytes"));
+        let shard = u16::from_le_bytes(sector[SHARD].try_into().expect("two bytes"));
+        let header = Self {
+            log: LogId { directory, shard: ShardId(shard) },
+            seq: u64_at(sector, SEQ),
+            epoch: u64_at(sector, EPOCH),
+            nonce: u64_at(sector, NONCE),
+            base: Lsn(u64_at(sector, BASE)),
+            durable: Lsn(u64_at(sector, DURABLE)),
+            segment_len: u64_at(sector, SEGMENT_LEN),
+            chain: u64_at(sector, CHAIN),
+        };
+        Ok((header, checksum))
     }
 }
 
-/// What a block's header says, when its checksum proves it.
+/// Puts the checksum into a header's sector and returns it.
+pub fn seal_header(sector: &mut [u8]) -> u64 {
+    let checksum = xxh3_64(&sector[CHECKSUM.end..SECTOR_LEN]);
+    sector[CHECKSUM].copy_from_slice(&checksum.to_le_bytes());
+    checksum
+}
+
+/// What a block's header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockHeader {
     /// Which run of the writer.
     pub epoch: u64,
     /// Its place.
     pub lsn: Lsn,
-    /// How far the log was durable when it was made.
+    /// See the module's header, *Proof*.
     pub durable: Lsn,
-    /// Checksum of the block before.
+    /// Checksum of what stands before.
     pub chain: u64,
-    /// Its own.
-    pub checksum: u64,
     /// Bytes of its records.
     pub payload_len: usize,
     /// How many there are.
@@ -176,49 +239,54 @@ impl BlockHeader {
         block_len(self.payload_len)
     }
 
-    /// Completes a block whose payload stands after the header, and pads it; returns the checksum.
-    pub fn seal(&self, block: &mut [u8]) -> u64 {
+    /// Completes a block whose payload stands after the header, and pads it; returns its checksum.
+    pub fn seal(&self, key: u64, block: &mut [u8]) -> u64 {
         let end = BLOCK_HEADER_LEN + self.payload_len;
         block[end..self.block_len()].fill(0);
-        block[8..12].copy_from_slice(&BLOCK_MAGIC.to_le_bytes());
-        block[12..16].copy_from_slice(&(self.payload_len as u32).to_le_bytes());
-        block[16..20].copy_from_slice(&self.record_count.to_le_bytes());
-        block[20..24].fill(0);
-        block[24..32].copy_from_slice(&self.epoch.to_le_bytes());
-        block[32..40].copy_from_slice(&self.lsn.0.to_le_bytes());
-        block[40..48].copy_from_slice(&self.durable.0.to_le_bytes());
-        block[48..56].copy_from_slice(&self.chain.to_le_bytes());
-        block[56..64].fill(0);
-        let checksum = xxh3_64_with_seed(&block[8..end], self.chain);
-        block[..8].copy_from_slice(&checksum.to_le_bytes());
+        block[BLOCK_MAGIC_AT].copy_from_slice(&BLOCK_MAGIC.to_le_bytes());
+        block[BLOCK_PAYLOAD_LEN].copy_from_slice(&(self.payload_len as u32).to_le_bytes());
+        block[BLOCK_RECORD_COUNT].copy_from_slice(&self.record_count.to_le_bytes());
+        block[BLOCK_ZERO].fill(0);
+        block[BLOCK_EPOCH].copy_from_slice(&self.epoch.to_le_bytes());
+        block[BLOCK_LSN].copy_from_slice(&self.lsn.0.to_le_bytes());
+        block[BLOCK_DURABLE].copy_from_slice(&self.durable.0.to_le_bytes());
+        block[BLOCK_CHAIN].copy_from_slice(&self.chain.to_le_bytes());
+        let checksum = xxh3_64_with_seed(&block[CHECKSUM.end..end], key);
+        block[CHECKSUM].copy_from_slice(&checksum.to_le_bytes());
         checksum
     }
 
-    /// Reads the block at the start of `bytes`; none if it is not whole and sound by itself.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
+    /// Bytes on disk of what may be a block at the start of `bytes`; none if it can be no block.
+    pub fn peek_len(bytes: &[u8]) -> Option<usize> {
         let header = bytes.get(..BLOCK_HEADER_LEN)?;
-        if u32_at(header, 8) != BLOCK_MAGIC {
-            return None;
-        }
-        let payload_len = u32_at(header, 12) as usize;
-        if block_len(payload_len) > bytes.len().min(BLOCK_LEN_MAX) {
-            return None;
-        }
-        let (checksum, chain) = (u64_at(header, 0), u64_at(header, 48));
-        let sound = checksum == xxh3_64_with_seed(&bytes[8..BLOCK_HEADER_LEN + payload_len], chain);
-        sound.then(|| Self {
-            epoch: u64_at(header, 24),
-            lsn: Lsn(u64_at(header, 32)),
-            durable: Lsn(u64_at(header, 40)),
-            chain,
-            checksum,
-            payload_len,
-            record_count: u32_at(header, 16),
-        })
+        let payload_len = u32_at(header, BLOCK_PAYLOAD_LEN) as usize;
+        let plausible = u32_at(header, BLOCK_MAGIC_AT) == BLOCK_MAGIC
+            && u32_at(header, BLOCK_ZERO) == 0
+            && payload_len <= BLOCK_LEN_MAX - BLOCK_HEADER_LEN;
+        plausible.then(|| block_len(payload_len))
+    }
+
+    /// Reads the block at the start of `bytes`, and its checksum; none if it is not whole and sound
+    /// by itself.
+    pub fn decode(key: u64, bytes: &[u8]) -> Option<(Self, u64)> {
+        let len = Self::peek_len(bytes)?;
+        let block = bytes.get(..len)?;
+        let header = Self {
+            epoch: u64_at(block, BLOCK_EPOCH),
+            lsn: Lsn(u64_at(block, BLOCK_LSN)),
+            durable: Lsn(u64_at(block, BLOCK_DURABLE)),
+            chain: u64_at(block, BLOCK_CHAIN),
+            payload_len: u32_at(block, BLOCK_PAYLOAD_LEN) as usize,
+            record_count: u32_at(block, BLOCK_RECORD_COUNT),
+        };
+        let checksum = u64_at(block, CHECKSUM);
+        let end = BLOCK_HEADER_LEN + header.payload_len;
+        let sound = checksum == xxh3_64_with_seed(&block[CHECKSUM.end..end], key);
+        (sound && header.durable <= header.lsn).then_some((header, checksum))
     }
 }
 
-/// Bytes on disk of a block with this payload.
+/// Bytes on disk of a block with this much payload.
 pub fn block_len(payload_len: usize) -> usize {
     (BLOCK_HEADER_LEN + payload_len).next_multiple_of(SECTOR_LEN)
 }
@@ -227,48 +295,38 @@ pub fn block_len(payload_len: usize) -> usize {
 pub fn encode_record(record: &Record<'_>, out: &mut [u8]) -> usize {
     let len = RECORD_HEADER_LEN + record.payload.len();
     let out = &mut out[..len];
-    out[..RECORD_HEADER_LEN].fill(0);
-    out[0] = record.kind as u8;
-    out[4..8].copy_from_slice(&record.partition.0.to_le_bytes());
-    out[8..12].copy_from_slice(&(record.payload.len() as u32).to_le_bytes());
-    out[16..24].copy_from_slice(&record.term.to_le_bytes());
-    out[24..32].copy_from_slice(&record.index.to_le_bytes());
+    out[..4].copy_from_slice(&u32::from(record.kind as u8).to_le_bytes());
+    out[RECORD_PARTITION].copy_from_slice(&record.partition.0.to_le_bytes());
+    out[RECORD_PAYLOAD_LEN].copy_from_slice(&(record.payload.len() as u32).to_le_bytes());
+    out[RECORD_TERM].copy_from_slice(&record.term.to_le_bytes());
+    out[RECORD_INDEX].copy_from_slice(&record.index.to_le_bytes());
     out[RECORD_HEADER_LEN..].copy_from_slice(record.payload);
     len
 }
 
-/// The records of a block's payload, in order; `None` once where they do not decode.
-pub fn records(payload: &[u8]) -> impl Iterator<Item = Option<Record<'_>>> {
-    let mut rest = payload;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let record = decode_record(rest);
-        rest = record.map_or(&[], |(_, rest)| rest);
-        Some(record.map(|(record, _)| record))
-    })
-}
-
-fn decode_record(bytes: &[u8]) -> Option<(Record<'_>, &[u8])> {
+/// Reads the record at the start of `bytes`; the record and what follows it. None if there is none.
+pub fn decode_record(bytes: &[u8]) -> Option<(Record<'_>, &[u8])> {
     let header = bytes.get(..RECORD_HEADER_LEN)?;
-    let kind = RecordKind::of(header[0])?;
-    let payload_len = u32_at(header, 8) as usize;
+    let (kind, zero) = (RecordKind::of(header[0])?, &header[1..4]);
+    if zero != [0; 3] {
+        return None;
+    }
+    let payload_len = u32_at(header, RECORD_PAYLOAD_LEN) as usize;
     let payload = bytes[RECORD_HEADER_LEN..].get(..payload_len)?;
     let record = Record {
         kind,
-        partition: PartitionId(u32_at(header, 4)),
-        term: u64_at(header, 16),
-        index: u64_at(header, 24),
+        partition: PartitionId(u32_at(header, RECORD_PARTITION)),
+        term: u64_at(header, RECORD_TERM),
+        index: u64_at(header, RECORD_INDEX),
         payload,
     };
     Some((record, &bytes[RECORD_HEADER_LEN + payload_len..]))
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+fn u32_at(bytes: &[u8], at: Range<usize>) -> u32 {
+    u32::from_le_bytes(bytes[at].try_into().expect("a field of four bytes"))
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+fn u64_at(bytes: &[u8], at: Range<usize>) -> u64 {
+    u64::from_le_bytes(bytes[at].try_into().expect("a field of eight bytes"))
 }

@@ -8,27 +8,33 @@
 //!
 //! Several writes in flight means that a crash may leave a hole, so
 //! * an ack waits for the *contiguous* durable prefix ([`Writer::durable`]);
-//! * every block says its place, its writer's run (epoch) and the checksum of the block before, so
-//!   that replay stops at the first gap and takes no recycled byte for data;
-//! * every block says how far the log was durable when it was made. A later block that knows more
-//!   than replay found is the proof that what is missing was acknowledged: that is corruption, and
-//!   is refused with file and offset. Without such a proof the rest was never acked: the tail ends.
+//! * every block says its place, its writer's run (epoch) and the checksum of what stands before,
+//!   so that replay stops at the first gap and takes no recycled byte for data;
+//! * every block says how far the log was durable when it was written. One that knows more than
+//!   replay found is the proof that what is missing was acknowledged: that is corruption, and is
+//!   refused with file and offset. Without such a proof the rest was never acked, and the log ends.
 //!
-//! After a replay, appending goes on in a fresh segment of a new epoch, whose base is where replay
-//! ended; what lies beyond it in older segments is void for ever.
+//! After a replay, appending goes on in a fresh segment of a new epoch that begins where replay
+//! ended; what lies beyond that point in older segments is void for ever.
 //!
 //! Invariants:
 //! * LSNs rise without a gap from block to block and from segment to segment.
 //! * `durable <= appended`. Raft and clients are told of `durable` alone.
+//! * Where a replay ended is durable before anyone is told of it, and no later replay ends before.
 //! * After a failed write nothing more is written, and `durable` never moves again.
 //!
+//! A crash at any point of a replay or an opening is like one before it: segments have their names
+//! durably before their headers are written, void ones lose theirs from the last to the first, and
+//! a header that was not written leaves a segment that was never begun.
+//!
 //! Not here: what a payload means ([`crate::partition`]); when a segment may go. Reading order:
-//! `format`, `walk`, `replay`, `segment`, `writer`.
+//! `format`, `walk`, `replay`, `segments`, `supply`, `writer`.
 
 mod error;
 pub mod format;
 mod replay;
-mod segment;
+mod segments;
+mod supply;
 #[cfg(test)]
 mod tests;
 pub mod walk;
@@ -37,29 +43,37 @@ mod writer;
 use std::path::PathBuf;
 
 pub use error::Error;
-pub use format::{Record, RecordKind};
+pub use format::{LogId, Record, RecordKind};
 pub use replay::{Ended, Progress, replay};
 pub use writer::{Flush, Writer};
 
-use crate::id::ShardId;
+use crate::id::{Lsn, ShardId};
 
 /// Default bytes of a segment.
 pub const SEGMENT_LEN: u64 = 64 << 20;
+
+/// Default of [`Options::in_flight_max`].
+pub const IN_FLIGHT_MAX: usize = 8;
 
 /// How a log is kept.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Its directory; made if it is missing.
     pub dir: PathBuf,
-    /// The data directory's number: a log of another is refused.
+    /// The data directory's number: a log of another is refused. Random, and told to no client.
     pub log_id: u128,
     /// Whose log.
     pub shard: ShardId,
-    /// Bytes of new segments: whole sectors, room for at least one block.
+    /// Bytes of new segments: whole sectors, room for at least one block. Those that are there may
+    /// have other lengths.
     pub segment_len: u64,
-    /// Most writes in flight. More would only make blocks smaller: at four the device is at half
-    /// its rate and a write waits 133 us instead of 113.
+    /// Longest block, header and padding included: whole sectors, at most
+    /// [`format::BLOCK_LEN_MAX`]. A record must fit into it.
+    pub block_len_max: usize,
+    /// Most writes in flight.
     pub in_flight_max: usize,
+    /// The log must reach back to here.
+    pub needed_from: Lsn,
     /// A bug to be caught by the tests; none outside them.
     #[doc(hidden)]
     pub planted: Option<Planted>,
@@ -71,23 +85,37 @@ pub struct Options {
 pub enum Planted {
     /// `durable` moves when a write is submitted.
     AckBeforeDurable,
-    /// Replay does not compare a block's chain with the block before.
+    /// The durable prefix does not wait for earlier writes.
+    AckOutOfOrder,
+    /// Replay does not compare a block's chain with what stands before.
     SkipChainCheck,
-    /// Replay takes a block of any epoch.
+    /// Replay takes every sound block, whatever its place and epoch.
     TrustRecycledBytes,
-    /// The last open block is forgotten when the log is flushed.
+    /// Replay does not make durable what it read.
+    SkipReplaySync,
+    /// Now and then a block is written without its records.
     DropLastBatch,
     /// A failed write counts as written.
     IgnoreFailedSync,
-    /// The durable prefix does not wait for earlier writes.
-    AckOutOfOrder,
 }
 
 impl Options {
     /// The log of a shard in `dir`.
     pub fn new(dir: PathBuf, log_id: u128, shard: ShardId) -> Self {
-        let (segment_len, in_flight_max) = (SEGMENT_LEN, 4);
-        Self { dir, log_id, shard, segment_len, in_flight_max, planted: None }
+        Self {
+            dir,
+            log_id,
+            shard,
+            segment_len: SEGMENT_LEN,
+            block_len_max: format::BLOCK_LEN_MAX,
+            in_flight_max: IN_FLIGHT_MAX,
+            needed_from: Lsn(0),
+            planted: None,
+        }
+    }
+
+    fn log(&self) -> LogId {
+        LogId { directory: self.log_id, shard: self.shard }
     }
 
     fn has(&self, bug: Planted) -> bool {

@@ -1,35 +1,41 @@
-//! Reading a log back: which segments count, in which order, and where the log ends.
+//! Reading a log back: the files, and what the walk says of them.
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use super::format::{BadHeader, FIRST_CHAIN, SegmentHeader, VERSION, records};
-use super::walk::{self, Position};
-use super::{Error, Options, Record, segment};
-use crate::env::{Env, File as _, Mode};
+use super::format::{Record, VERSION};
+use super::segments::{self, Reader, io};
+use super::walk::{Defect, End, Fed, Found, Walker};
+use super::{Error, Options, Planted};
+use crate::env::{Aligned, Env, File as _, Mode};
 use crate::id::Lsn;
+use crate::limits::SECTOR_LEN;
+
+/// Bytes of log read between two yields: at most about 100 us of hashing.
+const YIELD_LEN: usize = 256 << 10;
 
 /// Where a log ended: what its writer goes on from.
 #[derive(Clone, Debug)]
 pub struct Ended {
-    /// The next block's place.
+    /// The LSN behind the last block. Durable.
     pub end: Lsn,
     /// The checksum of the last block.
     pub chain: u64,
     /// The newest run seen.
     pub epoch: u64,
-    /// The highest segment number seen.
+    /// The number of the segment to go on in.
     pub seq: u64,
     /// Records read.
     pub record_count: u64,
-    /// Zeroed files that wait to become segments.
-    pub spares: Vec<PathBuf>,
+    /// Blocks read.
+    pub block_count: u64,
     /// Segments that hold part of the log, oldest first.
     pub segments: Vec<PathBuf>,
+    /// Segments that hold nothing of it, by number, rising: the writer takes their names away.
+    pub(super) void: Vec<u64>,
 }
 
 /// How far a replay is, bytes of segments.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Read.
     pub done_bytes: u64,
@@ -37,210 +43,163 @@ pub struct Progress {
     pub total_bytes: u64,
 }
 
-struct Segment {
-    path: PathBuf,
-    header: SegmentHeader,
-}
-
-/// Reads the log in `options.dir`, oldest record first, and makes the directory fit for a writer:
-/// what was read is durable, what is void is removed.
+/// Reads the log in `options.dir`, oldest record first. What it read is durable when it ends.
+/// Nothing is changed but that the directory is made if it is missing; to go on writing, see
+/// [`super::Writer::open`].
 ///
 /// # Errors
-/// As [`Error`]; then the directory is as it was.
+/// As [`Error`]. Records may have been given out before.
 pub async fn replay<E: Env>(
     env: &E,
     options: &Options,
     mut on_record: impl FnMut(Record<'_>),
     mut on_progress: impl FnMut(Progress),
 ) -> Result<Ended, Error> {
-    segment::io("create", &options.dir, env.create_dir(&options.dir).await)?;
-    let names = segment::io("list", &options.dir, env.list(&options.dir).await)?;
-    let mut reader = Reader {
-        options,
-        segments: list_segments(env, options, &names).await?,
-        at: Position { lsn: Lsn(0), chain: FIRST_CHAIN, durable: Lsn(0) },
-        used: Vec::new(),
-        record_count: 0,
-    };
-    reader.read(env, &mut on_record, &mut on_progress).await?;
-    reader.make_durable(env).await?;
-    reader.remove_void(env, &names).await?;
-    let Reader { segments, at, used, record_count, .. } = reader;
-    let spares = names.iter().filter(|name| segment::is_spare(name));
+    segments::make_dir(env, &options.dir).await?;
+    let found = find(env, options).await?;
+    let seqs: Vec<u64> = found.iter().map(|found| found.seq).collect();
+    let walker = Walker::new(options.log(), found, options.needed_from, options.planted);
+    let mut walker = walker.map_err(|defect| error(options, defect))?;
+    walk(env, options, &mut walker, &seqs, &mut on_record, &mut on_progress).await?;
+    let end = walker.end();
+    let (used, void) = seqs.split_at(end.segment_count);
+    if !options.has(Planted::SkipReplaySync) {
+        make_durable(env, options, &end, &walker, used).await?;
+    }
     Ok(Ended {
-        end: at.lsn,
-        chain: at.chain,
-        epoch: segments.iter().map(|segment| segment.header.epoch).max().unwrap_or(0),
-        seq: names.iter().filter_map(|name| segment::seq_of(name)).max().unwrap_or(0),
-        record_count,
-        spares: spares.map(|name| options.dir.join(name)).collect(),
-        segments: used.iter().map(|(n, ..)| segments[*n].path.clone()).collect(),
+        end: end.lsn,
+        chain: end.chain,
+        epoch: end.epoch,
+        seq: used.last().map_or(1, |seq| seq + 1),
+        record_count: end.record_count,
+        block_count: end.block_count,
+        segments: used.iter().map(|seq| path_of(options, *seq)).collect(),
+        void: void.to_vec(),
     })
 }
 
-/// The files that are segments, by number. One whose header is still zero was never begun.
-async fn list_segments<E: Env>(
+fn path_of(options: &Options, seq: u64) -> PathBuf {
+    options.dir.join(segments::name(seq))
+}
+
+/// The segments, by number.
+async fn find<E: Env>(env: &E, options: &Options) -> Result<Vec<Found>, Error> {
+    let names = io("list", &options.dir, env.list(&options.dir).await)?;
+    let mut all = Vec::new();
+    for seq in names.iter().filter_map(|name| segments::seq_of(name)) {
+        let (head, len) = segments::read_head(env, &path_of(options, seq)).await?;
+        let found = Found::new(options.log(), seq, len, &head);
+        all.push(found.map_err(|defect| error(options, defect))?);
+    }
+    all.sort_by_key(|found| found.seq);
+    Ok(all)
+}
+
+async fn walk<E: Env>(
     env: &E,
     options: &Options,
-    names: &[String],
-) -> Result<Vec<Segment>, Error> {
-    let mut segments = Vec::new();
-    for name in names {
-        let Some(seq) = segment::seq_of(name) else { continue };
-        let path = options.dir.join(name);
-        let (head, len) = segment::read_head(env, &path).await?;
-        match SegmentHeader::decode(&head) {
-            Ok(header) if header.log_id != options.log_id || header.shard != options.shard => {
-                return Err(Error::Foreign { path });
-            }
-            // A spare that was recycled and renamed, and whose own header was never written.
-            Ok(header) if header.seq != seq => {}
-            Ok(header) if len < header.segment_len => {
-                return Err(Error::Truncated { path, len, expected: header.segment_len });
-            }
-            Ok(header) => segments.push(Segment { path, header }),
-            // Renamed from a spare, and its header was still on its way.
-            Err(BadHeader::Absent) if len > 0 && head.iter().all(|byte| *byte == 0) => {}
-            Err(BadHeader::Absent) => return Err(Error::Header { path }),
-            Err(BadHeader::Version(version)) => {
-                return Err(Error::Version { path, version, known: VERSION });
-            }
-        }
-    }
-    Ok(segments)
-}
-
-struct Reader<'a> {
-    options: &'a Options,
-    segments: Vec<Segment>,
-    at: Position,
-    /// Segments that hold part of the log, and where each stops being read: byte and LSN.
-    used: Vec<(usize, usize, Lsn)>,
-    record_count: u64,
-}
-
-impl Reader<'_> {
-    async fn read<E: Env>(
-        &mut self,
-        env: &E,
-        on_record: &mut impl FnMut(Record<'_>),
-        on_progress: &mut impl FnMut(Progress),
-    ) -> Result<(), Error> {
-        let total_bytes = self.segments.iter().map(|segment| segment.header.segment_len).sum();
-        let mut done_bytes = 0;
-        let mut next = self.successor(None);
-        while let Some(n) = next {
-            let bytes = segment::read_all(env, &self.segments[n].path).await?;
-            self.walk(n, &bytes, on_record)?;
-            done_bytes += bytes.len() as u64;
-            on_progress(Progress { done_bytes, total_bytes });
-            drop(bytes);
-            env.yield_now().await;
-            next = self.successor(Some(n));
-        }
-        self.check_end(env).await
-    }
-
-    /// The segment that goes on where the log has come: after `n`, of the newest run that does.
-    fn successor(&self, n: Option<usize>) -> Option<usize> {
-        let after = n.map_or(0, |n| n + 1);
-        let fits = (after..self.segments.len()).filter(|k| {
-            let header = &self.segments[*k].header;
-            header.base == self.at.lsn && header.chain == self.at.chain
-        });
-        fits.max_by_key(|k| self.segments[*k].header.epoch)
-    }
-
-    /// Where segment `n` ends at the latest: a later one begins there.
-    fn limit(&self, n: usize) -> Lsn {
-        let base = self.segments[n].header.base;
-        let later = self.segments[n + 1..].iter().map(|segment| segment.header.base);
-        later.filter(|later| *later >= base).min().unwrap_or(Lsn(u64::MAX))
-    }
-
-    fn walk(
-        &mut self,
-        n: usize,
-        bytes: &[u8],
-        on_record: &mut impl FnMut(Record<'_>),
-    ) -> Result<(), Error> {
-        let Segment { header, path } = &self.segments[n];
-        let (mut malformed, mut count) = (None, 0);
-        let planted = self.options.planted;
-        let on_block = |offset: usize, _: &_, payload: &[u8]| {
-            for record in records(payload) {
-                let Some(record) = record else {
-                    malformed = Some(offset as u64);
-                    return ControlFlow::Break(());
-                };
-                count += 1;
-                on_record(record);
-            }
-            ControlFlow::Continue(())
+    walker: &mut Walker,
+    seqs: &[u64],
+    on_record: &mut impl FnMut(Record<'_>),
+    on_progress: &mut impl FnMut(Progress),
+) -> Result<(), Error> {
+    let total_bytes = (0..seqs.len()).map(|index| walker.segment_len(index)).sum();
+    let (mut done_before, mut buffers) = (0, Vec::new());
+    while let Some((index, offset)) = walker.wants() {
+        let (path, len) = (path_of(options, seqs[index]), walker.segment_len(index));
+        let reader = Reader::open(env, path, offset.min(len), len).await?;
+        let done = |offset: u64| {
+            on_progress(Progress { done_bytes: done_before + offset, total_bytes });
         };
-        let limit = self.limit(n);
-        let (at, offset) = walk::walk(bytes, header, self.at, limit, planted, on_block);
-        if let Some(offset) = malformed {
-            return Err(Error::Malformed { path: path.clone(), offset });
+        let feeding = Feeding { env, options, index, reader, walker: &mut *walker };
+        feeding.run(&mut buffers, on_record, done).await?;
+        done_before += len;
+    }
+    on_progress(Progress { done_bytes: total_bytes, total_bytes });
+    Ok(())
+}
+
+/// One segment on its way through the walker.
+struct Feeding<'a, E: Env> {
+    env: &'a E,
+    options: &'a Options,
+    index: usize,
+    reader: Reader<E::File>,
+    walker: &'a mut Walker,
+}
+
+impl<E: Env> Feeding<'_, E> {
+    /// Until the walker has had enough of the segment.
+    async fn run(
+        mut self,
+        buffers: &mut Vec<Aligned>,
+        on_record: &mut impl FnMut(Record<'_>),
+        mut on_done: impl FnMut(u64),
+    ) -> Result<(), Error> {
+        let (mut window, mut used, mut since_yield) = (Vec::new(), 0, 0);
+        while let Some((index, offset)) = self.walker.wants()
+            && index == self.index
+        {
+            let last = self.reader.is_done();
+            let fed = self.walker.feed(&window[used..], last, on_record);
+            match fed.map_err(|defect| error(self.options, defect))? {
+                Fed::Used(count) => {
+                    used += count;
+                    since_yield += count;
+                }
+                Fed::Needs(_) => {
+                    on_done(offset);
+                    window.drain(..used);
+                    used = 0;
+                    self.reader.next(&mut window, buffers).await?;
+                }
+            }
+            if since_yield >= YIELD_LEN {
+                since_yield = 0;
+                self.env.yield_now().await;
+            }
         }
-        self.at = at;
-        self.at.durable = self.at.durable.max(header.durable);
-        self.record_count += count;
-        self.used.push((n, offset, at.lsn));
         Ok(())
     }
+}
 
-    /// Torn tail or corruption? The log ends at `at`. Whatever lies behind and is sound tells how
-    /// far the log once was durable.
-    async fn check_end<E: Env>(&self, env: &E) -> Result<(), Error> {
-        let (last, stop) = self.used.last().map_or((None, 0), |(n, stop, _)| (Some(*n), *stop));
-        let mut durable = self.at.durable;
-        for (n, segment) in self.segments.iter().enumerate() {
-            let from = match last {
-                Some(last) if n < last => continue,
-                Some(last) if n == last => stop,
-                _ => 0,
-            };
-            let bytes = segment::read_all(env, &segment.path).await?;
-            durable = durable.max(walk::proof(&bytes, &segment.header, from));
-            env.yield_now().await;
+/// What was read may still be on its way to the disk: the process that wrote it was killed, and the
+/// machine was not. Segments behind which the log itself proves that they were durable are.
+async fn make_durable<E: Env>(
+    env: &E,
+    options: &Options,
+    end: &End,
+    walker: &Walker,
+    used: &[u64],
+) -> Result<(), Error> {
+    for (index, seq) in used.iter().enumerate() {
+        if walker.is_proven_durable(index, end.durable) {
+            continue;
         }
-        if durable <= self.at.lsn {
-            return Ok(());
-        }
-        let path = match last {
-            Some(last) => self.segments[last].path.clone(),
-            None => self.options.dir.join(segment::name(1)),
-        };
-        let (end, durable) = (self.at.lsn.0, durable.0);
-        Err(Error::Corrupt { path, offset: stop as u64, end, durable })
+        let path = path_of(options, *seq);
+        let file = io("open", &path, env.open(&path, Mode::Write).await)?;
+        io("sync", &path, file.sync().await)?;
     }
+    io("sync", &options.dir, env.sync_dir(&options.dir).await)
+}
 
-    /// What was read may still be on its way to the disk: the process that wrote it was killed, the
-    /// machine was not. It is made durable before anyone is told of it.
-    async fn make_durable<E: Env>(&self, env: &E) -> Result<(), Error> {
-        for (n, _, end) in &self.used {
-            if *end <= self.at.durable {
-                continue;
-            }
-            let path = &self.segments[*n].path;
-            let file = segment::io("open", path, env.open(path, Mode::Write).await)?;
-            segment::io("sync", path, file.sync().await)?;
+/// The defect with the path of its file.
+fn error(options: &Options, defect: Defect) -> Error {
+    let path = |seq| path_of(options, seq);
+    match defect {
+        Defect::Corrupt { what, seq, offset, end, durable } => {
+            Error::Corrupt { what, path: path(seq), offset, end: end.0, durable: durable.0 }
         }
-        segment::io("sync", &self.options.dir, env.sync_dir(&self.options.dir).await)
-    }
-
-    /// Removes segments that hold nothing of the log, the last first, and unfinished spares.
-    async fn remove_void<E: Env>(&self, env: &E, names: &[String]) -> Result<(), Error> {
-        let dir = &self.options.dir;
-        let used: Vec<_> = self.used.iter().map(|(n, ..)| &self.segments[*n].path).collect();
-        for name in names.iter().rev() {
-            let path = dir.join(name);
-            let void = segment::seq_of(name).is_some() && !used.contains(&&path);
-            if void || segment::is_unfinished(name) {
-                segment::io("remove", &path, env.remove(&path).await)?;
-            }
+        Defect::Truncated { seq, len, expected } => {
+            Error::Truncated { path: path(seq), len, expected }
         }
-        segment::io("sync", dir, env.sync_dir(dir).await)
+        Defect::Missing { seq } => Error::Missing { path: path(seq) },
+        Defect::Malformed { seq, offset } => Error::Malformed { path: path(seq), offset },
+        Defect::Version { seq, version } => {
+            Error::Version { path: path(seq), version, known: VERSION }
+        }
+        Defect::Foreign { seq } => Error::Foreign { path: path(seq) },
     }
 }
+
+const _: () = assert!(segments::PIECE_LEN.is_multiple_of(SECTOR_LEN));

@@ -1,71 +1,425 @@
-//! Finding a segment's valid blocks, and the proof that there were more; pure.
-
-use std::ops::ControlFlow;
+//! Reading a log back, as a pure state machine: segments' first sectors and bytes in, records and a
+//! verdict out. Where the bytes come from is [`super::replay`]'s affair.
+//!
+//! First the log: each segment's blocks in order, as long as each is sound, of its header's epoch,
+//! at its place and chained to what stands before. A segment may end at any block: when the next
+//! one's header continues exactly here (its base and its chain say so), the log goes on there, and
+//! what is left of this segment is void. Then the rest: everything behind the stop is searched for
+//! sound blocks and headers. Blocks behind a hole are normal, since writes end in any order; but
+//! each says how far the log was durable when it was written. If one says further than the stop,
+//! then what is missing had been durable: that is corruption. If none does, nothing behind the stop
+//! was ever acknowledged, and the log ends there.
+//!
+//! This rule needs no look at a block's epoch or place: `durable` never exceeds what was truly
+//! durable, and replay never ends below that, so what recycled files and void tails hold proves
+//! nothing new. What can not be seen is the loss of acknowledged blocks behind which nothing was
+//! written after they became durable; therefore [`super::Writer::close`] adds an empty block.
 
 use super::Planted;
-use super::format::{BLOCK_HEADER_LEN, BlockHeader, SegmentHeader};
+use super::format::{
+    BLOCK_HEADER_LEN, BadHeader, BlockHeader, FIRST_CHAIN, LogId, Record, SegmentHeader,
+    decode_record,
+};
 use crate::id::Lsn;
 use crate::limits::SECTOR_LEN;
 
-/// How far a reader has come.
+/// A segment file as its name, length and first sector show it.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// Of its name.
+    pub seq: u64,
+    /// Bytes.
+    pub len: u64,
+    /// Its header and the header's checksum; none if it has none of its own: it was never begun,
+    /// or what it holds is from before it was recycled.
+    pub header: Option<(SegmentHeader, u64)>,
+}
+
+impl Found {
+    /// Looks at a first sector.
+    ///
+    /// # Errors
+    /// [`Defect::Version`], [`Defect::Foreign`].
+    pub fn new(log: LogId, seq: u64, len: u64, sector: &[u8]) -> Result<Self, Defect> {
+        let header = match SegmentHeader::decode(sector) {
+            Ok((header, _)) if header.log != log => return Err(Defect::Foreign { seq }),
+            Err(BadHeader::Version(version)) => return Err(Defect::Version { seq, version }),
+            Ok((header, checksum)) if header.seq == seq => Some((header, checksum)),
+            Ok(_) | Err(BadHeader::Absent) => None,
+        };
+        Ok(Self { seq, len, header })
+    }
+
+    /// Bytes that count: whole sectors.
+    fn whole_len(&self) -> u64 {
+        let len = self.header.map_or(self.len, |(header, _)| header.segment_len.min(self.len));
+        len - len % SECTOR_LEN as u64
+    }
+}
+
+/// Why a log is refused; [`super::Error`] without paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
-    /// The next block's place.
+#[expect(missing_docs, reason = "the fields are those of the error with the same name")]
+pub enum Defect {
+    /// Something later proves that what stood here was durable.
+    Corrupt { what: &'static str, seq: u64, offset: u64, end: Lsn, durable: Lsn },
+    /// The file is shorter than its header says.
+    Truncated { seq: u64, len: u64, expected: u64 },
+    /// No such segment, though later ones are there.
+    Missing { seq: u64 },
+    /// A sound block with broken records.
+    Malformed { seq: u64, offset: u64 },
+    /// Of another version.
+    Version { seq: u64, version: u32 },
+    /// Of another log.
+    Foreign { seq: u64 },
+}
+
+/// Where a log ends and what it is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// The LSN behind the last block.
     pub lsn: Lsn,
-    /// The checksum of the last block.
+    /// The checksum of the last block or header.
     pub chain: u64,
-    /// The most that any block read so far knew to be durable.
+    /// The highest epoch seen anywhere.
+    pub epoch: u64,
+    /// How many segments, from the first, belong to the log; the others are void.
+    pub segment_count: usize,
+    /// How far the log itself proves that it was durable.
     pub durable: Lsn,
+    /// Records read.
+    pub record_count: u64,
+    /// Blocks read.
+    pub block_count: u64,
 }
 
-/// Goes through the valid blocks of a segment from its first, up to `limit`; returns where it
-/// stopped: the position, and the byte of the segment. `on_block` gets each block's byte in the
-/// segment, its header and its payload, and may end the walk.
-///
-/// `bytes` is the whole segment, header included. `at` is where the log has come before it.
-pub fn walk(
-    bytes: &[u8],
-    header: &SegmentHeader,
-    mut at: Position,
-    limit: Lsn,
+/// What became of bytes given to [`Walker::feed`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fed {
+    /// So many were used; ask [`Walker::wants`] how to go on.
+    Used(usize),
+    /// Nothing was used: this many bytes are needed in one piece, at most
+    /// [`super::format::BLOCK_LEN_MAX`].
+    Needs(usize),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Reading the log.
+    Log,
+    /// Searching behind its end, which was at this segment and byte.
+    Rest { index: usize, offset: u64 },
+}
+
+/// See the module's header.
+#[derive(Debug)]
+pub struct Walker {
+    key: u64,
+    segments: Vec<Found>,
+    phase: Phase,
+    /// The segment and the byte of it that is wanted next.
+    index: usize,
+    offset: u64,
+    end: End,
+    /// The most that a header behind the end knows to have been durable.
+    durable_later: Lsn,
     planted: Option<Planted>,
-    mut on_block: impl FnMut(usize, &BlockHeader, &[u8]) -> ControlFlow<()>,
-) -> (Position, usize) {
-    let mut offset = SECTOR_LEN;
-    while at.lsn < limit && offset < bytes.len() {
-        let Some(block) = BlockHeader::decode(&bytes[offset..]) else { break };
-        let chained = block.chain == at.chain || planted == Some(Planted::SkipChainCheck);
-        let of_epoch = block.epoch == header.epoch || planted == Some(Planted::TrustRecycledBytes);
-        let in_place = block.lsn == at.lsn || planted == Some(Planted::TrustRecycledBytes);
-        if !chained || !of_epoch || !in_place {
-            break;
-        }
-        let payload = &bytes[offset + BLOCK_HEADER_LEN..][..block.payload_len];
-        if on_block(offset, &block, payload).is_break() {
-            break;
-        }
-        offset += block.block_len();
-        at.lsn = Lsn(at.lsn.0 + block.block_len() as u64);
-        at.chain = block.checksum;
-        at.durable = at.durable.max(block.durable);
-    }
-    (at, offset)
 }
 
-/// The most that any block of the segment from byte `from` on knows to have been durable: blocks
-/// of the segment's own run, at their own places, sound by themselves.
-pub fn proof(bytes: &[u8], header: &SegmentHeader, from: usize) -> Lsn {
-    let mut durable = header.durable;
-    let mut offset = from.max(SECTOR_LEN).next_multiple_of(SECTOR_LEN);
-    while offset + SECTOR_LEN <= bytes.len() {
-        let place = Lsn(header.base.0 + (offset - SECTOR_LEN) as u64);
-        match BlockHeader::decode(&bytes[offset..]) {
-            Some(block) if block.epoch == header.epoch && block.lsn == place => {
-                durable = durable.max(block.durable);
-                offset += block.block_len();
+impl Walker {
+    /// A walk through `segments`, in order of `seq`, that must reach back to `needed_from`.
+    ///
+    /// # Errors
+    /// A segment is missing or too short, or the first one has no header though it must.
+    pub fn new(
+        log: LogId,
+        segments: Vec<Found>,
+        needed_from: Lsn,
+        planted: Option<Planted>,
+    ) -> Result<Self, Defect> {
+        let follows = |pair: &[Found]| pair[0].seq.checked_add(1) == Some(pair[1].seq);
+        if let Some(gap) = segments.windows(2).find(|pair| !follows(pair)) {
+            return Err(Defect::Missing { seq: gap[0].seq.saturating_add(1) });
+        }
+        let end = End {
+            lsn: Lsn(0),
+            chain: FIRST_CHAIN,
+            epoch: segments.iter().filter_map(epoch_of).max().unwrap_or(0),
+            segment_count: 0,
+            durable: Lsn(0),
+            record_count: 0,
+            block_count: 0,
+        };
+        let key = log.key();
+        let mut walker = Self {
+            key,
+            segments,
+            phase: Phase::Log,
+            index: 0,
+            offset: 0,
+            end,
+            durable_later: Lsn(0),
+            planted,
+        };
+        walker.enter_first(needed_from)?;
+        Ok(walker)
+    }
+
+    fn enter_first(&mut self, needed_from: Lsn) -> Result<(), Defect> {
+        let Some(first) = self.segments.first().copied() else { return Ok(()) };
+        match first.header {
+            Some((header, _)) if header.base > needed_from => {
+                Err(Defect::Missing { seq: first.seq.saturating_sub(1) })
             }
-            _ => offset += SECTOR_LEN,
+            Some((header, _)) => {
+                self.end.lsn = header.base;
+                self.enter(0)
+            }
+            // The first segment of all: a crash may have come before its header.
+            None if first.seq == 1 => self.stop(),
+            None => Err(Defect::Corrupt {
+                what: HEADER,
+                seq: first.seq,
+                offset: 0,
+                end: Lsn(0),
+                durable: needed_from,
+            }),
         }
     }
-    durable
+
+    /// Goes on in segment `index`, whose header is the next piece of the log.
+    fn enter(&mut self, index: usize) -> Result<(), Defect> {
+        let found = self.segments[index];
+        let (header, checksum) = found.header.expect("the caller looked at it");
+        if found.len < header.segment_len {
+            let (seq, len, expected) = (found.seq, found.len, header.segment_len);
+            return Err(Defect::Truncated { seq, len, expected });
+        }
+        self.index = index;
+        self.offset = SECTOR_LEN as u64;
+        self.end.segment_count = index + 1;
+        self.end.lsn = Lsn(header.base.0.saturating_add(SECTOR_LEN as u64));
+        self.end.chain = checksum;
+        self.end.durable = self.end.durable.max(header.durable);
+        Ok(())
+    }
+
+    /// Where the next bytes are wanted: index of the segment, and byte of it. None: all is read.
+    pub fn wants(&self) -> Option<(usize, u64)> {
+        (self.index < self.segments.len()).then_some((self.index, self.offset))
+    }
+
+    /// The bytes of segment `index` that count.
+    pub fn segment_len(&self, index: usize) -> u64 {
+        self.segments[index].whole_len()
+    }
+
+    /// Whether the log itself proves, by `durable`, that its part in segment `index` was durable.
+    pub fn is_proven_durable(&self, index: usize, durable: Lsn) -> bool {
+        let next = self.segments[..self.end.segment_count].get(index + 1);
+        let end = next.and_then(|found| found.header).map_or(self.end.lsn, |(next, _)| next.base);
+        end <= durable
+    }
+
+    /// The verdict.
+    ///
+    /// # Panics
+    /// If the walk [`Walker::wants`] more.
+    pub fn end(&self) -> End {
+        assert!(self.wants().is_none(), "the walk is not over: {self:?}");
+        self.end
+    }
+
+    /// Takes bytes from where they are wanted, whole sectors; `last` if they are the segment's
+    /// last. Reads one block, or searches what there is.
+    ///
+    /// # Errors
+    /// The log is refused.
+    pub fn feed(
+        &mut self,
+        bytes: &[u8],
+        last: bool,
+        on_record: &mut impl FnMut(Record<'_>),
+    ) -> Result<Fed, Defect> {
+        let continues = self.phase == Phase::Log && self.next_continues();
+        match self.phase {
+            Phase::Log if continues => self.enter(self.index + 1).map(|()| Fed::Used(0)),
+            _ if bytes.is_empty() && !last => Ok(Fed::Needs(SECTOR_LEN)),
+            Phase::Log => self.feed_log(bytes, last, on_record),
+            Phase::Rest { .. } => self.feed_rest(bytes, last),
+        }
+    }
+
+    fn feed_log(
+        &mut self,
+        bytes: &[u8],
+        last: bool,
+        on_record: &mut impl FnMut(Record<'_>),
+    ) -> Result<Fed, Defect> {
+        let Some(len) = BlockHeader::peek_len(bytes) else {
+            return self.stop().map(|()| Fed::Used(0));
+        };
+        if len > bytes.len() && !last {
+            return Ok(Fed::Needs(len));
+        }
+        let block = BlockHeader::decode(self.key, bytes);
+        let Some((block, checksum)) = block.filter(|(block, _)| self.is_next(block)) else {
+            return self.stop().map(|()| Fed::Used(0));
+        };
+        self.deliver(&block, &bytes[BLOCK_HEADER_LEN..][..block.payload_len], on_record)?;
+        self.offset += len as u64;
+        self.end.lsn = Lsn(self.end.lsn.0.saturating_add(len as u64));
+        self.end.chain = checksum;
+        self.end.durable = self.end.durable.max(block.durable);
+        self.end.epoch = self.end.epoch.max(block.epoch);
+        self.end.block_count += 1;
+        Ok(Fed::Used(len))
+    }
+
+    /// Whether the next segment begins exactly where the log has come.
+    fn next_continues(&self) -> bool {
+        let next = self.segments.get(self.index + 1).and_then(|found| found.header);
+        next.is_some_and(|(header, _)| {
+            header.base == self.end.lsn
+                && (header.chain == self.end.chain || self.has(Planted::SkipChainCheck))
+        })
+    }
+
+    fn is_next(&self, block: &BlockHeader) -> bool {
+        let epoch = self.segments[self.index].header.map(|(header, _)| header.epoch);
+        let in_place = Some(block.epoch) == epoch && block.lsn == self.end.lsn;
+        let chained = block.chain == self.end.chain || self.has(Planted::SkipChainCheck);
+        (in_place && chained) || self.has(Planted::TrustRecycledBytes)
+    }
+
+    fn has(&self, bug: Planted) -> bool {
+        self.planted == Some(bug)
+    }
+
+    fn deliver(
+        &mut self,
+        block: &BlockHeader,
+        payload: &[u8],
+        on_record: &mut impl FnMut(Record<'_>),
+    ) -> Result<(), Defect> {
+        let (mut rest, mut count) = (payload, 0);
+        while let Some((record, after)) = decode_record(rest) {
+            on_record(record);
+            count += 1;
+            rest = after;
+        }
+        if !rest.is_empty() || count != block.record_count {
+            let (seq, offset) = (self.segments[self.index].seq, self.offset);
+            return Err(Defect::Malformed { seq, offset });
+        }
+        self.end.record_count += u64::from(count);
+        Ok(())
+    }
+
+    /// The log ends here.
+    fn stop(&mut self) -> Result<(), Defect> {
+        self.phase = Phase::Rest { index: self.index, offset: self.offset };
+        self.offset = self.offset.max(SECTOR_LEN as u64);
+        let later = self.segments.iter().skip(self.end.segment_count);
+        let durable = later.filter_map(|found| found.header).map(|(header, _)| header.durable);
+        self.durable_later = durable.max().unwrap_or_default();
+        self.skip_ended()
+    }
+
+    fn feed_rest(&mut self, bytes: &[u8], last: bool) -> Result<Fed, Defect> {
+        let mut used = 0;
+        while used < bytes.len() {
+            let here = &bytes[used..];
+            let len = BlockHeader::peek_len(here);
+            if let Some(len) = len.filter(|len| *len > here.len() && !last) {
+                if used == 0 {
+                    return Ok(Fed::Needs(len));
+                }
+                break;
+            }
+            let step = match BlockHeader::decode(self.key, here) {
+                Some((block, _)) => {
+                    self.judge(&block)?;
+                    block.block_len()
+                }
+                None => SECTOR_LEN.min(here.len()),
+            };
+            used += step;
+            self.offset += step as u64;
+        }
+        self.skip_ended().map(|()| Fed::Used(used))
+    }
+
+    /// A sound block behind the end of the log: is it a proof?
+    fn judge(&mut self, block: &BlockHeader) -> Result<(), Defect> {
+        self.end.epoch = self.end.epoch.max(block.epoch);
+        if block.durable <= self.end.lsn {
+            return Ok(());
+        }
+        // The log of the segment before ended properly, and this block belongs to the next one.
+        let base = block.lsn.0.wrapping_sub(self.offset);
+        let found = self.segments[self.index];
+        let is_next = self.index == self.end.segment_count && base == self.end.lsn.0;
+        if is_next && found.header.is_none() {
+            let (seq, end, durable) = (found.seq, self.end.lsn, block.durable);
+            return Err(Defect::Corrupt { what: HEADER, seq, offset: 0, end, durable });
+        }
+        Err(self.corrupt(block.durable))
+    }
+
+    fn corrupt(&self, durable: Lsn) -> Defect {
+        let Phase::Rest { index, offset } = self.phase else {
+            unreachable!("proofs are found behind the log's end")
+        };
+        let what = if offset == 0 { HEADER } else { BLOCK };
+        let (seq, end) = (self.segments[index].seq, self.end.lsn);
+        Defect::Corrupt { what, seq, offset, end, durable }
+    }
+
+    /// Goes to the next segment that has bytes to search. Behind the one that should have gone on
+    /// with the log, which may say best what is wrong, headers are proof enough.
+    fn skip_ended(&mut self) -> Result<(), Defect> {
+        while self.segments.get(self.index).is_some_and(|found| self.offset >= found.whole_len()) {
+            self.index += 1;
+            self.offset = SECTOR_LEN as u64;
+        }
+        let is_far = self.index > self.end.segment_count || self.wants().is_none();
+        if is_far && self.durable_later > self.end.lsn {
+            return Err(self.corrupt(self.durable_later));
+        }
+        Ok(())
+    }
+}
+
+const HEADER: &str = "segment header";
+const BLOCK: &str = "block";
+
+fn epoch_of(found: &Found) -> Option<u64> {
+    found.header.map(|(header, _)| header.epoch)
+}
+
+/// Replays a log that is in memory: its segments' numbers and bytes, in order. The same decisions
+/// as [`super::replay`], for tests, tools and fuzzing.
+///
+/// # Errors
+/// The log is refused.
+pub fn walk_bytes(
+    log: LogId,
+    segments: &[(u64, &[u8])],
+    planted: Option<Planted>,
+    mut on_record: impl FnMut(Record<'_>),
+) -> Result<End, Defect> {
+    let found = segments
+        .iter()
+        .map(|(seq, bytes)| Found::new(log, *seq, bytes.len() as u64, bytes))
+        .collect::<Result<_, _>>()?;
+    let mut walker = Walker::new(log, found, Lsn(0), planted)?;
+    while let Some((index, offset)) = walker.wants() {
+        let whole = walker.segment_len(index) as usize;
+        let bytes = &segments[index].1[(offset as usize).min(whole)..whole];
+        let fed = walker.feed(bytes, true, &mut on_record)?;
+        assert!(!matches!(fed, Fed::Needs(_)), "all there is was given: {fed:?}");
+    }
+    Ok(walker.end())
 }

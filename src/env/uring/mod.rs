@@ -32,6 +32,7 @@ use net::Net;
 use ring::{Chunk, Completion, Ring};
 use tag::{Kind, tag, untag};
 
+pub use super::os::Start;
 pub use ring::Features;
 pub use wake::Waker;
 
@@ -48,17 +49,6 @@ const SPIN: Duration = Duration::from_micros(20);
 const SPIN_MEMORY: Duration = Duration::from_micros(200);
 /// How long the end of a shard waits for the kernel to let go of its memory.
 const TEARDOWN_MAX: Duration = Duration::from_secs(2);
-
-/// Where the clocks of a process's shards count from.
-#[derive(Clone, Copy, Debug)]
-pub struct Start(Instant);
-
-impl Start {
-    /// Now.
-    pub fn now() -> Self {
-        Self(Instant::now())
-    }
-}
 
 /// How a shard's runtime is set up.
 #[derive(Clone, Debug)]
@@ -124,10 +114,11 @@ where
         if result.borrow().is_some() {
             break;
         }
-        reactor.turn(&mut completions)?;
+        // Looked at before the core may park: nothing would wake it.
         if reactor.executor.counts().panics > panics && Rc::strong_count(&result) == 1 {
             return Err(io::Error::other("the shard's main task panicked"));
         }
+        reactor.turn(&mut completions)?;
     }
     reactor.tear_down(&mut completions)?;
     let value = result.borrow_mut().take();

@@ -277,8 +277,13 @@ impl Net {
         if sent < buf.len() {
             // The receive will report the end, or has: this is the word that nothing is sent.
             shut(conn);
-            let conn = ConnId { index, generation: conn.generation };
-            return events.push(Event::Ended { conn });
+            let id = ConnId { index, generation: conn.generation };
+            events.push(Event::Ended { conn: id });
+            if !conn.receiving && !std::mem::replace(&mut conn.ended, true) {
+                // Paused: no receive will report anything.
+                events.push(Event::Ended { conn: id });
+            }
+            return;
         }
         buf.clear();
         let conn = ConnId { index, generation: conn.generation };

@@ -46,6 +46,11 @@ impl Waker {
         self.0.eventfd.as_raw_fd()
     }
 
+    /// The same, for a runtime that polls it.
+    pub fn eventfd(&self) -> &File {
+        &self.0.eventfd
+    }
+
     /// Whether [`Wake::wake`] was called since the last [`Waker::take`].
     pub fn is_notified(&self) -> bool {
         self.0.notified.load(Ordering::Acquire)

@@ -8,7 +8,7 @@
 //! joined, so that a free costs one store: the memory held is at most the sum of each class's own
 //! high-water mark, and goes back to the system with the table.
 
-use super::chunk::{CHUNK_LEN, Chunk, prefetch};
+use super::chunk::{CHUNK_LEN, Chunk, Pages, prefetch};
 
 /// A block of the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,6 +75,7 @@ impl Class {
 
 /// Blocks of bytes. Lives on one core.
 pub struct Arena {
+    pages: Pages,
     chunks: Vec<Chunk<u8>>,
     /// Head of the list of free blocks of each class; a free block begins with the next one's name.
     free: [Ref; CLASS_COUNT],
@@ -85,8 +86,9 @@ pub struct Arena {
 
 impl Arena {
     /// An arena without memory.
-    pub fn new() -> Self {
+    pub fn new(pages: Pages) -> Self {
         Self {
+            pages,
             chunks: Vec::new(),
             free: [Ref::NONE; CLASS_COUNT],
             free_bits: [0; CLASS_COUNT.div_ceil(64)],
@@ -189,8 +191,8 @@ impl Arena {
         Ref(u32::try_from(unit).expect("an arena is at most 32 GiB"))
     }
 
-    /// Shelves what is left of the last chunk and opens the next. The first is not a huge page, so
-    /// that a partition that is hardly used costs what it holds.
+    /// Shelves what is left of the last chunk and opens the next. The first is never a huge page,
+    /// so that a partition that is hardly used costs what it holds.
     fn open_chunk(&mut self) {
         if let Some(last) = self.chunks.last_mut() {
             let (start, room) = (last.len(), last.room());
@@ -198,7 +200,8 @@ impl Arena {
             let unit = (self.chunks.len() - 1) * UNITS_PER_CHUNK + start / UNIT_LEN;
             self.shelve(Ref(unit as u32), room);
         }
-        let mut chunk = Chunk::new(!self.chunks.is_empty());
+        let pages = if self.chunks.is_empty() { Pages::Small } else { self.pages };
+        let mut chunk = Chunk::new(pages);
         if self.chunks.is_empty() {
             chunk.extend(UNIT_LEN, 0); // So that no block is called `Ref::NONE`.
         }
@@ -277,7 +280,7 @@ mod tests {
 
     #[test]
     fn one_block_written_for_ever_holds_the_memory_of_two() {
-        let mut arena = Arena::new();
+        let mut arena = Arena::new(Pages::Small);
         let class = Class::holding(1_000);
         let mut block = arena.alloc(class);
         for _ in 0..10_000 {
@@ -292,7 +295,7 @@ mod tests {
 
     #[test]
     fn memory_of_large_blocks_serves_small_ones() {
-        let mut arena = Arena::new();
+        let mut arena = Arena::new(Pages::Small);
         let (large, small) = (Class::holding(64 << 10), Class::holding(64));
         let blocks: Vec<_> = (0..64).map(|_| arena.alloc(large)).collect();
         blocks.into_iter().for_each(|block| arena.free(block, large));
@@ -317,7 +320,7 @@ mod tests {
         fn blocks_never_overlap(
             ops in prop::collection::vec((any::<bool>(), len(), any::<u16>()), 1..200)
         ) {
-            let mut arena = Arena::new();
+            let mut arena = Arena::new(Pages::Small);
             let mut live: Vec<(Ref, usize, u8)> = Vec::new();
             for (at, (free, len, pick)) in ops.into_iter().enumerate() {
                 if free && !live.is_empty() {

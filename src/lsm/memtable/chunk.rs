@@ -1,11 +1,11 @@
-//! Two-mebibyte pieces of memory, each one huge page, and the prefetch instruction.
+//! Two-mebibyte pieces of memory, each one huge page if wanted, and the prefetch instruction.
 //!
-//! Why a type of our own: a lookup in ten million keys meets two random lines, and with pages of
-//! 4 KiB each costs a page-table walk as well. A `Box` can ask neither for the alignment nor for
-//! the huge page. All that is unsafe about the memtable is in this file.
+//! Why a type of our own: a `Box` can ask neither for the alignment nor for the huge page, and an
+//! arena wants memory that is not touched before it is filled. All that is unsafe about the
+//! memtable is in this file.
 #![expect(unsafe_code, reason = "std has no aligned, partly filled array and no prefetch")]
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, handle_alloc_error};
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -14,6 +14,19 @@ use std::ptr::NonNull;
 pub const CHUNK_LEN: usize = 2 << 20;
 
 const LINE_LEN: usize = 64;
+
+/// What memory a table asks the kernel for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pages {
+    /// 4 KiB, as they are filled: no fault holds the core for long.
+    Small,
+    /// 2 MiB where the kernel has them. With ten million keys and a quiet machine a lookup then
+    /// takes about two thirds of the time, since its misses walk shorter page tables. But the
+    /// kernel zeroes a whole page at the first touch: 250 us and more, and 4 ms measured on a
+    /// virtual machine (presumably its host had yet to find the memory). For tables that are filled
+    /// where nobody waits.
+    Huge,
+}
 
 /// A fixed array that is filled from the front; it never moves, and derefs to what is filled.
 pub struct Chunk<T: Copy> {
@@ -26,22 +39,14 @@ impl<T: Copy> Chunk<T> {
     /// Items that fit. A power of two when the size of `T` is one.
     pub const CAPACITY: usize = CHUNK_LEN / size_of::<T>();
 
-    const LAYOUT: Layout = match Layout::from_size_align(CHUNK_LEN, CHUNK_LEN) {
-        Ok(layout) => layout,
-        Err(_) => panic!("a chunk is a power of two"),
-    };
-
-    /// An empty chunk. With `huge` the kernel is asked for one huge page, which it zeroes at the
-    /// first touch (some 100 us); without, memory comes in small pages as it is filled.
-    pub fn new(huge: bool) -> Self {
+    /// An empty chunk.
+    pub fn new(pages: Pages) -> Self {
         const { assert!(size_of::<T>() > 0 && align_of::<T>() <= CHUNK_LEN) };
-        // SAFETY: the layout's size is not zero.
-        let start = unsafe { alloc(Self::LAYOUT) };
-        let Some(start) = NonNull::new(start.cast::<T>()) else { handle_alloc_error(Self::LAYOUT) };
-        if huge {
-            advise_huge(start.cast());
+        let start = memory::map().unwrap_or_else(|| handle_alloc_error(LAYOUT));
+        if pages == Pages::Huge {
+            memory::advise_huge(start);
         }
-        Self { start, len: 0, owns: PhantomData }
+        Self { start: start.cast(), len: 0, owns: PhantomData }
     }
 
     /// Items that still fit.
@@ -83,23 +88,91 @@ impl<T: Copy> DerefMut for Chunk<T> {
 
 impl<T: Copy> Drop for Chunk<T> {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout, freed once; `T: Copy` has no drop glue.
-        unsafe { dealloc(self.start.as_ptr().cast(), Self::LAYOUT) }
+        // SAFETY: mapped in `new`, freed once; `T: Copy` has no drop glue.
+        unsafe { memory::unmap(self.start.cast()) };
     }
 }
 
 // SAFETY: a chunk is plain owned memory; nothing of it is tied to a thread.
 unsafe impl<T: Copy + Send> Send for Chunk<T> {}
 
+const LAYOUT: Layout = match Layout::from_size_align(CHUNK_LEN, CHUNK_LEN) {
+    Ok(layout) => layout,
+    Err(_) => panic!("a chunk is a power of two"),
+};
+
+/// Memory straight from the kernel. An allocator may have touched it before the advice (mimalloc
+/// has), and then the kernel serves small pages for good.
 #[cfg(all(target_os = "linux", not(miri)))]
-fn advise_huge(start: NonNull<u8>) {
-    // SAFETY: the range is one allocation of ours, and the advice changes no content. Its result
-    // does not matter: a kernel without huge pages serves small ones.
-    unsafe { libc::madvise(start.as_ptr().cast(), CHUNK_LEN, libc::MADV_HUGEPAGE) };
+mod memory {
+    use std::ptr::{NonNull, null_mut};
+
+    use super::CHUNK_LEN;
+
+    /// A chunk's memory, aligned to its length.
+    pub fn map() -> Option<NonNull<u8>> {
+        // Kernels from 6.7 on align a mapping of this length by themselves.
+        let start = map_len(CHUNK_LEN)?;
+        if (start.as_ptr() as usize).is_multiple_of(CHUNK_LEN) {
+            return Some(start);
+        }
+        // SAFETY: the mapping is ours and unused.
+        unsafe { libc::munmap(start.as_ptr().cast(), CHUNK_LEN) };
+        let start = map_len(2 * CHUNK_LEN)?;
+        let before = start.as_ptr().align_offset(CHUNK_LEN);
+        // SAFETY: twice the length holds an aligned chunk; what is unmapped lies before and behind
+        // it, inside the mapping, on page bounds; an empty range is refused without effect.
+        unsafe {
+            libc::munmap(start.as_ptr().cast(), before);
+            let chunk = start.add(before);
+            libc::munmap(chunk.add(CHUNK_LEN).as_ptr().cast(), CHUNK_LEN - before);
+            Some(chunk)
+        }
+    }
+
+    fn map_len(len: usize) -> Option<NonNull<u8>> {
+        let (prot, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANON);
+        // SAFETY: a new anonymous mapping touches nothing that exists.
+        let start = unsafe { libc::mmap(null_mut(), len, prot, flags, -1, 0) };
+        if start == libc::MAP_FAILED { None } else { NonNull::new(start.cast()) }
+    }
+
+    pub fn advise_huge(start: NonNull<u8>) {
+        // SAFETY: the range is one mapping of ours, and the advice changes no content. Its result
+        // does not matter: a kernel without huge pages serves small ones.
+        unsafe { libc::madvise(start.as_ptr().cast(), CHUNK_LEN, libc::MADV_HUGEPAGE) };
+    }
+
+    /// # Safety
+    /// `start` is from [`map`], and nothing uses the memory any more.
+    pub unsafe fn unmap(start: NonNull<u8>) {
+        // SAFETY: by the caller's promise.
+        unsafe { libc::munmap(start.as_ptr().cast(), CHUNK_LEN) };
+    }
 }
 
+/// Memory from the allocator, where there is no `madvise` that we know.
 #[cfg(not(all(target_os = "linux", not(miri))))]
-fn advise_huge(_: NonNull<u8>) {}
+mod memory {
+    use std::ptr::NonNull;
+
+    use super::LAYOUT;
+
+    pub fn map() -> Option<NonNull<u8>> {
+        // SAFETY: the layout's size is not zero.
+        NonNull::new(unsafe { std::alloc::alloc(LAYOUT) })
+    }
+
+    pub fn advise_huge(_: NonNull<u8>) {}
+
+    /// # Safety
+    /// `start` is from [`map`], and nothing uses the memory any more.
+    pub unsafe fn unmap(start: NonNull<u8>) {
+        // SAFETY: allocated with this layout; by the caller's promise, freed once.
+        unsafe { std::alloc::dealloc(start.as_ptr(), LAYOUT) };
+    }
+}
 
 /// Asks for the cache lines that the first `len` bytes at `item` lie in; `len` may reach past it.
 #[inline]
@@ -141,7 +214,7 @@ mod tests {
 
     #[test]
     fn fills_from_the_front_to_the_brim() {
-        let mut chunk = Chunk::<u64>::new(true);
+        let mut chunk = Chunk::<u64>::new(Pages::Huge);
 
         chunk.extend(3, 7);
         chunk[1] = 8;
@@ -156,7 +229,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "2 items into room for 1")]
     fn refuses_to_overflow() {
-        let mut chunk = Chunk::<u64>::new(false);
+        let mut chunk = Chunk::<u64>::new(Pages::Small);
         chunk.extend(Chunk::<u64>::CAPACITY - 1, 0);
 
         chunk.extend(2, 0);

@@ -12,8 +12,8 @@
 //! memtable.
 
 use super::arena::Ref;
-use super::chunk::{Chunk, prefetch};
-use super::store::Store;
+use super::chunk::{Chunk, Pages, prefetch};
+use super::store::{Block, Store};
 
 const SLOT_COUNT: usize = 10;
 
@@ -22,7 +22,6 @@ const HALVES_PER_BUCKET_MAX: usize = 13;
 
 const BUCKET_COUNT_MIN: usize = 16;
 
-/// A chunk of buckets is a huge page only from the second on: a small table stays small.
 type Buckets = Chunk<Bucket>;
 
 #[derive(Clone, Copy)]
@@ -56,13 +55,17 @@ impl Bucket {
 }
 
 /// Buckets in chunks, so that none moves when there come more.
-#[derive(Default)]
 struct Table {
+    pages: Pages,
     chunks: Vec<Buckets>,
     count: usize,
 }
 
 impl Table {
+    fn new(pages: Pages) -> Self {
+        Self { pages, chunks: Vec::new(), count: 0 }
+    }
+
     #[inline]
     fn at(&self, number: usize) -> &Bucket {
         &self.chunks[number / Buckets::CAPACITY][number % Buckets::CAPACITY]
@@ -75,7 +78,8 @@ impl Table {
 
     fn push(&mut self) {
         if self.count.is_multiple_of(Buckets::CAPACITY) {
-            self.chunks.push(Chunk::new(!self.chunks.is_empty()));
+            let pages = if self.count == 0 { Pages::Small } else { self.pages };
+            self.chunks.push(Chunk::new(pages));
         }
         let last = self.chunks.last_mut().expect("one was pushed at 0");
         last.extend(1, EMPTY);
@@ -91,8 +95,8 @@ pub struct Index {
     spare: Vec<u32>,
     /// Buckets when none is split; a power of two.
     base: usize,
-    /// Buckets below this are split; `None` while the table is at rest.
-    split: Option<usize>,
+    /// Buckets below this are split; 0 while the table is at rest.
+    split: usize,
     len: usize,
 }
 
@@ -105,15 +109,15 @@ struct Place {
 }
 
 impl Index {
-    pub fn new() -> Self {
-        let mut home = Table::default();
+    pub fn new(pages: Pages) -> Self {
+        let mut home = Table::new(pages);
         (0..BUCKET_COUNT_MIN).for_each(|_| home.push());
         Self {
             home,
-            overflow: Table::default(),
+            overflow: Table::new(pages),
             spare: Vec::new(),
             base: BUCKET_COUNT_MIN,
-            split: None,
+            split: 0,
             len: 0,
         }
     }
@@ -135,17 +139,19 @@ impl Index {
         }
     }
 
-    /// The node under `hash` that holds `key`.
+    /// The node under `hash` that holds `key`, and its block.
     #[inline]
-    pub fn find(&self, hash: u64, key: &[u8], store: &Store) -> Option<Ref> {
+    pub fn find<'a>(&self, hash: u64, key: &[u8], store: &'a Store) -> Option<(Ref, Block<'a>)> {
         let tag = tag_of(hash);
         let mut bucket = self.home.at(self.home_of(hash));
         loop {
             let mut bits = bucket.matches(tag);
             while bits != 0 {
                 let node = bucket.refs[bits.trailing_zeros() as usize];
-                if store.key(node) == key {
-                    return Some(node);
+                let block = store.block(node);
+                block.prefetch();
+                if block.key() == key {
+                    return Some((node, block));
                 }
                 bits &= bits - 1;
             }
@@ -160,11 +166,8 @@ impl Index {
     pub fn insert(&mut self, hash: u64, node: Ref, store: &Store) {
         self.add(self.home_of(hash), tag_of(hash), node);
         self.len += 1;
-        if self.split.is_none() && 2 * self.len > HALVES_PER_BUCKET_MAX * self.base {
-            self.split = Some(0);
-        }
-        if let Some(number) = self.split {
-            self.split_bucket(number, store);
+        if self.split > 0 || 2 * self.len > HALVES_PER_BUCKET_MAX * self.base {
+            self.split_bucket(self.split, store);
         }
     }
 
@@ -213,10 +216,7 @@ impl Index {
     #[inline]
     fn home_of(&self, hash: u64) -> usize {
         let number = hash as usize & (self.base - 1);
-        match self.split {
-            Some(split) if number < split => hash as usize & (2 * self.base - 1),
-            _ => number,
-        }
+        if number < self.split { hash as usize & (2 * self.base - 1) } else { number }
     }
 
     fn bucket(&self, home: usize, overflow: u32) -> &Bucket {
@@ -280,7 +280,7 @@ impl Index {
     fn split_bucket(&mut self, number: usize, store: &Store) {
         self.home.push();
         let mut bucket = std::mem::replace(self.home.at_mut(number), EMPTY);
-        self.split = Some(number + 1);
+        self.split = number + 1;
         loop {
             for slot in 0..bucket.used_count() {
                 let hash = store.hash_of(bucket.refs[slot]);
@@ -294,7 +294,7 @@ impl Index {
         }
         if number + 1 == self.base {
             self.base *= 2;
-            self.split = None;
+            self.split = 0;
             return;
         }
         let next = self.home.at(number + 1);

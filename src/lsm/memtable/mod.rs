@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! index (hash)  line of 10 tags, 10 refs --+
-//! order (key)   piles of <= 256 refs ------+--> node: header, key, version --> ring of records,
+//! order (key)   piles of <= 512 refs ------+--> node: header, key, version --> ring of records,
 //! expiring      (expiry, ref) in order ----+    one contiguous block           one per version
 //! ```
 //!
@@ -24,6 +24,14 @@
 //!   the last of its refs is back, so refs need no generation and are never stale.
 //! * No step holds the core for long: the index splits one bucket, the order one pile at a time,
 //!   and a full table is freed in pieces ([`Memtable::dismantle`]).
+//!
+//! Why this and not a map of the usual kind (`bench-results/memtable.md`; figures of a loaded
+//! machine): what a server does is not one lookup but a turn's worth, and only a table that shows
+//! its index line and its node can have both prefetched. So a lookup in a group takes half the time
+//! of a hash map's and an overwrite a fourth. The price: a lone lookup takes about 1.5 times as
+//! long as a hash map's, and a new key 1.3 to 3 times. But a hash map that grows stops for 0.2 s (1
+//! M keys) to 1.3 s (10 M), has no order, and one version per key; a B-tree has an order, scans
+//! five to eight times as fast, and takes five to ten times as long per lookup.
 //!
 //! Not here: tombstones that shadow older tables (a delete of a key that is not here inserts
 //! nothing); what a value means; who reads which version. Reading order: `store` (layout), `arena`,
@@ -44,6 +52,7 @@ mod store;
 #[cfg(test)]
 mod model;
 
+pub use chunk::Pages;
 pub use scan::Scan;
 
 use arena::Ref;
@@ -110,9 +119,14 @@ impl Memtable {
     /// An empty table. `hash_seed` should be unknown to clients; what the table answers, orders of
     /// iteration included, does not depend on it.
     pub fn new(hash_seed: u64) -> Self {
+        Self::with_pages(hash_seed, Pages::Small)
+    }
+
+    /// As [`Memtable::new`], in memory of the given kind.
+    pub fn with_pages(hash_seed: u64, pages: Pages) -> Self {
         Self {
-            store: Store::new(hash_seed),
-            index: Index::new(),
+            store: Store::new(hash_seed, pages),
+            index: Index::new(pages),
             order: Order::new(),
             expiring: BTreeSet::new(),
             live_len: 0,
@@ -142,14 +156,17 @@ impl Memtable {
     /// The newest version of `key`, tombstones included, committed or not.
     #[inline]
     pub fn get(&self, hash: u64, key: &[u8]) -> Option<Version<'_>> {
-        let node = self.index.find(hash, key, &self.store)?;
-        self.store.version(head_of(&self.store, node))
+        let (_, node) = self.index.find(hash, key, &self.store)?;
+        match node.link() {
+            Ref::NONE => self.store.version_in(node),
+            newest => self.store.version(newest),
+        }
     }
 
     /// The newest version of `key` that is not newer than `at`.
     #[inline]
     pub fn get_at(&self, hash: u64, key: &[u8], at: Timestamp) -> Option<Version<'_>> {
-        let node = self.index.find(hash, key, &self.store)?;
+        let (node, _) = self.index.find(hash, key, &self.store)?;
         version_at(&self.store, node, at)
     }
 
@@ -168,7 +185,7 @@ impl Memtable {
     ) -> EntryRef {
         let version = Version { timestamp, kind: Kind::Put, expiry_ms, payload };
         match self.index.find(hash, key, &self.store) {
-            Some(node) => self.push(node, &version, State::Put),
+            Some((node, _)) => self.push(node, &version, State::Put),
             None => self.insert(hash, key, &version),
         }
     }
@@ -179,7 +196,7 @@ impl Memtable {
     /// # Panics
     /// When `timestamp` is before that of the key's newest version.
     pub fn delete(&mut self, hash: u64, key: &[u8], timestamp: Timestamp) -> Option<EntryRef> {
-        let node = self.index.find(hash, key, &self.store)?;
+        let (node, _) = self.index.find(hash, key, &self.store)?;
         if self.store.state(head_of(&self.store, node)) != State::Put {
             return None;
         }
@@ -462,7 +479,7 @@ impl Remains {
         self.table.memory_len()
     }
 
-    /// Frees up to `budget` pieces: a chunk of 2 MiB, a large value, 256 keys of the order or of
+    /// Frees up to `budget` pieces: a chunk of 2 MiB, a large value, 512 keys of the order, 256 of
     /// the expiry index; some 100 us at most, but for a large value of many MiB. False when all is
     /// freed.
     pub fn release_some(&mut self, budget: usize) -> bool {

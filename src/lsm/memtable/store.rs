@@ -18,6 +18,7 @@ use std::sync::Arc;
 use ahash::RandomState;
 
 use super::arena::{Arena, BLOCK_LEN_MAX, Class, Ref};
+use super::chunk::{Pages, prefetch};
 use super::{Payload, Version};
 use crate::id::Timestamp;
 use crate::limits::{KEY_LEN_MAX, LARGE_LEN_MIN};
@@ -98,6 +99,53 @@ impl Word {
     }
 }
 
+/// A block, to be read: found once in the arena, whatever is asked of it.
+#[derive(Clone, Copy)]
+pub struct Block<'a> {
+    header: &'a [u8; HEADER_LEN],
+    /// Key, body, and what is not the block's.
+    rest: &'a [u8],
+}
+
+impl<'a> Block<'a> {
+    #[inline]
+    pub fn prefetch(self) {
+        prefetch(self.header, PREFETCH_LEN);
+    }
+
+    #[inline]
+    pub fn key(self) -> &'a [u8] {
+        &self.rest[..self.word().key_len()]
+    }
+
+    /// [`Ref::NONE`]: the block's own version is the newest of the node.
+    #[inline]
+    pub fn link(self) -> Ref {
+        Ref(u32_at(self.header, LINK))
+    }
+
+    #[inline]
+    pub fn timestamp(self) -> Timestamp {
+        Timestamp(u64_at(self.header, TIMESTAMP))
+    }
+
+    #[inline]
+    fn word(self) -> Word {
+        Word(u32_at(self.header, WORD))
+    }
+
+    #[inline]
+    fn body(self) -> (Option<u64>, &'a [u8]) {
+        let body_len = u32_at(self.header, BODY_LEN) as usize;
+        let body = &self.rest[self.word().key_len()..][..body_len];
+        if self.word().expires() {
+            (Some(u64_at(body, 0)), &body[EXPIRY_LEN..])
+        } else {
+            (None, body)
+        }
+    }
+}
+
 /// Nodes, records and large values of one memtable. Lives on one core.
 pub struct Store {
     arena: Arena,
@@ -108,7 +156,7 @@ pub struct Store {
 }
 
 impl Store {
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, pages: Pages) -> Self {
         let [a, b, c, d] = [1, 2, 3, 4].map(|step: u64| {
             // SplitMix64 (Steele, Lea, Flood, 2014): four unlike words of one seed.
             let mut word = seed.wrapping_add(step.wrapping_mul(0x9E37_79B9_7F4A_7C15));
@@ -117,7 +165,7 @@ impl Store {
             word ^ (word >> 31)
         });
         Self {
-            arena: Arena::new(),
+            arena: Arena::new(pages),
             shared: Vec::new(),
             shared_free: Vec::new(),
             shared_len: 0,
@@ -187,8 +235,7 @@ impl Store {
     pub fn clear(&mut self, block: Ref) {
         let word = self.word(block);
         if word.is_shared() && word.state() != State::Void {
-            let (_, value) = self.body(block, word);
-            let index = u32_at(value, 0);
+            let index = u32_at(self.block(block).body().1, 0);
             let freed = self.shared[index as usize].take().expect("a version owns its value");
             self.shared_len -= freed.len();
             self.shared_free.push(index);
@@ -248,10 +295,17 @@ impl Store {
         is_inline(self.body_len(block).saturating_sub(EXPIRY_LEN))
     }
 
+    /// The block as readers see it.
+    #[inline]
+    pub fn block(&self, block: Ref) -> Block<'_> {
+        let (header, rest) =
+            self.arena.bytes(block).split_first_chunk().expect("a block is longer than its header");
+        Block { header, rest }
+    }
+
     #[inline]
     pub fn key(&self, node: Ref) -> &[u8] {
-        let bytes = self.arena.bytes(node);
-        &bytes[HEADER_LEN..][..Word(u32_at(bytes, WORD)).key_len()]
+        self.block(node).key()
     }
 
     #[inline]
@@ -261,37 +315,43 @@ impl Store {
 
     #[inline]
     pub fn timestamp(&self, block: Ref) -> Timestamp {
-        Timestamp(u64_at(self.arena.bytes(block), TIMESTAMP))
+        self.block(block).timestamp()
     }
 
     /// The expiry of a put, unix milliseconds.
     pub fn expiry_ms(&self, block: Ref) -> Option<u64> {
-        let word = self.word(block);
-        if word.state() == State::Put { self.body(block, word).0 } else { None }
+        let block = self.block(block);
+        if block.word().state() == State::Put { block.body().0 } else { None }
     }
 
     /// The version a block holds; `None` when it is void.
     #[inline]
     pub fn version(&self, block: Ref) -> Option<Version<'_>> {
-        let word = self.word(block);
+        self.version_in(self.block(block))
+    }
+
+    /// As [`Store::version`], of a block that was looked up.
+    #[inline]
+    pub fn version_in<'a>(&'a self, block: Block<'a>) -> Option<Version<'a>> {
+        let word = block.word();
         let kind = match word.state() {
             State::Void => return None,
             State::Put => super::Kind::Put,
             State::Delete => super::Kind::Delete,
         };
-        let (expiry_ms, value) = self.body(block, word);
+        let (expiry_ms, value) = block.body();
         let payload = if word.is_shared() {
             let value = &self.shared[u32_at(value, 0) as usize];
             Payload::Shared(value.as_ref().expect("a version owns its value"))
         } else {
             Payload::Bytes(value)
         };
-        Some(Version { timestamp: self.timestamp(block), kind, expiry_ms, payload })
+        Some(Version { timestamp: block.timestamp(), kind, expiry_ms, payload })
     }
 
     #[inline]
     pub fn link(&self, block: Ref) -> Ref {
-        Ref(u32_at(self.arena.bytes(block), LINK))
+        self.block(block).link()
     }
 
     pub fn set_link(&mut self, block: Ref, to: Ref) {
@@ -300,7 +360,7 @@ impl Store {
 
     /// The pile of the order that the node lies in.
     pub fn home(&self, node: Ref) -> u32 {
-        u32_at(self.arena.bytes(node), HOME)
+        u32_at(self.block(node).header, HOME)
     }
 
     pub fn set_home(&mut self, node: Ref, home: u32) {
@@ -309,7 +369,7 @@ impl Store {
 
     /// How many puts and deletes of the node were neither committed nor rolled back.
     pub fn touches(&self, node: Ref) -> u32 {
-        u32_at(self.arena.bytes(node), TOUCHES)
+        u32_at(self.block(node).header, TOUCHES)
     }
 
     pub fn set_touches(&mut self, node: Ref, touches: u32) {
@@ -348,7 +408,7 @@ impl Store {
 
     #[inline]
     fn word(&self, block: Ref) -> Word {
-        Word(u32_at(self.arena.bytes(block), WORD))
+        self.block(block).word()
     }
 
     fn set_word(&mut self, block: Ref, word: Word) {
@@ -356,14 +416,7 @@ impl Store {
     }
 
     fn body_len(&self, block: Ref) -> usize {
-        u32_at(self.arena.bytes(block), BODY_LEN) as usize
-    }
-
-    #[inline]
-    fn body(&self, block: Ref, word: Word) -> (Option<u64>, &[u8]) {
-        let bytes = self.arena.bytes(block);
-        let body = &bytes[HEADER_LEN + word.key_len()..][..u32_at(bytes, BODY_LEN) as usize];
-        if word.expires() { (Some(u64_at(body, 0)), &body[EXPIRY_LEN..]) } else { (None, body) }
+        u32_at(self.block(block).header, BODY_LEN) as usize
     }
 
     fn set_u32(&mut self, block: Ref, at: usize, value: u32) {

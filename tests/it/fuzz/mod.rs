@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::path::Path;
 
 mod resp;
+mod wal;
 
 /// The random stream of one input: SplitMix64 (Steele, Lea, Flood 2014).
 pub struct Rng(u64);

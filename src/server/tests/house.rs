@@ -1,0 +1,297 @@
+//! A real node in the simulator: built as [`start`](super::super::start) builds it, with a task per
+//! shard in place of a thread.
+
+use std::cell::{Cell, RefCell};
+use std::net::Ipv4Addr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::talk::{Talk, Value};
+use crate::cluster::SlotMap;
+use crate::command::Identity;
+use crate::env::{Class, Env, Wake};
+use crate::id::{NodeId, ShardId};
+use crate::limits::SECTOR_LEN;
+use crate::metrics::ShardStats;
+use crate::server::node::{Common, Node};
+use crate::server::{Options, Server, start};
+use crate::shard::mailbox::{self, Mailbox};
+use crate::shard::{self, Ack, Planted};
+use crate::sim::{self, Sim, SimEnv, SimWaker};
+use crate::wal;
+
+/// The node of every test.
+const NODE: NodeId = NodeId(1);
+/// The port shared by its shards.
+pub const PORT: u16 = 6379;
+/// Shard n has this port plus n of its own.
+pub const SHARD_PORTS: u16 = 7500;
+/// The longest that anything may take; longer is a hang. Virtual time.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What kind of node.
+#[derive(Clone)]
+pub struct Shape {
+    pub shards: u16,
+    pub partitions: u32,
+    pub ack: Ack,
+    pub memory_max: usize,
+    pub password: Option<&'static str>,
+    pub cluster_mode: bool,
+    pub segment_len: u64,
+    pub planted: Option<Planted>,
+    pub log_planted: Option<wal::Planted>,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self {
+            shards: 1,
+            partitions: 2,
+            ack: Ack::Quorum,
+            memory_max: 1 << 30,
+            password: None,
+            cluster_mode: false,
+            segment_len: (wal::format::BLOCK_LEN_MAX + SECTOR_LEN) as u64,
+            planted: None,
+            log_planted: None,
+        }
+    }
+}
+
+/// What the shards of one life of the node say.
+#[derive(Default)]
+struct Life {
+    opened: Cell<u16>,
+    serving: Cell<u16>,
+    ended: Cell<u16>,
+    errors: RefCell<Vec<String>>,
+}
+
+/// See the module's header.
+pub struct House {
+    pub sim: Sim,
+    pub node: sim::Node,
+    pub shape: Shape,
+    pub stats: Vec<Arc<ShardStats>>,
+    life: Rc<Life>,
+    stop: Arc<AtomicBool>,
+}
+
+#[expect(dead_code, reason = "the tests of single behaviours use them")]
+impl House {
+    /// A node that serves.
+    pub fn new(seed: u64, shape: Shape) -> Self {
+        let mut house = Self::unopened(seed, shape);
+        house.boot().expect("an empty directory opens");
+        house
+    }
+
+    /// A node that is not started.
+    pub fn unopened(seed: u64, shape: Shape) -> Self {
+        let sim = Sim::new(seed);
+        let node = sim.node(NODE);
+        node.make_dir("/data");
+        let (stats, life, stop) = (Vec::new(), Rc::default(), Arc::default());
+        Self { sim, node, shape, stats, life, stop }
+    }
+
+    /// Starts the node and waits until it serves.
+    pub fn boot(&mut self) -> Result<(), String> {
+        if !self.node.is_up() {
+            self.node.restart();
+        }
+        (self.life, self.stop) = (Rc::default(), Arc::default());
+        let count = self.shape.shards;
+        let options = Arc::new(options(&self.shape));
+        self.stats = (0..count).map(|_| Arc::default()).collect();
+        let common = Arc::new(start::common(&options, &self.stats));
+        let wakers = self.wakers();
+        for (index, mailbox) in mailbox::mesh(count).into_iter().enumerate() {
+            let id = ShardId(index as u16);
+            let env = self.node.env(id);
+            let seat = Seat {
+                id,
+                options: Arc::clone(&options),
+                shape: self.shape.clone(),
+                mailbox,
+                wakers: wakers.clone(),
+                common: Arc::clone(&common),
+                life: Rc::clone(&self.life),
+                stop: Arc::clone(&self.stop),
+            };
+            env.spawn(Class::Foreground, seat.live(env.clone()));
+        }
+        let life = &self.life;
+        self.sim.run_until(|| life.serving.get() == count || !life.errors.borrow().is_empty());
+        match life.errors.borrow_mut().pop() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn wakers(&self) -> Vec<SimWaker> {
+        (0..self.shape.shards).map(|index| self.node.env(ShardId(index)).waker()).collect()
+    }
+
+    /// Begins the drain of a stop.
+    pub fn begin_stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.wakers().iter().for_each(Wake::wake);
+    }
+
+    /// Whether all shards have drained and closed their logs.
+    pub fn has_stopped(&self) -> bool {
+        self.life.ended.get() == self.shape.shards
+    }
+
+    /// Stops the node as SIGTERM does, and waits for its end.
+    pub fn stop(&self) {
+        self.begin_stop();
+        self.wait("the drain", || self.has_stopped());
+        self.node.kill();
+    }
+
+    /// Power cut and start, without faults.
+    pub fn power_cycle(&mut self) {
+        self.node.power_cut();
+        self.boot().expect("a log that a power cut left opens");
+    }
+
+    /// A connection to the shared port.
+    pub fn connect(&self) -> Talk {
+        Talk::new(self.sim.connect(NODE, PORT))
+    }
+
+    /// A connection to a shard's own port.
+    pub fn connect_to(&self, shard: u16) -> Talk {
+        Talk::new(self.sim.connect(NODE, SHARD_PORTS + shard))
+    }
+
+    /// Runs until `done`; a hang is a failure.
+    pub fn wait(&self, what: &str, mut done: impl FnMut() -> bool) {
+        let end = self.sim.now() + PATIENCE;
+        self.sim.run_until(|| {
+            assert!(self.sim.now() < end, "hang: waited {PATIENCE:?} for {what}");
+            done()
+        });
+    }
+
+    /// Sends a command and waits for its reply.
+    pub fn ask(&self, talk: &mut Talk, args: &[&str]) -> Value {
+        talk.send(args);
+        self.reply(talk)
+    }
+
+    /// Waits for the next reply.
+    pub fn reply(&self, talk: &mut Talk) -> Value {
+        let mut got = None;
+        self.wait("a reply", || {
+            got = talk.next();
+            assert!(got.is_some() || !talk.is_ended(), "the connection ended before the reply");
+            got.is_some()
+        });
+        got.expect("waited for it")
+    }
+
+    /// Waits for the next `count` replies.
+    pub fn replies(&self, talk: &mut Talk, count: usize) -> Vec<Value> {
+        (0..count).map(|_| self.reply(talk)).collect()
+    }
+
+    /// All replies until the server closes.
+    pub fn until_closed(&self, talk: &mut Talk) -> Vec<Value> {
+        let mut got = Vec::new();
+        self.wait("the server to close", || {
+            got.extend(std::iter::from_fn(|| talk.next()));
+            talk.is_ended()
+        });
+        got.extend(std::iter::from_fn(|| talk.next()));
+        got
+    }
+
+    /// Lets time pass.
+    pub fn run_ms(&self, ms: u64) {
+        self.sim.run_for(Duration::from_millis(ms));
+    }
+}
+
+fn options(shape: &Shape) -> Options {
+    Options {
+        runtime: crate::config::Runtime::IoUring,
+        data_dir: "/data".into(),
+        node: NODE,
+        log_id: 7,
+        map: SlotMap::new(shape.shards, shape.partitions),
+        pin: false,
+        memory_max: shape.memory_max,
+        ack: shape.ack,
+        bind: Ipv4Addr::LOCALHOST.into(),
+        resp_port: PORT,
+        shard_port_base: SHARD_PORTS,
+        cluster_mode: shape.cluster_mode,
+        password: shape.password.map(|word| word.as_bytes().to_vec()),
+        clients_max: 1000,
+        segment_len: shape.segment_len,
+        identity: Identity {
+            node_id: "f".repeat(40),
+            cores: shape.shards,
+            cluster_mode: shape.cluster_mode,
+            ..Identity::default()
+        },
+        config: Vec::new(),
+        configure: Box::new(|_, _| {}),
+        on_progress: Arc::new(|_, _| {}),
+    }
+}
+
+/// What a shard's task takes along.
+struct Seat {
+    id: ShardId,
+    options: Arc<Options>,
+    shape: Shape,
+    mailbox: Mailbox<SimWaker>,
+    wakers: Vec<SimWaker>,
+    common: Arc<Common>,
+    life: Rc<Life>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Seat {
+    async fn live(mut self, env: SimEnv) {
+        let life = Rc::clone(&self.life);
+        let opening = shard::Options {
+            planted: self.shape.planted,
+            log: wal::Options {
+                planted: self.shape.log_planted,
+                ..start::opening(self.id, &self.options).log
+            },
+            ..start::opening(self.id, &self.options)
+        };
+        let stats = Arc::clone(&self.common.stats[usize::from(self.id.0)]);
+        let shard = match shard::open(env.clone(), opening, stats, |_| {}).await {
+            Ok(shard) => shard,
+            Err(error) => return life.errors.borrow_mut().push(error.to_string()),
+        };
+        life.opened.set(life.opened.get() + 1);
+        while life.opened.get() < self.shape.shards {
+            env.sleep(Duration::from_micros(50)).await;
+        }
+        start::listen(&env, self.id, &self.options, PORT).expect("the ports are free");
+        self.mailbox.connect(&self.wakers);
+        let node = self.node();
+        let server = Server::new(env, shard, self.mailbox, node, self.stop);
+        life.serving.set(life.serving.get() + 1);
+        let shard = server.run().await;
+        // Whether the log closes well after a failure is not what these tests are about.
+        let _ = shard.close().await;
+        life.ended.set(life.ended.get() + 1);
+    }
+
+    fn node(&self) -> Node {
+        let ports: Vec<u16> = (0..self.shape.shards).map(|n| SHARD_PORTS + n).collect();
+        start::node(&self.options, &self.common, self.id, PORT, &ports)
+    }
+}

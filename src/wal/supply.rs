@@ -1,0 +1,99 @@
+//! Where segments come from: spares, zeroed files, and the names that a replay found void.
+
+use std::path::PathBuf;
+
+use super::segments::{self, io};
+use super::{Error, Options};
+use crate::env::{Env, File as _, Mode};
+
+/// Spares kept at an opening; more are removed.
+const SPARES_MAX: usize = 2;
+
+/// A segment that can be written to.
+pub struct Segment<E: Env> {
+    /// Open for writing.
+    pub file: E::File,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its number.
+    pub seq: u64,
+}
+
+/// Takes the names of void segments away, the last first, so that no gap shows at any moment, and
+/// removes unfinished files. Returns the numbers of all spares and one that no name has.
+pub async fn tidy<E: Env>(
+    env: &E,
+    options: &Options,
+    void: &[u64],
+) -> Result<(Vec<u64>, u64), Error> {
+    let dir = &options.dir;
+    let names = io("list", dir, env.list(dir).await)?;
+    let mut spares: Vec<u64> =
+        names.iter().filter_map(|name| segments::spare_number_of(name)).collect();
+    let unfinished = names.iter().filter(|name| segments::new_number_of(name).is_some());
+    let numbers = names.iter().filter_map(|name| {
+        segments::spare_number_of(name).or_else(|| segments::new_number_of(name))
+    });
+    let mut name_next = numbers.max().map_or(0, |number| number.saturating_add(1));
+    for seq in void.iter().rev() {
+        let (from, to) = (segments::name(*seq), segments::spare_name(name_next));
+        let from = dir.join(from);
+        io("rename", &from, env.rename(&from, &dir.join(to)).await)?;
+        spares.push(name_next);
+        name_next += 1;
+    }
+    for name in unfinished {
+        let path = dir.join(name);
+        io("remove", &path, env.remove(&path).await)?;
+    }
+    io("sync", dir, env.sync_dir(dir).await)?;
+    Ok((spares, name_next))
+}
+
+/// Those of the spares that have the right length, up to [`SPARES_MAX`]; the others are removed.
+pub async fn usable<E: Env>(
+    env: &E,
+    options: &Options,
+    spares: Vec<u64>,
+) -> Result<Vec<u64>, Error> {
+    let mut kept = Vec::new();
+    for number in spares {
+        let path = options.dir.join(segments::spare_name(number));
+        let file = io("open", &path, env.open(&path, Mode::Read).await)?;
+        if kept.len() < SPARES_MAX && io("stat", &path, file.size())? == options.segment_len {
+            kept.push(number);
+        } else {
+            io("remove", &path, env.remove(&path).await)?;
+        }
+    }
+    Ok(kept)
+}
+
+/// Makes segment `seq` ready, durably named: out of a spare if there is one, else of zeroes under
+/// the name with number `new`.
+pub async fn prepare<E: Env>(
+    env: &E,
+    options: &Options,
+    seq: u64,
+    spare: Option<u64>,
+    new: u64,
+    stopped: impl Fn() -> bool,
+) -> Result<Option<Segment<E>>, Error> {
+    let dir = &options.dir;
+    let path = dir.join(segments::name(seq));
+    let file = match spare {
+        Some(number) => {
+            let from = dir.join(segments::spare_name(number));
+            let file = io("open", &from, env.open(&from, Mode::Write).await)?;
+            io("rename", &from, env.rename(&from, &path).await)?;
+            Some(file)
+        }
+        None => {
+            let new = dir.join(segments::new_name(new));
+            segments::zeroed(env, &new, &path, options.segment_len, stopped).await?
+        }
+    };
+    let Some(file) = file else { return Ok(None) };
+    io("sync", dir, env.sync_dir(dir).await)?;
+    Ok(Some(Segment { file, path, seq }))
+}

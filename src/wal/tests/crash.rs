@@ -1,0 +1,169 @@
+//! Lives of a log, each ended by a power cut, a kill or a close at some point, in a replay too:
+//! what was acked is found, in order, and what once was lost never comes back.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use super::*;
+use crate::env::Class;
+use crate::sim::Faults;
+
+/// What must be so, whatever happens.
+#[derive(Default)]
+struct Model {
+    /// What the last replay that ended gave out, and what was appended since.
+    records: Vec<Owned>,
+    /// So many of them must be found.
+    safe: usize,
+    /// The places of those appended in this life.
+    places: Vec<Lsn>,
+    numbers: u64,
+    replays: u64,
+    opened: u64,
+}
+
+impl Model {
+    fn replayed(&mut self, found: Vec<Owned>) {
+        let (count, safe) = (found.len(), self.safe);
+        assert!(count >= safe, "lost: {count} found of {safe} that were acked");
+        let expected = self.records.get(..count).unwrap_or_default();
+        assert!(found == expected, "{count} found, and not as they were appended");
+        self.records = found;
+        self.safe = count;
+        self.places.clear();
+        self.replays += 1;
+    }
+
+    fn appended(&mut self, record: Owned, place: Lsn) {
+        assert!(self.places.last().is_none_or(|last| *last < place), "places do not rise");
+        self.records.push(record);
+        self.places.push(place);
+    }
+
+    /// `durable` was shown.
+    fn acked(&mut self, durable: Lsn) {
+        let acked = self.places.partition_point(|place| *place <= durable);
+        let before = self.records.len() - self.places.len();
+        self.safe = self.safe.max(before + acked);
+    }
+}
+
+async fn live(env: SimEnv, options: Options, model: Shared<Model>, mut rng: Rng, turns: u64) {
+    let (records, ended) = match read(&env, &options).await {
+        Ok(read) => read,
+        Err(error) => panic!("refused after a mere crash: {error}"),
+    };
+    model.borrow_mut().replayed(records);
+    let Ok(mut writer) = Writer::open(&env, &options, ended).await else { return };
+    model.borrow_mut().opened += 1;
+    let lazy = rng.one_in(4);
+    for _ in 0..turns {
+        for _ in 0..rng.below(4) {
+            let len = if rng.one_in(8) { rng.index(16_000) } else { rng.index(600) };
+            let index = model.borrow().numbers;
+            model.borrow_mut().numbers += 1;
+            let record = Owned::numbered(index, len);
+            let place = writer.append(record.record());
+            model.borrow_mut().appended(record, place);
+        }
+        writer.flush(if lazy { Flush::Lazy } else { Flush::Now });
+        model.borrow_mut().acked(writer.durable());
+        match rng.below(3) {
+            0 => env.yield_now().await,
+            1 => env.sleep(Duration::from_micros(rng.below(100))).await,
+            _ => {}
+        }
+        model.borrow_mut().acked(writer.durable());
+        if writer.failure().is_some() {
+            return;
+        }
+    }
+    if writer.close().await.is_err() {
+        return;
+    }
+    let mut model = model.borrow_mut();
+    model.safe = model.records.len();
+}
+
+/// One log through `lives`.
+fn lives(seed: u64, lives: u64, planted: Option<Planted>, faults: &Faults) -> Model {
+    let sim = Sim::new(seed);
+    let node = sim.node(NODE);
+    let mut rng = sim.rng();
+    let model = Shared::<Model>::default();
+    let options = Options { planted, in_flight_max: 1 + rng.index(6), ..options() };
+    for life in 0..lives {
+        node.restart();
+        // Faults are on in every second life, so that replay is not what they hit.
+        node.set_faults(if life % 2 == 0 { faults.clone() } else { Faults::none() });
+        let env = node.env(ShardId(0));
+        let turns = if rng.one_in(4) { rng.below(100) } else { 2_000 };
+        env.spawn(
+            Class::Foreground,
+            live(env.clone(), options.clone(), model.clone(), rng.fork(), turns),
+        );
+        let longest = [1_000, 4_000, 16_000][rng.index(3)];
+        sim.run_for(Duration::from_micros(rng.below(longest)));
+        if rng.one_in(3) {
+            node.kill();
+        } else {
+            node.power_cut();
+        }
+    }
+    node.restart();
+    node.set_faults(Faults::none());
+    let found = replay_on(&sim, &node, &options);
+    let found = found.unwrap_or_else(|error| panic!("refused after a mere crash: {error}"));
+    model.borrow_mut().replayed(found);
+    model.take()
+}
+
+#[test]
+fn acked_records_survive_and_lost_ones_stay_lost() {
+    let total = RefCell::new((0, 0, 0, 0));
+    check(120, |seed| {
+        let model = lives(seed, 12, None, &Faults::none());
+        let mut total = total.borrow_mut();
+        total.0 += model.replays;
+        total.1 += model.opened;
+        total.2 += model.records.len();
+        total.3 += model.numbers - model.records.len() as u64;
+    });
+    let (replays, opened, kept, lost) = *total.borrow();
+    eprintln!("{replays} replays, {opened} openings, {kept} records kept, {lost} lost");
+    let alone = crate::sim::seeds(2).count() < 2;
+    assert!(alone || (opened > 300 && kept > 30_000 && lost > 2_000), "too little happened");
+}
+
+/// The property above, with a bug: the first seed of `n` that sees it.
+fn seed_that_sees(n: u64, bug: Planted, faults: &Faults) -> Option<u64> {
+    let seed = (0..n).find(|seed| {
+        catch_unwind(AssertUnwindSafe(|| lives(*seed, 12, Some(bug), faults))).is_err()
+    });
+    eprintln!("{bug:?}: seen by seed {seed:?}");
+    seed
+}
+
+#[test]
+fn planted_bugs_are_seen() {
+    use Planted::*;
+    for bug in [AckBeforeDurable, AckOutOfOrder, DropLastBatch, SkipReplaySync] {
+        let seed = seed_that_sees(400, bug, &Faults::none());
+        assert!(seed.is_some(), "{bug:?} goes unnoticed");
+    }
+}
+
+#[test]
+fn planted_ignoring_of_failed_writes_is_seen() {
+    let faults = Faults { write_eio: 50_000, ..Faults::none() };
+
+    let seed = seed_that_sees(100, Planted::IgnoreFailedSync, &faults);
+
+    assert!(seed.is_some(), "ignoring failed writes goes unnoticed");
+}
+
+#[test]
+fn failed_writes_lose_nothing_that_was_acked() {
+    let faults = Faults { write_eio: 50_000, ..Faults::none() };
+    check(100, |seed| drop(lives(seed, 12, None, &faults)));
+}
