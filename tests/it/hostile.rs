@@ -182,11 +182,7 @@ fn what_is_not_the_protocol_is_refused_and_closed() {
 }
 
 #[test]
-<<<<<<< HEAD
 #[ignore = "half a gigabyte takes long on a busy machine; tools/hostile does it, too"]
-=======
-#[ignore = "half a gigabyte there and back takes long; tools/hostile does it, too"]
->>>>>>> main
 fn the_largest_value() {
     let server = Server::start(&["--memory", "4GiB"]);
     let mut client = server.client();
