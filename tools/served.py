@@ -178,7 +178,8 @@ def fill(port, count, value_len=100):
 class Probe(threading.Thread):
     """A well-behaved client: SET and GET in turn at a fixed pace. What it met is in `ms`, `wrong`.
 
-    A request that had to wait for a late reply is counted from when it should have been sent.
+    Requests that a late reply kept from being sent count too, from when they were due until that
+    reply: a second of silence is not one bad request out of many.
     """
 
     def __init__(self, port, per_second=500):
@@ -186,25 +187,29 @@ class Probe(threading.Thread):
         self.client, self.pause = Client(port, 60), 1 / per_second
         self.ms, self.wrong, self.stopped = [], [], threading.Event()
 
+    def once(self, n):
+        """A request and whether its reply was right."""
+        if n % 2:
+            return self.client.run(b"SET", b"probe", b"%d" % n) == b"OK"
+        return self.client.run(b"GET", b"probe") == b"%d" % (n - 1)
+
     def run(self):
         due, n = time.monotonic(), 0
         while not self.stopped.is_set():
             due, n = due + self.pause, n + 1
-            ahead = due - time.monotonic()
-            if ahead > 0:
-                time.sleep(ahead)
-            begin = time.monotonic() if ahead > 0 else due
+            time.sleep(max(0, due - time.monotonic()))
+            begin = time.monotonic()
             try:
-                if n % 2:
-                    right = self.client.run(b"SET", b"probe", b"%d" % n) == b"OK"
-                else:
-                    right = self.client.run(b"GET", b"probe") == b"%d" % (n - 1)
-                if not right:
+                if not self.once(n):
                     self.wrong.append(n)
             except (OSError, ReplyError) as error:
                 self.wrong.append(str(error))
                 return
-            self.ms.append((time.monotonic() - begin) * 1e3)
+            end = time.monotonic()
+            self.ms.append((end - begin) * 1e3)
+            while due + self.pause < end:
+                due += self.pause
+                self.ms.append((end - due) * 1e3)
 
     def end(self):
         """Ends it; p50, p99 and the longest, ms."""
