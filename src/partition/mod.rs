@@ -223,9 +223,7 @@ impl Partition {
     /// The newest version of a key, and the entry a reply that tells of it has to wait for.
     pub fn find(&self, hash: u64, key: &[u8]) -> (Option<Version<'_>>, Option<u64>) {
         let newest = match self.planted {
-            Some(Planted::DropOverlay) => {
-                self.memtable.get_at(hash, key, self.committed.timestamp)
-            }
+            Some(Planted::DropOverlay) => self.memtable.get_at(hash, key, self.committed.timestamp),
             _ => self.memtable.get(hash, key),
         };
         match newest {
@@ -247,6 +245,14 @@ impl Partition {
     /// The index that the open entry will have.
     fn next_index(&self) -> u64 {
         self.open.index
+    }
+
+    /// The last entry that is not committed.
+    pub fn newest_uncommitted(&self) -> Option<u64> {
+        match self.is_open() {
+            true => Some(self.open.index),
+            false => self.pending.back().map(|entry| entry.index),
+        }
     }
 
     /// Whether the open entry should be sealed before the turn ends.
@@ -447,7 +453,10 @@ impl Partition {
     /// The log failed: drops every uncommitted version and hands over whoever waited, whose
     /// outcome is unknown.
     pub fn abandon(&mut self, abandoned: &mut Vec<Waiter>) {
-        let open = std::mem::take(&mut self.open);
+        // The open entry learns its generation when it is sealed.
+        let next = Entry { index: self.open.index, ..Entry::default() };
+        let mut open = std::mem::replace(&mut self.open, next);
+        open.generation = self.generation;
         self.payload.clear();
         let uncommitted = self.pending.drain(..).chain([open]).collect::<Vec<_>>();
         if let Some(first) = self.retired.pop_front() {
