@@ -1,13 +1,11 @@
 //! What the shards of a node know of it and of each other: its identity, its counters, its limits.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::command::{Client, Counters, Facts, Identity, KeyspaceFacts, Session, Topology, moved};
-use crate::env::Env;
 use crate::id::{ShardId, Slot};
 use crate::metrics::{ShardStats, Totals};
-use crate::shard::Shard;
 
 /// Sets a parameter at run time (`CONFIG SET`): name, value.
 pub type Configure = dyn Fn(&str, &str) + Send + Sync;
@@ -32,6 +30,8 @@ pub struct Common {
     pub reset: Mutex<Totals>,
     /// Largest memory seen.
     pub memory_peak: AtomicU64,
+    /// Shards that have nothing due any more, when the node stops.
+    pub idle: Vec<AtomicBool>,
 }
 
 /// The node as one of its shards sees it.
@@ -72,17 +72,6 @@ impl Node {
     pub fn moved(&self, slot: Slot, shard: ShardId) -> String {
         let endpoint = &self.topology.endpoints[shard.0 as usize];
         moved(slot, &endpoint.host, endpoint.port)
-    }
-
-    /// Keys of a database on all shards; of this one as of now.
-    pub fn keys_of<E: Env>(&self, db: u8, shard: &Shard<E>) -> u64 {
-        let others = self.common.stats.iter().enumerate();
-        others
-            .map(|(index, stats)| match index == shard.id().0 as usize {
-                true => shard.keys_of(db),
-                false => stats.dbs[db as usize].keys.get(),
-            })
-            .sum()
     }
 
     /// `CONFIG SET` of a checked value.

@@ -77,7 +77,9 @@ impl Register {
             None => Err(format!(
                 "read {}, but it may be one of {:?}",
                 shown(value),
-                self.states[from..].iter().map(|s| shown(s.value.as_deref().map(Vec::as_slice)))
+                self.states[from..]
+                    .iter()
+                    .map(|s| shown(s.value.as_deref().map(Vec::as_slice)))
                     .collect::<Vec<_>>()
             )),
         }
