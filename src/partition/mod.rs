@@ -247,6 +247,14 @@ impl Partition {
         self.open.index
     }
 
+    /// The last entry that is not committed.
+    pub fn newest_uncommitted(&self) -> Option<u64> {
+        match self.is_open() {
+            true => Some(self.open.index),
+            false => self.pending.back().map(|entry| entry.index),
+        }
+    }
+
     /// Whether the open entry should be sealed before the turn ends.
     pub fn is_full(&self) -> bool {
         self.payload.len() >= ENTRY_LEN_SOFT_MAX
@@ -445,7 +453,10 @@ impl Partition {
     /// The log failed: drops every uncommitted version and hands over whoever waited, whose
     /// outcome is unknown.
     pub fn abandon(&mut self, abandoned: &mut Vec<Waiter>) {
-        let open = std::mem::take(&mut self.open);
+        // The open entry learns its generation when it is sealed.
+        let next = Entry { index: self.open.index, ..Entry::default() };
+        let mut open = std::mem::replace(&mut self.open, next);
+        open.generation = self.generation;
         self.payload.clear();
         let uncommitted = self.pending.drain(..).chain([open]).collect::<Vec<_>>();
         if let Some(first) = self.retired.pop_front() {

@@ -24,12 +24,16 @@ pub struct Conn {
     pub parser: Parser,
     /// Replies that have not left yet.
     pub output: Output,
-    /// Received while it was not served; older than what is queued.
+    /// Received while it was not served, and not in the queue of work.
     pub stash: VecDeque<Vec<u8>>,
     /// How much of what it sent is in the server's queue of work; older than what comes now.
     pub queued_count: usize,
     /// Parsed when a long command began; older than the stash.
     pub deferred: VecDeque<ArgsBuf>,
+    /// Pieces of it in the server's queue of work; older than the stash.
+    pub queued: usize,
+    /// What it sent is not the protocol: said so, and closed, when what came before is done.
+    pub broken: Option<String>,
     /// A send is with the runtime.
     pub sending: bool,
     /// A long command of it is being worked on; nothing after it may start.
@@ -60,6 +64,8 @@ impl Conn {
             stash: VecDeque::new(),
             queued_count: 0,
             deferred: VecDeque::new(),
+            queued: 0,
+            broken: None,
             sending: false,
             busy: false,
             answers_first: false,
@@ -69,6 +75,11 @@ impl Conn {
             dirty: false,
             changed_in: 0,
         }
+    }
+
+    /// Whether what it sends is ignored.
+    pub fn is_deaf(&self) -> bool {
+        self.closing || self.broken.is_some()
     }
 
     /// Whether its next request may be run.
@@ -83,19 +94,20 @@ impl Conn {
 
     /// Whether so much is due to it that it has to read first.
     pub fn is_full(&self) -> bool {
-        self.output.held_len() > OUTPUT_LEN_MAX || self.output.awaited_count() > AWAITED_MAX
+        self.output.due_len() > OUTPUT_LEN_MAX || self.output.awaited_count() > AWAITED_MAX
     }
 
     /// Whether enough of what was due is gone.
     pub fn is_relieved(&self) -> bool {
-        self.output.held_len() <= OUTPUT_LEN_MAX / 2
+        self.output.due_len() <= OUTPUT_LEN_MAX / 2
             && self.output.awaited_count() <= AWAITED_MAX / 2
     }
 
     /// Whether nothing of it is left to do, so that it can be closed.
     pub fn is_done(&self) -> bool {
         let drained = self.output.is_empty() && !self.sending && !self.busy;
-        let read = self.stash.is_empty() && self.queued_count == 0 && self.deferred.is_empty();
+        let read = self.queued == 0 && self.stash.is_empty() && self.deferred.is_empty();
+        let read = read && self.broken.is_none();
         drained && (self.closing || self.ended && read)
     }
 

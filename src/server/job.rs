@@ -46,6 +46,11 @@ impl Job {
         Self { origin, spec, args, db, proto, ticket: None, done: 0, blob: None }
     }
 
+    /// Keys done, and bytes of the next one's value logged.
+    fn progress(&self) -> (usize, usize) {
+        (self.done, self.blob.map_or(0, |(_, logged)| logged))
+    }
+
     /// The connection of another shard that it is for, if it is.
     fn whose(&self) -> Option<(ShardId, ConnId)> {
         match self.origin {
@@ -58,23 +63,29 @@ impl Job {
 impl<E: Env> Server<E> {
     /// A slice of each job, but of those of one connection of another shard only the first: the
     /// others wait for it, in order.
-    pub(super) fn run_jobs(&mut self) {
+    /// True: some got further; the others wait for the log.
+    pub(super) fn run_jobs(&mut self) -> bool {
+        let mut progressed = false;
         let mut unfinished: Vec<(ShardId, ConnId)> = Vec::new();
         for _ in 0..self.jobs.len() {
-            let Some(mut job) = self.jobs.pop_front() else { return };
+            let Some(mut job) = self.jobs.pop_front() else { break };
             if !self.is_wanted(&job) {
                 continue;
             }
+            let before = job.progress();
             let whose = job.whose();
             if whose.is_some_and(|whose| unfinished.contains(&whose)) {
                 self.jobs.push_back(job);
             } else if self.run_slice(&mut job) {
+                progressed = true;
                 self.end_job(&job);
             } else {
+                progressed |= job.progress() != before;
                 unfinished.extend(whose);
                 self.jobs.push_back(job);
             }
         }
+        progressed
     }
 
     /// Whether a long command of a connection of another shard is being worked on: what comes after
@@ -106,7 +117,7 @@ impl<E: Env> Server<E> {
         let args = held.args();
         if let (Run::Keyspace(parse), Origin::Remote(shard, to)) = (&job.spec.run, job.origin) {
             if let Ok(what) = parse(&args) {
-                self.serve_keyspace(shard, to, what, job.db);
+                self.serve_keyspace((shard, to), job.spec, what, job.db);
             }
             return true;
         }
@@ -124,7 +135,8 @@ impl<E: Env> Server<E> {
         job.done >= job.spec.key_indices(&args).len()
     }
 
-    /// Appends a piece of the key's value to the log, if it is long. True: it is all there.
+    /// Appends a piece of the key's value to the log, if it is long. True: it is all there, or the
+    /// key will be refused.
     fn log_value(
         &mut self,
         blob: &mut Option<(BlobRef, usize)>,
@@ -132,12 +144,10 @@ impl<E: Env> Server<E> {
         args: Args<'_>,
         at: usize,
     ) -> bool {
-        let until = match spec.keys.step {
-            2.. => at + spec.keys.step as usize,
-            _ if spec.key_indices(&args).len() == 1 => args.len(),
-            // Keys alone.
-            _ => return true,
-        };
+        if self.shard.admit(spec).is_err() {
+            return true;
+        }
+        let until = if spec.keys.step > 1 { at + spec.keys.step as usize } else { args.len() };
         let large = (at..until).find_map(|arg| args.shared(arg));
         let Some(value) = large.filter(|value| value.len() > round::VALUE_AT_ONCE_MAX) else {
             return true;

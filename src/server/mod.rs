@@ -95,6 +95,8 @@ pub struct Server<E: Env> {
     waiters: Vec<Waiter>,
     piece: Vec<u8>,
     ticked: Rc<Cell<bool>>,
+    /// The node stops: what is due is sent, nothing new is begun.
+    draining: bool,
 }
 
 impl<E: Env> Server<E> {
@@ -123,6 +125,7 @@ impl<E: Env> Server<E> {
             waiters: Vec::new(),
             piece: Vec::new(),
             ticked: Rc::default(),
+            draining: false,
         }
     }
 
@@ -135,8 +138,9 @@ impl<E: Env> Server<E> {
             self.turn(&mut events);
         }
         self.env.close_listeners();
+        self.draining = true;
         let end = self.env.now() + DRAIN_MAX;
-        while !self.is_drained() && self.env.now() < end {
+        while !self.is_all_drained() && self.env.now() < end {
             self.env.turn(&mut events).await;
             self.turn(&mut events);
         }
@@ -166,7 +170,7 @@ impl<E: Env> Server<E> {
         self.shard.advance();
         let end = self.env.now() + SLICE;
         while !self.shard.is_backlogged() && self.run_round() && self.env.now() < end {}
-        self.run_jobs();
+        let progressed = self.run_jobs();
         if self.ticked.replace(false) {
             self.on_tick();
         }
@@ -174,7 +178,8 @@ impl<E: Env> Server<E> {
         self.release();
         self.flush_dirty();
         let full = self.mailbox.deliver();
-        if full || (!self.shard.is_backlogged() && self.has_work()) {
+        // What waits for the log is woken by it.
+        if full || (!self.shard.is_backlogged() && (progressed || !self.work.is_empty())) {
             self.env.notify();
         }
     }
@@ -189,21 +194,32 @@ impl<E: Env> Server<E> {
             && self.conns.iter().flatten().all(|conn| conn.output.is_empty() && !conn.sending)
     }
 
+    /// Whether nothing is due on any shard: the others may wait for answers of this one.
+    fn is_all_drained(&mut self) -> bool {
+        let idle = &self.node.common.idle;
+        let drained = self.is_drained();
+        if idle[usize::from(self.shard.id().0)].swap(drained, Ordering::AcqRel) != drained {
+            self.mailbox.wake_all();
+        }
+        idle.iter().all(|shard| shard.load(Ordering::Acquire))
+    }
+
     fn on_event(&mut self, event: Event<E::Chunk>) {
         match event {
             Event::Accepted { conn, listener } => self.on_accepted(conn, listener),
             Event::Received { conn, chunk } => {
                 self.shard.stats().received_bytes.add(chunk.len() as u64);
+                let draining = self.draining;
                 let Some(open) = self.conn(conn) else { return };
-                if open.closing {
+                if open.is_deaf() || draining {
                     return;
                 }
-                let waits = !open.is_served() || !open.stash.is_empty();
-                if waits && open.queued_count == 0 {
+                // What is in the queue is older than this, and goes to the stash from there.
+                if open.queued == 0 && (!open.is_served() || !open.stash.is_empty()) {
                     open.stash.push_back(chunk.to_vec());
                     return self.pause_if_long(conn);
                 }
-                open.queued_count += 1;
+                open.queued += 1;
                 self.work.push_back(Work { conn, source: Source::Chunk(chunk), used: 0 });
             }
             Event::Sent { conn, buf } => {
@@ -214,9 +230,13 @@ impl<E: Env> Server<E> {
                 }
             }
             Event::Ended { conn } => {
-                let Some(open) = self.conn(conn) else { return };
-                if std::mem::replace(&mut open.ended, true) {
-                    return self.close(conn.index);
+                if let Some(open) = self.conn(conn) {
+                    if open.ended && open.sending {
+                        // The second is that of the send: it will never end.
+                        return self.close(conn.index);
+                    }
+                    open.ended = true;
+                    self.mark_dirty(conn.index);
                 }
                 self.mark_dirty(conn.index);
             }
@@ -285,10 +305,22 @@ impl<E: Env> Server<E> {
         for waiter in waiters.drain(..) {
             match remote::held_index(waiter) {
                 Some(index) => self.abandon_held(index),
-                None => self.close(waiter.0 as u32),
+                None => self.give_up(waiter.0 as u32),
             }
         }
         self.waiters = waiters;
+    }
+
+    /// Closes a connection whose held replies will never be known to be true; what is before them
+    /// leaves first.
+    fn give_up(&mut self, index: u32) {
+        // The one that waited may be gone, and another be in its place.
+        let held = |conn: &Conn| conn.output.is_held();
+        if self.conns.get(index as usize).and_then(Option::as_deref).is_some_and(held)
+            && self.flush(index)
+        {
+            self.close(index);
+        }
     }
 
     fn flush_dirty(&mut self) {
@@ -360,9 +392,14 @@ impl<E: Env> Server<E> {
             self.env.notify();
             return self.run_deferred(index);
         }
-        // Older than what is queued, so ahead of it.
+        if let Some(error) = conn.broken.take() {
+            let id = conn.id;
+            self.env.notify();
+            return self.refuse_stream(id, &error);
+        }
+        // Ahead of what is in the queue, which came later.
         while let Some(bytes) = conn.stash.pop_back() {
-            conn.queued_count += 1;
+            conn.queued += 1;
             self.work.push_front(Work { conn: conn.id, source: Source::Own(bytes), used: 0 });
         }
         if conn.paused {

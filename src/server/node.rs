@@ -1,6 +1,6 @@
 //! What the shards of a node know of it and of each other: its identity, its counters, its limits.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::command::{Client, Counters, Facts, Identity, KeyspaceFacts, Session, Topology, moved};
@@ -30,6 +30,8 @@ pub struct Common {
     pub reset: Mutex<Totals>,
     /// Largest memory seen.
     pub memory_peak: AtomicU64,
+    /// Shards that have nothing due any more, when the node stops.
+    pub idle: Vec<AtomicBool>,
 }
 
 /// The node as one of its shards sees it.

@@ -87,6 +87,8 @@ pub struct Output {
     /// Ahead of everything in `out[head..]`.
     lane: VecDeque<Piece>,
     spliced: Vec<(usize, Arc<Vec<u8>>)>,
+    /// Bytes of large values that are due.
+    large_len: usize,
     /// A planted bug: answers take their place when they come.
     #[doc(hidden)]
     pub misplaces_answers: bool,
@@ -98,6 +100,7 @@ impl Output {
         let value = encode(&mut Reply::new(proto, &mut self.out, &mut self.spliced));
         if !self.spliced.is_empty() {
             let start = self.start;
+            self.large_len += self.spliced.iter().map(|(_, value)| value.len()).sum::<usize>();
             let gates = self.spliced.drain(..);
             self.gates.extend(gates.map(|(at, value)| (start + at as u64, Gate::Large(value))));
         }
@@ -112,7 +115,10 @@ impl Output {
     /// Takes back what was encoded since `mark`.
     pub fn undo(&mut self, mark: u64) {
         self.out.truncate((mark - self.start) as usize);
-        while self.gates.back().is_some_and(|(at, gate)| *at > mark && is_large(gate)) {
+        while let Some((at, Gate::Large(value))) = self.gates.back()
+            && *at > mark
+        {
+            self.large_len -= value.len();
             self.gates.pop_back();
         }
     }
@@ -187,6 +193,7 @@ impl Output {
             }
             Combine::Sum | Combine::AllOk => {}
         }
+        self.large_len += part.splices.iter().map(|(_, value)| value.len()).sum::<usize>();
         let splices = part.splices.iter().map(|(offset, value)| (at + offset, Arc::clone(value)));
         awaited.splices.extend(splices);
         let complete = awaited.remaining == 0;
@@ -200,6 +207,16 @@ impl Output {
     pub fn held_len(&self) -> usize {
         let awaited: usize = self.awaited.iter().map(|awaited| awaited.body.len()).sum();
         self.out.len() - self.head + awaited
+    }
+
+    /// Bytes that are due, large values too: what a client that does not read keeps alive.
+    pub fn due_len(&self) -> usize {
+        self.held_len() + self.large_len
+    }
+
+    /// Whether a reply waits for a commit.
+    pub fn is_held(&self) -> bool {
+        self.gates.iter().any(|(_, gate)| matches!(gate, Gate::Commit(_)))
     }
 
     /// Nothing is due.
@@ -277,12 +294,13 @@ impl Output {
     /// Moves the lane; false when the piece is full.
     fn take_lane(&mut self, piece: &mut Vec<u8>) -> bool {
         while let Some(front) = self.lane.front_mut() {
-            let (bytes, sent) = match front {
-                Piece::Bytes(bytes, sent) => (bytes.as_slice(), sent),
-                Piece::Large(bytes, sent) => (bytes.as_slice(), sent),
+            let (bytes, sent, is_large) = match front {
+                Piece::Bytes(bytes, sent) => (bytes.as_slice(), sent, false),
+                Piece::Large(bytes, sent) => (bytes.as_slice(), sent, true),
             };
             let room = PIECE_LEN_MAX.saturating_sub(piece.len());
             let len = room.min(bytes.len() - *sent);
+            self.large_len -= if is_large { len } else { 0 };
             piece.extend_from_slice(&bytes[*sent..*sent + len]);
             *sent += len;
             if *sent < bytes.len() {
@@ -298,6 +316,7 @@ impl Output {
         let mut done = self.awaited.pop_front().expect("one per gate");
         self.ticket_first = self.ticket_first.wrapping_add(1);
         if let Some(error) = done.error {
+            self.large_len -= done.splices.iter().map(|(_, value)| value.len()).sum::<usize>();
             return self.lane.push_back(Piece::Bytes(error, 0));
         }
         match done.combine {

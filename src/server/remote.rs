@@ -134,7 +134,7 @@ impl<E: Env> Server<E> {
         match spec.run {
             Run::Keyspace(parse) => {
                 if let Ok(what) = parse(&args) {
-                    self.serve_keyspace(from, address, what, db);
+                    self.serve_keyspace((from, address), spec, what, db);
                 }
             }
             // The slots of a shard's keys do not move while it runs; its first key tells for all.
@@ -224,13 +224,11 @@ impl<E: Env> Server<E> {
     pub(super) fn run_keyspace(&mut self, index: u32, spec: &'static Spec, what: Keyspace) {
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
         let (id, db) = (conn.id, conn.session.db);
-        // A node of a cluster counts its own keys: clients add them up.
-        let alone = what == Keyspace::Count && self.node.is_cluster_mode();
-        let shards = if alone { 1 } else { self.shard.map().shard_count() };
+        let shards = self.shard.map().shard_count();
         let (name, combine) = match what {
-            Keyspace::Count => ("dbsize", Combine::Sum),
-            Keyspace::FlushDb => ("flushdb", Combine::AllOk),
             Keyspace::FlushAll => ("flushall", Combine::AllOk),
+            Keyspace::FlushDb => ("flushdb", Combine::AllOk),
+            Keyspace::Count => ("dbsize", Combine::Sum),
         };
         let ticket = match conn.session.replies() {
             true => conn.output.expect(combine, u32::from(shards)),
@@ -252,29 +250,33 @@ impl<E: Env> Server<E> {
                 args: (first, 1),
             });
         }
-        self.serve_keyspace(self.shard.id(), address, what, db);
+        self.serve_keyspace((self.shard.id(), address), spec, what, db);
     }
 
-    /// This shard's part of it; answered when all its partitions have committed.
+    /// This shard's part of it; answered when all that it tells of is committed.
     pub(super) fn serve_keyspace(
         &mut self,
-        from: ShardId,
-        address: Address,
+        (from, address): (ShardId, Address),
+        spec: &Spec,
         what: Keyspace,
         db: u8,
     ) {
+        let mut answered = Answered::default();
+        if let Err(refused) = self.shard.admit(spec) {
+            answered.body = format!("-{refused}\r\n").into_bytes();
+            return self.answer(from, address, answered);
+        }
         let mut waits = Vec::new();
         match what {
             Keyspace::FlushAll => self.shard.clear(|place, entry| waits.push((place, entry))),
             Keyspace::FlushDb => self.shard.clear_db(db, |place, entry| waits.push((place, entry))),
-            Keyspace::Count => {}
+            Keyspace::Count => {
+                answered.count = self.shard.keys_of(db) as i64;
+                self.shard.uncommitted(|place, entry| waits.push((place, entry)));
+            }
         }
         waits.sort_unstable();
         waits.dedup();
-        let mut answered = Answered::default();
-        if what == Keyspace::Count {
-            answered.count = self.shard.keys_of(db) as i64;
-        }
         let index =
             self.keep(Held { to: from, address, answered, missing: waits.len() as u32 + 1 });
         for (place, entry) in waits {

@@ -16,6 +16,7 @@ use crate::id::{ShardId, Slot};
 use crate::limits::SLOT_COUNT;
 use crate::lsm::key;
 use crate::mvcc::BlobRef;
+use crate::partition::Evaluated;
 use crate::protocol::resp::{Args, Batch, Frame, Limits, Proto, Reply};
 use crate::shard::{Shard, Target};
 
@@ -111,30 +112,32 @@ impl<E: Env> Server<E> {
             let Some(work) = self.work.pop_front() else { return };
             let index = work.conn.index as usize;
             let Some(Some(conn)) = self.conns.get_mut(index) else { continue };
-            if conn.id != work.conn || conn.closing {
+            if conn.id != work.conn {
                 continue;
             }
-            conn.queued_count -= 1;
+            conn.queued -= 1;
+            let (id, ended) = (conn.id, conn.ended);
+            if ended {
+                // It may be that this was all that it waited for.
+                self.mark_dirty(id.index);
+            }
+            let Some(Some(conn)) = self.conns.get_mut(index) else { continue };
+            if conn.is_deaf() {
+                continue;
+            }
             if !conn.is_served() || !conn.stash.is_empty() {
                 conn.stash.push_back(work.source.bytes()[work.used..].to_vec());
-                let id = conn.id;
                 self.pause_if_long(id);
                 continue;
             }
-            let ended = conn.ended;
-            let rest = parse(conn, work, round);
-            if ended {
-                self.mark_dirty(index as u32);
-            }
-            if let Some(rest) = rest
-                && let Some(conn) = self.conns[index].as_deref_mut()
-            {
-                conn.queued_count += 1;
+            let parsed = round.calls.len();
+            if let Some(rest) = parse(conn, work, round) {
+                conn.queued += 1;
                 self.work.push_front(rest);
-                // Before authentication one request at a time: the next may be read by other rules.
-                if !self.conns[index].as_ref().is_some_and(|conn| conn.session.authenticated) {
-                    return;
-                }
+            }
+            // Before authentication one request at a time: the next may be read by other rules.
+            if !conn.session.authenticated && round.calls.len() > parsed {
+                return;
             }
         }
     }
@@ -376,7 +379,14 @@ impl<E: Env> Server<E> {
         let place = target.place;
         let (mut body, mut splices) = (Vec::new(), Vec::new());
         let mut reply = Reply::new(proto, &mut body, &mut splices);
-        let evaluated = self.shard.evaluate(target, keyed, args, at, blob, &mut reply);
+        // A long command may have begun before the log failed or the disk was full.
+        let evaluated = match self.shard.admit(spec) {
+            Ok(()) => self.shard.evaluate(target, keyed, args, at, blob, &mut reply),
+            Err(refused) => {
+                reply.error(&refused.to_string());
+                Evaluated::default()
+            }
+        };
         if ticket == remote::NO_TICKET {
             return;
         }
@@ -480,13 +490,19 @@ impl<E: Env> Server<E> {
         }
     }
 
-    /// Answers with a protocol error and closes.
-    fn refuse_stream(&mut self, id: ConnId, text: &str) {
-        self.refuse(id.index, text);
-        if let Some(conn) = self.conn(id) {
-            conn.closing = true;
-            self.mark_dirty(id.index);
+    /// Answers with a protocol error and closes, when what came before is done.
+    pub(super) fn refuse_stream(&mut self, id: ConnId, text: &str) {
+        let Some(conn) = self.conn(id) else { return };
+        if conn.busy || !conn.deferred.is_empty() {
+            conn.broken = Some(text.to_owned());
+            return;
         }
+        if conn.closing {
+            return;
+        }
+        conn.closing = true;
+        self.refuse(id.index, text);
+        self.mark_dirty(id.index);
     }
 }
 

@@ -284,6 +284,7 @@ pub(super) fn common(options: &Arc<Options>, stats: &[Arc<ShardStats>]) -> Commo
         client_next: AtomicU64::new(0),
         reset: Mutex::new(Totals::default()),
         memory_peak: AtomicU64::new(0),
+        idle: stats.iter().map(|_| AtomicBool::new(false)).collect(),
     }
 }
 

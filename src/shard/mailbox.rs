@@ -184,6 +184,12 @@ impl<W: Wake> Mailbox<W> {
         left
     }
 
+    /// Wakes all other shards: something that they look at has changed.
+    pub fn wake_all(&self) {
+        let wakers = self.peers.iter().flatten().filter_map(|peer| peer.waker.as_ref());
+        wakers.for_each(Wake::wake);
+    }
+
     /// The next parcel from anyone, and who sent it.
     pub fn receive(&mut self) -> Option<(ShardId, Parcel)> {
         self.peers.iter_mut().enumerate().find_map(|(shard, peer)| {

@@ -161,7 +161,8 @@ impl<E: Env> Shard<E> {
 
     /// Whether so much of the log is not durable that new requests have to wait.
     pub fn is_backlogged(&self) -> bool {
-        self.log.backlog_len() > BACKLOG_MAX
+        // A log that failed never catches up; what is committed can still be read.
+        self.failed.is_none() && self.log.backlog_len() > BACKLOG_MAX
     }
 
     /// Bytes appended to the log and not yet durable.
@@ -263,19 +264,29 @@ impl<E: Env> Shard<E> {
         }
     }
 
-    /// Proposes the deletion of all keys of one database.
+    /// Names the last entry of each partition that is not committed yet.
+    pub fn uncommitted(&self, mut hold: impl FnMut(u32, u64)) {
+        for (place, partition) in self.partitions.iter().enumerate() {
+            if let Some(index) = partition.newest_uncommitted() {
+                hold(place as u32, index);
+            }
+        }
+    }
+
+    /// Proposes the deletion of all keys of one database. Names what has to commit: also where
+    /// there was no key, since that it is gone may not be committed.
     pub fn clear_db(&mut self, db: u8, mut hold: impl FnMut(u32, u64)) {
         let now_ms = self.now_ms;
         for place in 0..self.partitions.len() as u32 {
             for key in self.partitions[place as usize].keys_of(db) {
                 let partition = &mut self.partitions[place as usize];
                 let hash = partition.memtable().hash(&key);
-                if let Some(index) = partition.delete(hash, &key, now_ms) {
+                if partition.delete(hash, &key, now_ms).is_some() {
                     self.touch(place);
-                    hold(place, index);
                 }
             }
         }
+        self.uncommitted(&mut hold);
     }
 
     /// Deletes keys whose time is over, a few per partition. True: there are more.
