@@ -26,8 +26,6 @@ pub struct Conn {
     pub output: Output,
     /// Received while it was not served, and not in the queue of work.
     pub stash: VecDeque<Vec<u8>>,
-    /// How much of what it sent is in the server's queue of work; older than what comes now.
-    pub queued_count: usize,
     /// Parsed when a long command began; older than the stash.
     pub deferred: VecDeque<ArgsBuf>,
     /// Pieces of it in the server's queue of work; older than the stash.
@@ -62,7 +60,6 @@ impl Conn {
             parser: Parser::default(),
             output: Output::default(),
             stash: VecDeque::new(),
-            queued_count: 0,
             deferred: VecDeque::new(),
             queued: 0,
             broken: None,

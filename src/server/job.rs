@@ -147,7 +147,12 @@ impl<E: Env> Server<E> {
         if self.shard.admit(spec).is_err() {
             return true;
         }
-        let until = if spec.keys.step > 1 { at + spec.keys.step as usize } else { args.len() };
+        let until = match spec.keys.step {
+            2.. => at + spec.keys.step as usize,
+            _ if spec.key_indices(&args).len() == 1 => args.len(),
+            // Keys alone.
+            _ => return true,
+        };
         let large = (at..until).find_map(|arg| args.shared(arg));
         let Some(value) = large.filter(|value| value.len() > round::VALUE_AT_ONCE_MAX) else {
             return true;

@@ -316,8 +316,9 @@ impl<E: Env> Server<E> {
     fn give_up(&mut self, index: u32) {
         // The one that waited may be gone, and another be in its place.
         let held = |conn: &Conn| conn.output.is_held();
+        let mut left = SENT_LEN_MAX;
         if self.conns.get(index as usize).and_then(Option::as_deref).is_some_and(held)
-            && self.flush(index)
+            && self.flush(index, &mut left)
         {
             self.close(index);
         }

@@ -224,7 +224,9 @@ impl<E: Env> Server<E> {
     pub(super) fn run_keyspace(&mut self, index: u32, spec: &'static Spec, what: Keyspace) {
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
         let (id, db) = (conn.id, conn.session.db);
-        let shards = self.shard.map().shard_count();
+        // A node of a cluster counts its own keys: clients add them up.
+        let alone = what == Keyspace::Count && self.node.is_cluster_mode();
+        let shards = if alone { 1 } else { self.shard.map().shard_count() };
         let (name, combine) = match what {
             Keyspace::FlushAll => ("flushall", Combine::AllOk),
             Keyspace::FlushDb => ("flushdb", Combine::AllOk),
