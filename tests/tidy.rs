@@ -74,7 +74,7 @@ const IMPURE: [&str; 13] = [
 ];
 
 /// Crates that belong to one room; elsewhere its own types stand for them.
-const ROOMS: [(&str, &[&str]); 11] = [
+const ROOMS: [(&str, &[&str]); 12] = [
     ("io_uring", &["env"]),
     ("glommio", &["env"]),
     // The memtable asks for huge pages: a hint that changes no result.
@@ -84,6 +84,7 @@ const ROOMS: [(&str, &[&str]); 11] = [
     ("protobuf", &["consensus"]),
     ("slog", &["consensus"]),
     ("clap", &["cli"]),
+    ("clap_complete", &["cli"]),
     ("anyhow", &["cli"]),
     ("tracing_subscriber", &["cli"]),
     ("toml", &["config", "cli"]),

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod completion;
 mod directory;
 mod log;
 mod ready;
@@ -57,12 +58,15 @@ struct Cli {
 #[derive(clap::Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    Completion(completion::Completion),
 }
 
 /// Parses the command line, does what it says, and returns the exit code.
 pub fn run() -> ExitCode {
+    let out = &mut std::io::stdout().lock();
     let code = match Cli::parse().command {
-        Command::Serve(serve) => serve.run(&mut std::io::stdout().lock()),
+        Command::Serve(serve) => serve.run(out),
+        Command::Completion(completion) => completion.run(out),
     };
     ExitCode::from(code)
 }
