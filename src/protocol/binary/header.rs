@@ -1,0 +1,167 @@
+//! The 32 bytes in front of every body, and the checksums.
+
+use std::ops::Range;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::Code;
+
+/// The first bytes of every frame. The first is not ASCII: no other protocol begins with it.
+pub const MAGIC: [u8; 4] = [0xD5, b'S', b'T', b'V'];
+
+/// The version this program speaks.
+pub const VERSION: u8 = 1;
+
+/// Bytes of a header.
+pub const HEADER_LEN: usize = HEADER_CHECK.end;
+
+/// Set in the flags of replies.
+pub const FLAG_REPLY: u16 = 1;
+
+/// Set in the flags of replies whose body is an error.
+pub const FLAG_ERROR: u16 = 2;
+
+const MAGIC_AT: Range<usize> = 0..4;
+const VERSION_AT: usize = 4;
+const OPCODE: usize = 5;
+const FLAGS: Range<usize> = 6..8;
+const REQUEST_ID: Range<usize> = 8..16;
+const DEADLINE_MS: Range<usize> = 16..20;
+const BODY_LEN: Range<usize> = 20..24;
+const BODY_CHECK: Range<usize> = 24..28;
+const HEADER_CHECK: Range<usize> = 28..32;
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Opcode {
+    /// The first request of a connection.
+    Hello = 0x01,
+    /// A password.
+    Auth = 0x02,
+    /// An echo.
+    Ping = 0x03,
+    /// Figures of the node, as text.
+    Info = 0x04,
+    /// One key's value.
+    Get = 0x10,
+    /// Gives a key a value.
+    Set = 0x11,
+    /// Removes a key.
+    Delete = 0x12,
+    /// Sets and deletes of one partition, all or none.
+    Batch = 0x13,
+    /// Several keys' values.
+    MultiGet = 0x14,
+    /// A page of the keys.
+    Scan = 0x15,
+}
+
+impl Opcode {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Hello,
+        Self::Auth,
+        Self::Ping,
+        Self::Info,
+        Self::Get,
+        Self::Set,
+        Self::Delete,
+        Self::Batch,
+        Self::MultiGet,
+        Self::Scan,
+    ];
+
+    /// Of its number.
+    pub fn of(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|opcode| *opcode as u8 == byte)
+    }
+}
+
+/// A header, decoded; magic and checksums are not kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// The protocol's version.
+    pub version: u8,
+    /// Which request; it may be unknown.
+    pub opcode: u8,
+    /// [`FLAG_REPLY`], [`FLAG_ERROR`].
+    pub flags: u16,
+    /// The client's.
+    pub request_id: u64,
+    /// Milliseconds from arrival; 0: none.
+    pub deadline_ms: u32,
+    /// Bytes that follow.
+    pub body_len: u32,
+    /// Checksum of them.
+    pub body_check: u32,
+}
+
+impl Header {
+    /// Reads a header.
+    ///
+    /// # Errors
+    /// [`Code::BadMagic`], [`Code::BadChecksum`]. Its version is the caller's to judge.
+    pub fn decode(bytes: &[u8; HEADER_LEN]) -> Result<Self, Code> {
+        if bytes[MAGIC_AT] != MAGIC {
+            return Err(Code::BadMagic);
+        }
+        if u32_at(bytes, HEADER_CHECK) != checksum(&bytes[..HEADER_CHECK.start]) {
+            return Err(Code::BadChecksum);
+        }
+        Ok(Self {
+            version: bytes[VERSION_AT],
+            opcode: bytes[OPCODE],
+            flags: u16::from_le_bytes(bytes[FLAGS].try_into().expect("two bytes")),
+            request_id: u64::from_le_bytes(bytes[REQUEST_ID].try_into().expect("eight bytes")),
+            deadline_ms: u32_at(bytes, DEADLINE_MS),
+            body_len: u32_at(bytes, BODY_LEN),
+            body_check: u32_at(bytes, BODY_CHECK),
+        })
+    }
+
+    /// Writes a header.
+    pub fn encode(&self, bytes: &mut [u8; HEADER_LEN]) {
+        bytes[MAGIC_AT].copy_from_slice(&MAGIC);
+        bytes[VERSION_AT] = self.version;
+        bytes[OPCODE] = self.opcode;
+        bytes[FLAGS].copy_from_slice(&self.flags.to_le_bytes());
+        bytes[REQUEST_ID].copy_from_slice(&self.request_id.to_le_bytes());
+        bytes[DEADLINE_MS].copy_from_slice(&self.deadline_ms.to_le_bytes());
+        bytes[BODY_LEN].copy_from_slice(&self.body_len.to_le_bytes());
+        bytes[BODY_CHECK].copy_from_slice(&self.body_check.to_le_bytes());
+        let check = checksum(&bytes[..HEADER_CHECK.start]);
+        bytes[HEADER_CHECK].copy_from_slice(&check.to_le_bytes());
+    }
+
+    /// Whether `body` is what the header says.
+    pub fn fits(&self, body: &[u8]) -> bool {
+        body.len() == self.body_len as usize && checksum(body) == self.body_check
+    }
+}
+
+fn u32_at(bytes: &[u8; HEADER_LEN], at: Range<usize>) -> u32 {
+    u32::from_le_bytes(bytes[at].try_into().expect("four bytes"))
+}
+
+fn checksum(bytes: &[u8]) -> u32 {
+    xxh3_64(bytes) as u32
+}
+
+/// Begins a frame in `out`: leaves room for its header. Append the body, then [`finish`].
+pub fn start(out: &mut Vec<u8>) -> usize {
+    let at = out.len();
+    out.extend_from_slice(&[0; HEADER_LEN]);
+    at
+}
+
+/// Ends the frame that began at `at`: all that was appended since is its body. `header` has what
+/// is the caller's to say; length and checksums are filled in.
+///
+/// # Panics
+/// When the body is longer than a frame can say.
+pub fn finish(out: &mut [u8], at: usize, header: Header) {
+    let (head, body) = out[at..].split_first_chunk_mut::<HEADER_LEN>().expect("begun by start");
+    let body_len = u32::try_from(body.len()).expect("limits are far below");
+    Header { body_len, body_check: checksum(body), ..header }.encode(head);
+}
