@@ -7,8 +7,11 @@
 use std::fmt::Write as _;
 
 use super::connection::settle;
-use super::table::{Access, Connection, Flags, Group, Keys, Run, Spec};
-use super::{Args, Endpoint, Facts, Session, SlotRange, Then, Topology, help, slot_of};
+use super::table::{Access, Connection, Flags, Group, Keys, Keyspace, Run, Spec};
+use super::{
+    Args, Endpoint, Error, Facts, Session, SlotRange, Then, Topology, help, number, slot_of,
+};
+use crate::id::Slot;
 use crate::limits::SLOT_COUNT;
 use crate::protocol::resp::Reply;
 
@@ -133,6 +136,26 @@ fn keyslot(_: &mut Session, _: &dyn Facts, args: &Args<'_>, reply: &mut Reply<'_
     Then::Continue
 }
 
+/// A slot's number.
+fn parse_slot(text: &[u8]) -> Result<Slot, Error> {
+    let slot = number::parse_i64(text).ok().and_then(|slot| u16::try_from(slot).ok());
+    slot.filter(|&slot| slot < SLOT_COUNT).map(Slot).ok_or(Error::Other("ERR Invalid slot"))
+}
+
+fn count_in_slot(args: &Args<'_>) -> Result<Keyspace, Error> {
+    parse_slot(args.get(2)).map(Keyspace::CountInSlot)
+}
+
+fn keys_in_slot(args: &Args<'_>) -> Result<Keyspace, Error> {
+    let slot = number::parse_i64(args.get(2))?;
+    let count = number::parse_i64(args.get(3))?;
+    let slot = u16::try_from(slot).ok().filter(|&slot| slot < SLOT_COUNT);
+    match (slot, usize::try_from(count)) {
+        (Some(slot), Ok(count)) => Ok(Keyspace::KeysInSlot(Slot(slot), count)),
+        _ => Err(Error::Other("ERR Invalid slot or number of keys")),
+    }
+}
+
 fn replicas(_: &mut Session, facts: &dyn Facts, args: &Args<'_>, reply: &mut Reply<'_>) -> Then {
     let known = facts.topology().endpoints.iter().any(|e| e.id.as_bytes() == args.get(2));
     if known {
@@ -173,6 +196,14 @@ const fn row(name: &'static str, arity: i16, flags: Flags, run: Connection) -> S
     Spec { name, arity, flags, keys, access, group, summary: "", since: "3.0.0", run }
 }
 
+const fn of_slot(
+    name: &'static str,
+    arity: i16,
+    run: fn(&Args<'_>) -> Result<Keyspace, Error>,
+) -> Spec {
+    Spec { access: Access::Read, run: Run::Keyspace(run), ..row(name, arity, Flags::STALE, links) }
+}
+
 const FAST: Flags = Flags::LOADING.and(Flags::STALE).and(Flags::FAST);
 
 pub(super) static SPECS: &[Spec] = &[
@@ -192,6 +223,9 @@ static CLUSTER: &[Spec] = &[
     row("cluster|myid", 2, Flags::STALE, myid).about("The id of this endpoint", "3.0.0"),
     row("cluster|myshardid", 2, Flags::STALE, myid).about("The id of this endpoint", "7.2.0"),
     row("cluster|keyslot", 3, Flags::STALE, keyslot).about("The slot of a key", "3.0.0"),
+    of_slot("cluster|countkeysinslot", 3, count_in_slot)
+        .about("Counts the keys of a slot", "3.0.0"),
+    of_slot("cluster|getkeysinslot", 4, keys_in_slot).about("Some keys of a slot", "3.0.0"),
     row("cluster|replicas", 3, Flags::STALE, replicas)
         .about("Followers of an endpoint; none is visible by itself", "5.0.0"),
     row("cluster|links", 2, Flags::STALE, links).about("Connections to peers; none here", "7.0.0"),

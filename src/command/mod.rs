@@ -22,7 +22,7 @@
 //! * A deadline is absolute and decided here, from `now_ms` of the leader (charter D9). A value
 //!   whose deadline has passed is never seen by a command: [`is_expired`] is the one rule.
 //!
-//! Not here: decoding of requests ([`crate::protocol::resp`]), where a slot lives, MULTI, SCAN and
+//! Not here: decoding of requests ([`crate::protocol::resp`]), where a slot lives, MULTI and
 //! pub/sub. Reading order: `table`, `string`, `expire`, `connection`, `facts`.
 
 mod client;
@@ -37,6 +37,7 @@ pub mod glob;
 mod info;
 mod introspect;
 mod key;
+mod keyspace;
 mod number;
 mod server;
 mod session;
@@ -52,6 +53,7 @@ pub use facts::{
     Client, CommandStat, Counters, Endpoint, Facts, Identity, Keyspace as KeyspaceFacts, SlotRange,
     Topology, endpoint_id,
 };
+pub use keyspace::Scan;
 pub use session::{ReplyMode, Session};
 pub use slot::{moved, slot_of};
 pub use table::{

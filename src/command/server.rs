@@ -1,7 +1,7 @@
-//! The node: its time, its role, and what concerns all keys at once.
+//! The node: its time, its role, its facts.
 
 use super::connection::refuse;
-use super::table::{Access, Connection, Flags, Group, Keys, Keyspace, Run, Spec};
+use super::table::{Access, Connection, Flags, Group, Keys, Run, Spec};
 use super::{Args, Error, Facts, Session, Then, config, info, introspect, number};
 use crate::protocol::resp::Reply;
 
@@ -34,40 +34,9 @@ fn wait(_: &mut Session, facts: &dyn Facts, args: &Args<'_>, reply: &mut Reply<'
     Then::Continue
 }
 
-fn dbsize(_: &Args<'_>) -> Result<Keyspace, Error> {
-    Ok(Keyspace::Count)
-}
-
-fn flushdb(args: &Args<'_>) -> Result<Keyspace, Error> {
-    check_flush(args).map(|()| Keyspace::FlushDb)
-}
-
-fn flushall(args: &Args<'_>) -> Result<Keyspace, Error> {
-    check_flush(args).map(|()| Keyspace::FlushAll)
-}
-
-fn check_flush(args: &Args<'_>) -> Result<(), Error> {
-    match args.len() {
-        1 => Ok(()),
-        2 if args.is(1, "ASYNC") || args.is(1, "SYNC") => Ok(()),
-        _ => Err(Error::Syntax),
-    }
-}
-
 const fn row(name: &'static str, arity: i16, flags: Flags, run: Connection) -> Spec {
     let (access, group, keys) = (Access::Connection, Group::Server, Keys::NONE);
     let run = Run::Connection(run);
-    Spec { name, arity, flags, keys, access, group, summary: "", since: "1.0.0", run }
-}
-
-const fn all_keys(
-    name: &'static str,
-    arity: i16,
-    flags: Flags,
-    run: fn(&Args<'_>) -> Result<Keyspace, Error>,
-) -> Spec {
-    let access = if flags.has(Flags::WRITE) { Access::Write } else { Access::Read };
-    let (group, keys, run) = (Group::Server, Keys::NONE, Run::Keyspace(run));
     Spec { name, arity, flags, keys, access, group, summary: "", since: "1.0.0", run }
 }
 
@@ -92,10 +61,4 @@ pub(super) static SPECS: &[Spec] = &[
         ..row("config", -2, Flags::NONE, time)
     }
     .about("Parameters of the node", "2.0.0"),
-    all_keys("dbsize", 1, Flags::READONLY.and(Flags::FAST), dbsize)
-        .about("Counts the keys of the database", "1.0.0"),
-    all_keys("flushdb", -1, Flags::WRITE, flushdb)
-        .about("Deletes all keys of the database", "1.0.0"),
-    all_keys("flushall", -1, Flags::WRITE, flushall)
-        .about("Deletes all keys of all databases", "1.0.0"),
 ];

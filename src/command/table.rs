@@ -7,9 +7,10 @@
 use std::fmt;
 
 use super::{
-    Args, Effect, Error, Facts, Input, Session, Then, cluster, connection, counter, expire, key,
-    server, string,
+    Args, Effect, Error, Facts, Input, Scan, Session, Then, cluster, connection, counter, expire,
+    key, keyspace, server, string,
 };
+use crate::id::Slot;
 use crate::limits::KEY_LEN_MAX;
 use crate::protocol::resp::Reply;
 
@@ -195,6 +196,23 @@ pub enum Keyspace {
     FlushDb,
     /// Delete all keys of all databases; `+OK`.
     FlushAll,
+    /// Some keys from a cursor on; an array of the next cursor and the keys.
+    Scan(Scan),
+    /// All keys that match the pattern, which is argument 1; an array.
+    Keys,
+    /// A key at random, or nothing.
+    Random,
+    /// Count the keys of a slot; an integer.
+    CountInSlot(Slot),
+    /// Some keys of a slot, at most so many; an array.
+    KeysInSlot(Slot, usize),
+}
+
+impl Keyspace {
+    /// Whether it may take long, and so is worked on in slices.
+    pub fn is_long(self) -> bool {
+        matches!(self, Self::Keys | Self::CountInSlot(_) | Self::KeysInSlot(..))
+    }
 }
 
 /// A command on the connection or the node.
@@ -372,11 +390,12 @@ pub fn all() -> impl Iterator<Item = &'static Spec> + Clone {
     FAMILIES.iter().flat_map(|family| family.iter())
 }
 
-static FAMILIES: [&[Spec]; 7] = [
+static FAMILIES: [&[Spec]; 8] = [
     string::SPECS,
     counter::SPECS,
     key::SPECS,
     expire::SPECS,
+    keyspace::SPECS,
     connection::SPECS,
     server::SPECS,
     cluster::SPECS,

@@ -157,7 +157,7 @@ impl Server {
         match &spec.run {
             Run::Keyed(keyed) => self.run_keyed(spec, keyed, args, reply),
             Run::Keyspace(parse) => match parse(args) {
-                Ok(keyspace) => self.run_keyspace(keyspace, reply),
+                Ok(keyspace) => self.run_keyspace(keyspace, args, reply),
                 Err(error) => reply.error(&error.to_string()),
             },
             Run::Connection(run) | Run::Both(run, _) => {
@@ -223,21 +223,44 @@ impl Server {
         }
     }
 
-    fn run_keyspace(&mut self, keyspace: Keyspace, reply: &mut Reply<'_>) {
+    /// Keys of this model are one slot and one partition, in order; a scan is whole at once.
+    fn run_keyspace(&mut self, keyspace: Keyspace, args: &Args<'_>, reply: &mut Reply<'_>) {
         let (db, now_ms) = (self.session.db, self.facts.now_ms);
         self.keys.retain(|_, stored| !is_expired(stored.1, now_ms));
-        self.effects.push(format!("{keyspace:?}"));
+        let keys: Vec<Vec<u8>> =
+            self.keys.keys().filter(|id| id.0 == db).map(|id| id.1.clone()).collect();
+        let matching = |pattern: Option<&[u8]>| -> Vec<&Vec<u8>> {
+            let fits = |key: &&Vec<u8>| pattern.is_none_or(|p| glob::matches(p, key, false));
+            keys.iter().filter(fits).collect()
+        };
+        let list = |found: &[&Vec<u8>], reply: &mut Reply<'_>| {
+            reply.array(found.len());
+            found.iter().for_each(|key| reply.bulk(key));
+        };
+        let in_slot =
+            |slot| keys.iter().filter(move |key| slot_of(key) == slot).collect::<Vec<&Vec<u8>>>();
         match keyspace {
-            Keyspace::Count => {
-                self.effects.clear();
-                reply.integer(self.keys.keys().filter(|id| id.0 == db).count() as i64);
+            Keyspace::Count => reply.integer(keys.len() as i64),
+            Keyspace::Keys => list(&matching(Some(args.get(1))), reply),
+            Keyspace::Random => match keys.first() {
+                Some(key) => reply.bulk(key),
+                None => reply.null(),
+            },
+            Keyspace::Scan(scan) => {
+                reply.array(2);
+                reply.bulk(b"0");
+                let mut found = matching(scan.pattern.map(|at| args.get(at)));
+                found.retain(|_| scan.strings && scan.cursor == 0);
+                list(&found, reply);
             }
-            Keyspace::FlushDb => {
-                self.keys.retain(|id, _| id.0 != db);
-                reply.simple("OK");
+            Keyspace::CountInSlot(slot) => reply.integer(in_slot(slot).len() as i64),
+            Keyspace::KeysInSlot(slot, count) => {
+                let found = in_slot(slot);
+                list(&found[..count.min(found.len())], reply);
             }
-            Keyspace::FlushAll => {
-                self.keys.clear();
+            Keyspace::FlushDb | Keyspace::FlushAll => {
+                self.keys.retain(|id, _| keyspace == Keyspace::FlushDb && id.0 != db);
+                self.effects.push(format!("{keyspace:?}"));
                 reply.simple("OK");
             }
         }

@@ -63,6 +63,15 @@ pub fn slot_prefix(slot: Slot, db: u8) -> [u8; PREFIX_LEN] {
     [TAG_DATA, high, low, db]
 }
 
+/// The database of an encoded data key.
+///
+/// # Panics
+/// When `encoded` is shorter than [`PREFIX_LEN`].
+#[inline]
+pub fn db_of(encoded: &[u8]) -> u8 {
+    encoded[PREFIX_LEN - 1]
+}
+
 /// The slot of a user key: CRC16/XMODEM of its hash tag, or of the whole key, modulo 16,384.
 ///
 /// The hash tag is what stands between the first `{` and the first `}` after it, unless that is

@@ -28,7 +28,7 @@ use crate::consensus::{Effects, Group, Handle, Role};
 use crate::env::Env;
 use crate::id::{NodeId, PartitionId, Timestamp};
 use crate::limits::LARGE_LEN_MIN;
-use crate::lsm::memtable::{EntryRef, Kind, Memtable, Payload, Remains, Version};
+use crate::lsm::memtable::{EntryRef, Kind, Memtable, Payload, Remains, Scan, Version};
 use crate::mvcc::{BlobRef, Effect, Logged};
 use crate::wal::{self, RecordKind, Writer};
 
@@ -488,6 +488,16 @@ impl Partition {
     /// Keys, and keys with a deadline, of a database.
     pub fn db_sizes(&self, db: u8) -> (u64, u64) {
         self.sizes.of(db)
+    }
+
+    /// Whether it holds keys, and all are of this database.
+    pub fn has_only(&self, db: u8) -> bool {
+        self.sizes.has_only(db)
+    }
+
+    /// Keys from `from` on, in order, each with its newest version.
+    pub fn scan(&mut self, from: &[u8]) -> Scan<'_> {
+        self.memtable.scan(from, Timestamp(u64::MAX))
     }
 
     /// The encoded keys of a database.

@@ -1,10 +1,8 @@
 //! Keys by database, kept up to date by what each write changed.
 
 use crate::id::Timestamp;
+use crate::lsm::key::db_of;
 use crate::lsm::memtable::{Kind, Memtable};
-
-/// Where an encoded key says its database: after the tag and the slot (charter, D7).
-const DB_AT: usize = 3;
 
 /// Keys, and keys with a deadline, of each database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,7 +25,7 @@ impl Sizes {
     /// Notes what the write of `key` changed.
     pub fn note(&mut self, key: &[u8], before: Before, table: &Memtable) {
         let after = Before::of(table);
-        let db = &mut self.dbs[usize::from(key[DB_AT] & 15)];
+        let db = &mut self.dbs[usize::from(db_of(key) & 15)];
         db.0 += after.0 - before.0;
         db.1 += after.1 - before.1;
     }
@@ -37,6 +35,11 @@ impl Sizes {
         let (keys, expiring) = self.dbs[usize::from(db & 15)];
         (keys.max(0) as u64, expiring.max(0) as u64)
     }
+
+    /// Whether there are keys, and all are of this database.
+    pub fn has_only(&self, db: u8) -> bool {
+        self.dbs.iter().enumerate().all(|(at, (keys, _))| (*keys > 0) == (at == usize::from(db)))
+    }
 }
 
 /// The encoded keys of a database.
@@ -44,6 +47,6 @@ pub fn keys_of(table: &mut Memtable, db: u8) -> Vec<Vec<u8>> {
     let newest = Timestamp(u64::MAX);
     let keys = table
         .scan(&[], newest)
-        .filter(|(key, version)| key[DB_AT] == db && version.kind == Kind::Put);
+        .filter(|(key, version)| db_of(key) == db && version.kind == Kind::Put);
     keys.map(|(key, _)| key.to_vec()).collect()
 }

@@ -7,6 +7,7 @@
 use std::rc::Rc;
 
 use super::conn::Conn;
+use super::keyspace::Sweep;
 use super::remote::{self, Origin};
 use super::round::KEYS_AT_ONCE_MAX;
 use super::{Server, round};
@@ -32,6 +33,8 @@ pub struct Job {
     done: usize,
     /// The value of the next key on its way into the log, and how far it is.
     blob: Option<(BlobRef, usize)>,
+    /// A walk over all keys, once it is begun.
+    sweep: Option<Sweep>,
 }
 
 impl Job {
@@ -43,7 +46,7 @@ impl Job {
     /// A command of this shard's connection or another's.
     pub fn new(origin: Origin, spec: &'static Spec, args: Args<'_>, db: u8, proto: Proto) -> Self {
         let args = Rc::new(args.to_buf());
-        Self { origin, spec, args, db, proto, ticket: None, done: 0, blob: None }
+        Self { origin, spec, args, db, proto, ticket: None, done: 0, blob: None, sweep: None }
     }
 
     /// Keys done, and bytes of the next one's value logged.
@@ -116,10 +119,14 @@ impl<E: Env> Server<E> {
         let held = Rc::clone(&job.args);
         let args = held.args();
         if let (Run::Keyspace(parse), Origin::Remote(shard, to)) = (&job.spec.run, job.origin) {
-            if let Ok(what) = parse(&args) {
-                self.serve_keyspace((shard, to), job.spec, what, job.db);
+            let Ok(what) = parse(&args) else { return true };
+            if !what.is_long() {
+                self.serve_keyspace((shard, to), job.spec, what, &args, (job.db, job.proto));
+                return true;
             }
-            return true;
+            let sweep = job.sweep.get_or_insert_default();
+            job.done += 1;
+            return self.sweep_slice(sweep, (shard, to), what, &args, job.db);
         }
         let mut scratch = Vec::new();
         let indices = job.spec.key_indices(&args).skip(job.done).take(KEYS_AT_ONCE_MAX);

@@ -33,6 +33,7 @@ pub use start::{Options, Running, start};
 
 mod conn;
 mod job;
+mod keyspace;
 mod node;
 mod output;
 mod remote;

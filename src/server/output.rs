@@ -25,6 +25,10 @@ pub enum Combine {
     AllOk,
     /// An array of the parts.
     Array,
+    /// An array of all that the parts have: each is so many elements as it counts.
+    Join,
+    /// The part with the least count.
+    Least,
 }
 
 /// A commit to wait for: entry `index` of the shard's partition number `place`.
@@ -180,13 +184,20 @@ impl Output {
         let place = ticket.wrapping_sub(self.ticket_first) as usize;
         let awaited = &mut self.awaited[place];
         awaited.remaining -= 1;
-        awaited.count += part.count;
+        let is_least = awaited.body.is_empty() || part.count < awaited.count;
+        awaited.count = match awaited.combine {
+            Combine::Least if is_least => part.count,
+            Combine::Least => awaited.count,
+            _ => awaited.count + part.count,
+        };
         if part.body.first() == Some(&b'-') && awaited.combine != Combine::Array {
             awaited.error.get_or_insert_with(|| part.body.to_vec());
         }
         let at = awaited.body.len();
         match awaited.combine {
-            Combine::Whole => awaited.body.extend_from_slice(part.body),
+            Combine::Whole | Combine::Join => awaited.body.extend_from_slice(part.body),
+            Combine::Least if is_least => awaited.body = part.body.to_vec(),
+            Combine::Least => {}
             Combine::Array => {
                 awaited.body.extend_from_slice(part.body);
                 awaited.parts[part.part as usize] = (at as u32, part.body.len() as u32);
@@ -320,7 +331,11 @@ impl Output {
             return self.lane.push_back(Piece::Bytes(error, 0));
         }
         match done.combine {
-            Combine::Whole => {}
+            Combine::Whole | Combine::Least => {}
+            Combine::Join => {
+                let head = format!("*{}\r\n", done.count).into_bytes();
+                self.lane.push_back(Piece::Bytes(head, 0));
+            }
             Combine::Sum => done.body = format!(":{}\r\n", done.count).into_bytes(),
             Combine::AllOk => done.body = b"+OK\r\n".to_vec(),
             Combine::Array => {
@@ -432,6 +447,21 @@ mod tests {
         output.answer(second, Part { body: b"-ERR no\r\n", ..Part::default() });
 
         assert_eq!(text(&mut output, 0), "*3\r\n:0\r\n:1\r\n:2\r\n-ERR no\r\n");
+    }
+
+    #[test]
+    fn parts_are_joined_and_the_least_of_several_is_taken() {
+        let mut output = Output::default();
+        let joined = output.expect(Combine::Join, 2);
+        let least = output.expect(Combine::Least, 3);
+        for (count, body) in [(2, ":1\r\n:2\r\n"), (1, ":3\r\n")] {
+            output.answer(joined, Part { count, body: body.as_bytes(), ..Part::default() });
+        }
+        for (count, body) in [(i64::MAX, "$-1\r\n"), (-5, "+least\r\n"), (3, "+other\r\n")] {
+            output.answer(least, Part { count, body: body.as_bytes(), ..Part::default() });
+        }
+
+        assert_eq!(text(&mut output, 0), "*3\r\n:1\r\n:2\r\n:3\r\n+least\r\n");
     }
 
     #[test]

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use super::Server;
 use super::job::Job;
-use super::output::{Combine, Part};
-use super::round;
-use crate::command::{Keyspace, Run, Spec};
+use super::output::Part;
+use super::{keyspace, round};
+use crate::command::{Run, Spec};
 use crate::env::{ConnId, Env};
 use crate::id::ShardId;
 use crate::partition::Waiter;
@@ -22,9 +22,6 @@ pub const NO_TICKET: u32 = u32::MAX;
 
 /// Set in waiters that are answers to other shards; the rest is the place in the table.
 const HELD: u64 = 1 << 63;
-
-/// Part of a keyspace request: the shard as a whole, not one of its keys.
-const WHOLE_SHARD: u32 = u32::MAX;
 
 /// Which reply, or part of one, an answer is for.
 #[derive(Clone, Copy, Debug)]
@@ -127,14 +124,15 @@ impl<E: Env> Server<E> {
         let address = Address { conn, ticket, part };
         let proto = round::proto_of(resp3);
         // What came after a long command of the same connection is run after it.
-        if round::is_long(spec, &args) || self.has_job_of(from, conn) {
+        let is_long = round::is_long(spec, &args) || keyspace::is_long(spec, &args);
+        if is_long || self.has_job_of(from, conn) {
             let origin = Origin::Remote(from, address);
             return self.jobs.push_back(Job::new(origin, spec, args, db, proto));
         }
         match spec.run {
             Run::Keyspace(parse) => {
                 if let Ok(what) = parse(&args) {
-                    self.serve_keyspace((from, address), spec, what, db);
+                    self.serve_keyspace((from, address), spec, what, &args, (db, proto));
                 }
             }
             // The slots of a shard's keys do not move while it runs; its first key tells for all.
@@ -144,6 +142,28 @@ impl<E: Env> Server<E> {
                 self.answer(from, address, answered);
             }
         }
+    }
+
+    /// Answers another shard when all of `waits` are committed.
+    pub(super) fn answer_after(
+        &mut self,
+        to: ShardId,
+        address: Address,
+        answered: Answered,
+        mut waits: Vec<(u32, u64)>,
+    ) {
+        if address.ticket == NO_TICKET {
+            return;
+        }
+        waits.sort_unstable();
+        waits.dedup();
+        let index = self.keep(Held { to, address, answered, missing: waits.len() as u32 + 1 });
+        for (place, entry) in waits {
+            if self.shard.wait(place, entry, Waiter(HELD | u64::from(index))) {
+                self.answer_held(index);
+            }
+        }
+        self.answer_held(index);
     }
 
     /// Answers another shard, now or when the entry is committed.
@@ -218,74 +238,5 @@ impl<E: Env> Server<E> {
         if conn.output.answer(ticket, part) {
             self.mark_dirty(id.index);
         }
-    }
-
-    /// A command in which every shard has a part.
-    pub(super) fn run_keyspace(&mut self, index: u32, spec: &'static Spec, what: Keyspace) {
-        let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
-        let (id, db) = (conn.id, conn.session.db);
-        // A node of a cluster counts its own keys: clients add them up.
-        let alone = what == Keyspace::Count && self.node.is_cluster_mode();
-        let shards = if alone { 1 } else { self.shard.map().shard_count() };
-        let (name, combine) = match what {
-            Keyspace::FlushAll => ("flushall", Combine::AllOk),
-            Keyspace::FlushDb => ("flushdb", Combine::AllOk),
-            Keyspace::Count => ("dbsize", Combine::Sum),
-        };
-        let ticket = match conn.session.replies() {
-            true => conn.output.expect(combine, u32::from(shards)),
-            false => NO_TICKET,
-        };
-        let address = Address { conn: id, ticket, part: WHOLE_SHARD };
-        let others = (0..shards).map(ShardId).filter(|shard| !alone && *shard != self.shard.id());
-        for shard in others {
-            let parcel = self.mailbox.to(shard);
-            let first = parcel.spans.len() as u32;
-            parcel.push_arg(&crate::protocol::resp::ArgsBuf::from_iter([name]).args(), 0);
-            parcel.requests.push(Request {
-                conn: id,
-                ticket,
-                part: WHOLE_SHARD,
-                spec,
-                db,
-                resp3: false,
-                args: (first, 1),
-            });
-        }
-        self.serve_keyspace((self.shard.id(), address), spec, what, db);
-    }
-
-    /// This shard's part of it; answered when all that it tells of is committed.
-    pub(super) fn serve_keyspace(
-        &mut self,
-        (from, address): (ShardId, Address),
-        spec: &Spec,
-        what: Keyspace,
-        db: u8,
-    ) {
-        let mut answered = Answered::default();
-        if let Err(refused) = self.shard.admit(spec) {
-            answered.body = format!("-{refused}\r\n").into_bytes();
-            return self.answer(from, address, answered);
-        }
-        let mut waits = Vec::new();
-        match what {
-            Keyspace::FlushAll => self.shard.clear(|place, entry| waits.push((place, entry))),
-            Keyspace::FlushDb => self.shard.clear_db(db, |place, entry| waits.push((place, entry))),
-            Keyspace::Count => {
-                answered.count = self.shard.keys_of(db) as i64;
-                self.shard.uncommitted(|place, entry| waits.push((place, entry)));
-            }
-        }
-        waits.sort_unstable();
-        waits.dedup();
-        let index =
-            self.keep(Held { to: from, address, answered, missing: waits.len() as u32 + 1 });
-        for (place, entry) in waits {
-            if self.shard.wait(place, entry, Waiter(HELD | u64::from(index))) {
-                self.answer_held(index);
-            }
-        }
-        self.answer_held(index);
     }
 }

@@ -250,7 +250,7 @@ impl<E: Env> Server<E> {
             Run::Keyed(_) => self.run_many(index, spec, args, scratch),
             Run::Connection(run) | Run::Both(run, _) => self.run_connection(index, run, args),
             Run::Keyspace(parse) => match parse(&args) {
-                Ok(what) => self.run_keyspace(index, spec, what),
+                Ok(what) => self.run_keyspace(index, spec, what, args),
                 Err(error) => self.refuse(index, &error.to_string()),
             },
             Run::Container(_) => unreachable!("resolve returns no containers"),

@@ -29,8 +29,10 @@ use crate::protocol::resp::Reply;
 use crate::wal::{self, RecordKind, Writer};
 
 pub use crate::partition::Planted;
+pub use keyspace::Cursor;
 pub use open::{Error, Options, Progress, open};
 
+mod keyspace;
 pub mod mailbox;
 mod open;
 
@@ -278,6 +280,12 @@ impl<E: Env> Shard<E> {
     pub fn clear_db(&mut self, db: u8, mut hold: impl FnMut(u32, u64)) {
         let now_ms = self.now_ms;
         for place in 0..self.partitions.len() as u32 {
+            if self.partitions[place as usize].has_only(db) {
+                self.seal(place);
+                self.partitions[place as usize].clear(now_ms);
+                self.touched.push(place);
+                continue;
+            }
             for key in self.partitions[place as usize].keys_of(db) {
                 let partition = &mut self.partitions[place as usize];
                 let hash = partition.memtable().hash(&key);

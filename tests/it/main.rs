@@ -14,6 +14,7 @@ mod clients;
 mod crash;
 mod fuzz;
 mod hostile;
+mod keyspace;
 mod lifecycle;
 mod nc;
 mod redis_benchmark;

@@ -203,6 +203,33 @@ impl Index {
         }
     }
 
+    /// Shows `visit` the nodes of one bucket and returns the cursor of the next; 0: it was the
+    /// last. Starts at 0. A node that is there from the first call to the last is shown, however the
+    /// table grows in between, and but for a table that was replaced by a smaller one, once.
+    ///
+    /// The cursor counts with its bits reversed (Pieter Noordhuis, `dictScan` of Redis): what
+    /// bucket `i` splits into has `i` as its lower bits, so it is passed together with `i`.
+    pub fn walk(&self, cursor: u64, store: &Store, mut visit: impl FnMut(Ref)) -> u64 {
+        let mask = self.base as u64 - 1;
+        let home = (cursor & mask) as usize;
+        let after = (cursor | !mask).reverse_bits().wrapping_add(1).reverse_bits();
+        prefetch(self.home.at((after & mask) as usize), 1);
+        let twin = (home < self.split).then_some(home + self.base);
+        for home in [Some(home), twin].into_iter().flatten() {
+            let mut bucket = self.home.at(home);
+            loop {
+                let nodes = &bucket.refs[..bucket.used_count()];
+                nodes.iter().for_each(|&node| store.prefetch(node));
+                nodes.iter().for_each(|&node| visit(node));
+                if bucket.overflow == 0 {
+                    break;
+                }
+                bucket = self.overflow.at(bucket.overflow as usize - 1);
+            }
+        }
+        after
+    }
+
     /// Bytes taken from the system and touched.
     pub fn held_len(&self) -> usize {
         (self.home.count + self.overflow.count) * size_of::<Bucket>() + self.spare.capacity() * 4

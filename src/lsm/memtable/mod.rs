@@ -274,6 +274,18 @@ impl Memtable {
         Scan::new(&self.store, &mut self.order, from, at)
     }
 
+    /// Keys in the order of their hashes, a bucket of some seven per call: shows `visit` each with
+    /// its newest version, tombstones included, and returns the cursor of the next call; 0: that
+    /// was all. A key that is there from the first call (cursor 0) to the last is shown at least
+    /// once, whatever comes and goes in between; any number is a valid cursor.
+    pub fn walk(&self, cursor: u64, mut visit: impl FnMut(&[u8], Version<'_>)) -> u64 {
+        self.index.walk(cursor, &self.store, |node| {
+            if let Some(version) = self.store.version(head_of(&self.store, node)) {
+                visit(self.store.key(node), version);
+            }
+        })
+    }
+
     /// Ends the table and gives what is to be freed, for the caller to free bit by bit: dropping
     /// ten million keys at once takes longer than a core may be held.
     pub fn dismantle(self) -> Remains {

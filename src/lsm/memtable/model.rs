@@ -301,6 +301,36 @@ fn scan_resumes_behind_the_last_key_seen() {
     assert_eq!(seen, wanted);
 }
 
+/// Keys that were there all the time, with others put and deleted and the index growing threefold
+/// between the steps.
+#[test]
+fn walk_shows_what_stays_once_through_growth() {
+    let mut table = Memtable::new(5);
+    let stays: Vec<_> = (0..1_000).map(numbered).collect();
+    stays.iter().for_each(|key| put_committed(&mut table, key, 1, b"value"));
+
+    let (mut cursor, mut seen, mut step) = (0, BTreeMap::new(), 0u64);
+    loop {
+        cursor = table.walk(cursor, |key, _| *seen.entry(key.to_vec()).or_insert(0) += 1);
+        if cursor == 0 {
+            break;
+        }
+        for number in 0..50 {
+            put_committed(&mut table, &numbered(1_000 + step * 50 + number), 2 + step, b"new");
+        }
+        let old = numbered(1_000 + step * 37);
+        if let Some(entry) = table.delete(table.hash(&old), &old, Timestamp(2 + step)) {
+            table.commit(entry, Timestamp(2 + step));
+        }
+        step += 1;
+    }
+
+    assert!(step > 100 && table.live_len() > 5_000, "{step} steps, {} keys", table.live_len());
+    assert!(stays.iter().all(|key| seen.get(key) == Some(&1)));
+    let any = [u64::MAX, 1 << 63, 12_345_678_901_234_567];
+    assert!(any.into_iter().all(|cursor| table.walk(cursor, |_, _| {}) < 1 << 32));
+}
+
 #[test]
 fn one_key_written_for_ever_holds_the_memory_of_a_few_versions() {
     let mut table = Memtable::new(1);

@@ -1,0 +1,234 @@
+//! Walks over a shard's keys: what SCAN, KEYS, RANDOMKEY and the counts of a slot are made of.
+//!
+//! A walk goes partition by partition, and in each bucket by bucket of the memtable's hash index,
+//! so that a step costs what it shows, whatever there is. Nothing is kept between steps but the
+//! cursor, which a client may hold for as long as it likes:
+//!
+//! ```text
+//! cursor := bucket << 14 | partition        0 begins; after the last partition it is 0 again
+//! ```
+//!
+//! Partitions are numbered across the node, so a cursor tells which shard goes on. Buckets are
+//! numbered so that growth invalidates none ([`Memtable::walk`]). A cursor is good for as long as
+//! the node runs: hashes differ from run to run, as in Redis.
+//!
+//! Not here: who is asked, patterns and replies ([`crate::server`]).
+//!
+//! [`Memtable::walk`]: crate::lsm::memtable::Memtable::walk
+
+use std::borrow::Cow;
+
+use super::Shard;
+use crate::command::is_expired;
+use crate::env::Env;
+use crate::id::Slot;
+use crate::limits::SLOT_COUNT;
+use crate::lsm::key;
+use crate::lsm::memtable::{Kind, Version};
+
+/// Keys that one step looks at, at most: some 500 us of work.
+const STEP_KEYS_MAX: usize = 4096;
+
+/// Bytes of keys after which a step ends.
+const STEP_LEN_MAX: usize = 1 << 20;
+
+/// Buckets that RANDOMKEY tries before it looks in key order: more are needed only when nearly all
+/// keys are of other databases.
+const RANDOM_BUCKETS_MAX: usize = 64;
+
+const PARTITION_BITS: u32 = SLOT_COUNT.trailing_zeros();
+
+/// Where a walk goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// Number of the partition, across the node.
+    pub partition: u32,
+    /// Where in its index.
+    bucket: u64,
+}
+
+impl Cursor {
+    /// At the beginning of a partition.
+    pub fn at(partition: u32) -> Self {
+        Self { partition, bucket: 0 }
+    }
+
+    /// As clients send it; any number is a cursor.
+    pub fn decode(cursor: u64) -> Self {
+        let partition = (cursor & ((1 << PARTITION_BITS) - 1)) as u32;
+        Self { partition, bucket: cursor >> PARTITION_BITS }
+    }
+
+    /// As clients see it.
+    pub fn encode(self) -> u64 {
+        self.bucket << PARTITION_BITS | u64::from(self.partition)
+    }
+}
+
+/// How far a step got.
+#[derive(Clone, Copy, Debug, Default)]
+struct Step {
+    seen: usize,
+    shown: usize,
+    shown_len: usize,
+}
+
+impl<E: Env> Shard<E> {
+    /// Shows `each` some `count` live keys of a database from `from` on, in no order; `None`: there
+    /// are no more on this shard. Looks at ten times as many, at most at 4,096, so it may show
+    /// fewer or none. Whoever answers with it waits for what [`Shard::uncommitted`] names.
+    pub fn walk(
+        &self,
+        db: u8,
+        from: Cursor,
+        count: usize,
+        mut each: impl FnMut(&[u8]),
+    ) -> Option<Cursor> {
+        let first = self.partitions[0].id().0;
+        let mut at = if from.partition < first { Cursor::at(first) } else { from };
+        let seen_max = count.saturating_mul(10).min(STEP_KEYS_MAX);
+        let mut step = Step::default();
+        while let Some(partition) = self.partitions.get((at.partition - first) as usize) {
+            if step.shown >= count || step.seen >= seen_max || step.shown_len >= STEP_LEN_MAX {
+                return Some(at);
+            }
+            // A bucket counts as a key, since it may hold none.
+            step.seen += 1;
+            let mut next = 0;
+            if partition.db_sizes(db).0 > 0 {
+                next = partition.memtable().walk(at.bucket, |encoded, version| {
+                    step.seen += 1;
+                    if key::db_of(encoded) == db && self.is_live(&version) {
+                        let name = user_key(encoded);
+                        step.shown += 1;
+                        step.shown_len += name.len();
+                        each(&name);
+                    }
+                });
+            }
+            at = if next == 0 {
+                Cursor::at(at.partition + 1)
+            } else {
+                Cursor { bucket: next, ..at }
+            };
+        }
+        None
+    }
+
+    /// Shows `each` live keys of a slot and database, in order, from the encoded key `from` on;
+    /// where to go on, if there is more. Looks at `count` keys, at most at 4,096.
+    pub fn walk_slot(
+        &mut self,
+        (slot, db): (Slot, u8),
+        from: &[u8],
+        count: usize,
+        mut each: impl FnMut(&[u8]),
+    ) -> Option<Vec<u8>> {
+        let place = self.locate(slot).ok()?;
+        let (prefix, now_ms) = (key::slot_prefix(slot, db), self.now_ms);
+        let from = if from.is_empty() { &prefix } else { from };
+        let mut last = None;
+        let keys = self.partitions[place as usize].scan(from).take(count.clamp(1, STEP_KEYS_MAX));
+        for (encoded, version) in keys {
+            if !encoded.starts_with(&prefix) {
+                return None;
+            }
+            if version.kind == Kind::Put && !is_expired(version.expiry_ms, now_ms) {
+                each(&user_key(encoded));
+            }
+            last = Some(encoded);
+        }
+        // The least key behind the last.
+        last.map(|last| [last, &[0]].concat())
+    }
+
+    /// A live key of a database, each about as likely as any other; with a number that says which
+    /// of several shards' keys to take: the one with the least, which is that of a shard with many
+    /// keys more often in proportion.
+    pub fn random_key(&mut self, db: u8) -> Option<(Vec<u8>, i64)> {
+        let total = self.keys_of(db);
+        let mut nth = self.env.random().checked_rem(total)?;
+        let sizes = self.partitions.iter().map(|partition| partition.db_sizes(db).0);
+        let place = sizes.into_iter().position(|keys| {
+            let here = nth < keys;
+            nth = nth.wrapping_sub(keys);
+            here
+        })?;
+        let key = self.random_of_buckets(place, db).or_else(|| self.random_in_order(place, db))?;
+        // The first of `total` events of a Poisson process (Efraimidis, Spirakis, 2006).
+        let chance = (self.env.random() >> 11) as f64 / (1u64 << 53) as f64;
+        let score = -(1.0 - chance).ln() / total as f64;
+        Some((key, (score * (1u64 << 60) as f64) as i64))
+    }
+
+    fn random_of_buckets(&self, place: usize, db: u8) -> Option<Vec<u8>> {
+        for _ in 0..RANDOM_BUCKETS_MAX {
+            let (mut chosen, mut count) = (None, 0);
+            let bucket = self.env.random();
+            self.partitions[place].memtable().walk(bucket, |encoded, version| {
+                if key::db_of(encoded) == db && self.is_live(&version) {
+                    count += 1;
+                    if self.env.random().is_multiple_of(count) {
+                        chosen = Some(user_key(encoded).into_owned());
+                    }
+                }
+            });
+            if chosen.is_some() {
+                return chosen;
+            }
+        }
+        None
+    }
+
+    /// The first key of a slot that has one, from a random slot of the partition on, and then of
+    /// any partition.
+    fn random_in_order(&mut self, place: usize, db: u8) -> Option<Vec<u8>> {
+        let partitions = self.partitions.len();
+        let places = (0..partitions).map(|step| (place + step) % partitions);
+        for place in
+            places.filter(|&place| self.partitions[place].db_sizes(db).0 > 0).collect::<Vec<_>>()
+        {
+            let slots = self.map.slots_of(self.partitions[place].id());
+            let skip = self.env.random() % slots.len() as u64;
+            for slot in slots.clone().cycle().skip(skip as usize).take(slots.len()) {
+                let mut found = None;
+                self.walk_slot((Slot(slot), db), &[], usize::MAX, |key| {
+                    found.get_or_insert_with(|| key.to_vec());
+                });
+                if found.is_some() {
+                    return found;
+                }
+            }
+        }
+        None
+    }
+
+    fn is_live(&self, version: &Version<'_>) -> bool {
+        version.kind == Kind::Put && !is_expired(version.expiry_ms, self.now_ms)
+    }
+}
+
+/// The user key inside an encoded key; copied only if it holds a zero byte.
+fn user_key(encoded: &[u8]) -> Cow<'_, [u8]> {
+    let plain = &encoded[key::PREFIX_LEN..encoded.len() - 2];
+    if plain.contains(&0) {
+        return Cow::Owned(key::decode_user_key(encoded).expect("a key of the memtable is whole"));
+    }
+    Cow::Borrowed(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_are_numbers_that_javascript_can_hold() {
+        for (partition, bucket) in [(0, 0), (1, 0), (16_383, 1), (7, 1 << 38)] {
+            let cursor = Cursor { partition, bucket };
+            assert_eq!(Cursor::decode(cursor.encode()), cursor);
+            assert!(cursor.encode() < 1 << 53);
+        }
+        assert_eq!(Cursor::at(0).encode(), 0);
+        assert_eq!(Cursor::decode(u64::MAX).partition, 16_383);
+    }
+}
