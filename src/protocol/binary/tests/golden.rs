@@ -9,8 +9,8 @@ const REQUESTS: &str = "\
 Requests of the binary protocol: what src/protocol/binary/mod.rs says, in bytes.
 
 A block is one frame: its name, its bytes as hex (32 of header, then the body), its fields. Bytes
-in quotes are ASCII with \\xNN for the rest. A decoder reads the fields from the bytes, an encoder makes
-the bytes from the fields.
+in quotes are ASCII with \\xNN for the rest. A decoder reads the fields from the bytes, an encoder
+makes the bytes from the fields.
 ";
 
 const REPLIES: &str = "\
