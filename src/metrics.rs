@@ -115,6 +115,10 @@ stats! {
     stalls,
     /// Tasks that panicked.
     panics,
+    /// Times that a subscriber left so much unread that its own commands wait.
+    subscribers_slowed,
+    /// Connections closed because they left too much unread for too long.
+    subscribers_closed,
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! One client connection, on the core that accepted it.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::output::Output;
 use crate::command::Session;
@@ -34,6 +35,10 @@ pub struct Conn {
     pub broken: Option<String>,
     /// A send is with the runtime.
     pub sending: bool,
+    /// Bytes of it.
+    pub in_flight: usize,
+    /// Since when more is due to it than a subscriber may leave unread for long.
+    pub slow_since: Option<Duration>,
     /// A long command of it is being worked on; nothing after it may start.
     pub busy: bool,
     /// It is busy until the answer of its long command has left: another shard may still be at
@@ -64,6 +69,8 @@ impl Conn {
             queued: 0,
             broken: None,
             sending: false,
+            in_flight: 0,
+            slow_since: None,
             busy: false,
             answers_first: false,
             paused: false,
@@ -92,6 +99,11 @@ impl Conn {
     /// Whether so much is due to it that it has to read first.
     pub fn is_full(&self) -> bool {
         self.output.due_len() > OUTPUT_LEN_MAX || self.output.awaited_count() > AWAITED_MAX
+    }
+
+    /// Bytes that are due, those on their way included.
+    pub fn unread_len(&self) -> usize {
+        self.output.due_len() + if self.sending { self.in_flight } else { 0 }
     }
 
     /// Whether enough of what was due is gone.

@@ -29,6 +29,7 @@ use node::Node;
 use remote::Held;
 use round::Round;
 
+pub use push::OUTPUT_LIMITS;
 pub use start::{Options, Running, start};
 
 mod conn;
@@ -36,6 +37,7 @@ mod job;
 mod keyspace;
 mod node;
 mod output;
+mod push;
 mod remote;
 mod round;
 mod start;
@@ -95,6 +97,8 @@ pub struct Server<E: Env> {
     dirty: Vec<u32>,
     waiters: Vec<Waiter>,
     piece: Vec<u8>,
+    /// Connections that leave too much unread.
+    overrun: Vec<ConnId>,
     ticked: Rc<Cell<bool>>,
     /// The node stops: what is due is sent, nothing new is begun.
     draining: bool,
@@ -125,6 +129,7 @@ impl<E: Env> Server<E> {
             dirty: Vec::new(),
             waiters: Vec::new(),
             piece: Vec::new(),
+            overrun: Vec::new(),
             ticked: Rc::default(),
             draining: false,
         }
@@ -177,6 +182,7 @@ impl<E: Env> Server<E> {
         }
         self.shard.end_turn();
         self.release();
+        self.close_overrun();
         self.flush_dirty();
         let full = self.mailbox.deliver();
         // What waits for the log is woken by it.
@@ -357,6 +363,7 @@ impl<E: Env> Server<E> {
                 return true;
             }
             *left = left.saturating_sub(self.piece.len());
+            conn.in_flight = self.piece.len();
             shard.stats().sent_bytes.add(self.piece.len() as u64);
             match self.env.send(conn.id, &mut self.piece) {
                 Sent::Done => {
@@ -425,6 +432,7 @@ impl<E: Env> Server<E> {
             conn.output.shrink();
         }
         self.shard.account(held);
+        self.look_for_slow();
         if self.shard.expire() || self.shard.release_some() {
             self.ticked.set(true);
             self.env.notify();

@@ -76,6 +76,24 @@ pub struct Part<'a> {
     pub splices: &'a [(usize, Arc<Vec<u8>>)],
 }
 
+/// A message that answers no command, encoded once for all connections that get it.
+
+#[derive(Debug, Default)]
+pub struct Encoded {
+    bytes: Vec<u8>,
+    splices: Vec<(usize, Arc<Vec<u8>>)>,
+}
+
+impl Encoded {
+    #[cfg_attr(not(test), expect(dead_code, reason = "who pushes comes next"))]
+    /// Encodes a message. Large values in it are shared by all who get it.
+    pub fn new(proto: Proto, encode: impl FnOnce(&mut Reply<'_>)) -> Self {
+        let (mut bytes, mut splices) = (Vec::new(), Vec::new());
+        encode(&mut Reply::new(proto, &mut bytes, &mut splices));
+        Self { bytes, splices }
+    }
+}
+
 /// See the module's header.
 #[derive(Default)]
 pub struct Output {
@@ -109,6 +127,16 @@ impl Output {
             self.gates.extend(gates.map(|(at, value)| (start + at as u64, Gate::Large(value))));
         }
         value
+    }
+
+    /// Appends a message, after all replies that are due. Not between the parts of one reply.
+    pub fn push(&mut self, message: &Encoded) {
+        let start = self.mark();
+        self.out.extend_from_slice(&message.bytes);
+        for (at, value) in &message.splices {
+            self.large_len += value.len();
+            self.gates.push_back((start + *at as u64, Gate::Large(Arc::clone(value))));
+        }
     }
 
     /// Where the next reply will begin.
@@ -495,6 +523,26 @@ mod tests {
         let all = text(&mut output, 1);
         assert_eq!(all.len(), format!("${}\r\n", value.len()).len() + value.len() + 2 + 8);
         assert!(all.ends_with("x\r\n+after\r\n"));
+    }
+
+    #[test]
+    fn a_message_leaves_after_the_replies_before_it_and_shares_its_value() {
+        let value = Arc::new(vec![b'x'; 1 << 17]);
+        let message = Encoded::new(Proto::Resp3, |reply| {
+            reply.push(1);
+            reply.bulk_shared(&value);
+        });
+        let mut outputs = [Output::default(), Output::default()];
+        let ticket = outputs[0].expect(Combine::Sum, 1);
+        outputs.iter_mut().for_each(|output| output.push(&message));
+        status(&mut outputs[0], "after");
+
+        assert_eq!(Arc::strong_count(&value), 4);
+        assert!(text(&mut outputs[1], 0).ends_with("xx\r\n"));
+        assert_eq!(text(&mut outputs[0], 0), "");
+        outputs[0].answer(ticket, Part { count: 2, ..Part::default() });
+        let all = text(&mut outputs[0], 0);
+        assert!(all.starts_with(":2\r\n>1\r\n$131072\r\nxx") && all.ends_with("xx\r\n+after\r\n"));
     }
 
     #[test]

@@ -167,6 +167,11 @@ impl<E: Env> Shard<E> {
         self.failed.is_none() && self.log.backlog_len() > BACKLOG_MAX
     }
 
+    /// Whether the memory budget is used up, as of the last [`Shard::account`].
+    pub fn is_short_of_memory(&self) -> bool {
+        self.memory_used > self.memory_max
+    }
+
     /// Bytes appended to the log and not yet durable.
     pub fn backlog_len(&self) -> usize {
         self.log.backlog_len()
