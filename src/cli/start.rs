@@ -76,6 +76,7 @@ fn options(plan: &Plan) -> server::Options {
         cluster_mode: config.cluster_mode,
         password: config.requirepass.as_ref().map(|secret| secret.reveal().as_bytes().to_vec()),
         clients_max: u64::from(config.max_clients),
+        notify: config.notify_keyspace_events,
         segment_len: config.wal_segment_size,
         identity: who(plan),
         config: parameters(config),
@@ -130,6 +131,8 @@ fn parameters(config: &Config) -> Vec<(&'static str, String)> {
         ("port", config.resp_port.to_string()),
         ("dir", config.data_dir.display().to_string()),
         ("cluster-enabled", if config.cluster_mode { "yes" } else { "no" }.to_owned()),
+        ("notify-keyspace-events", config.notify_keyspace_events.to_string()),
+        ("client-output-buffer-limit", crate::server::OUTPUT_LIMITS.to_owned()),
         ("proto-max-bulk-len", crate::limits::VALUE_LEN_MAX.to_string()),
     ]
 }

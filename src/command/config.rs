@@ -2,11 +2,18 @@
 
 use super::connection::{refuse, settle};
 use super::table::{Access, Connection, Flags, Group, Keys, Run, Spec};
-use super::{Args, Error, Facts, Session, Then, glob, help};
+use super::{Args, Error, Facts, Session, Then, glob, help, notify};
 use crate::protocol::resp::Reply;
 
-/// Values of `loglevel`, the parameter that can be set.
+/// Values of `loglevel`.
 const LOG_LEVELS: [&str; 4] = ["debug", "verbose", "notice", "warning"];
+
+/// Checks a value; in the form in which it is shown, or what is wrong with it.
+type Check = fn(&[u8]) -> Result<String, String>;
+
+/// The parameters that can be set.
+const SETTABLE: [(&str, Check); 2] =
+    [("loglevel", check_log_level), ("notify-keyspace-events", notify::check)];
 
 fn get(_: &mut Session, facts: &dyn Facts, args: &Args<'_>, reply: &mut Reply<'_>) -> Then {
     let mut wanted = facts.config();
@@ -25,9 +32,9 @@ fn set(_: &mut Session, facts: &dyn Facts, args: &Args<'_>, reply: &mut Reply<'_
         return Then::Continue;
     }
     match check_set(facts, args) {
-        Ok(level) => {
+        Ok(settings) => {
             reply.simple("OK");
-            Then::Configure("loglevel", level)
+            Then::Configure(settings)
         }
         Err(text) => {
             reply.error(&text);
@@ -36,21 +43,21 @@ fn set(_: &mut Session, facts: &dyn Facts, args: &Args<'_>, reply: &mut Reply<'_
     }
 }
 
-/// The level to set, if that is all that is asked for.
-fn check_set(facts: &dyn Facts, args: &Args<'_>) -> Result<String, String> {
+/// What to set, if all of it can be.
+fn check_set(facts: &dyn Facts, args: &Args<'_>) -> Result<Vec<(&'static str, String)>, String> {
     let known = facts.config();
     let names: Vec<String> = (2..args.len())
         .step_by(2)
         .map(|at| String::from_utf8_lossy(args.get(at)).to_ascii_lowercase())
         .collect();
-    let mut level = String::new();
+    let mut settings = Vec::new();
     for (nth, name) in names.iter().enumerate() {
-        let failed =
-            |why| format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}");
-        let is_known = |name: &str| {
-            ["loglevel", "requirepass"].contains(&name) || known.iter().any(|(n, _)| *n == name)
+        let failed = |why: &str| {
+            format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}")
         };
-        if !is_known(name) {
+        let settable = SETTABLE.iter().find(|(settable, _)| settable == name);
+        let is_known = settable.is_some() || name == "requirepass";
+        if !is_known && !known.iter().any(|(known, _)| known == name) {
             return Err(format!(
                 "ERR Unknown option or number of arguments for CONFIG SET - '{name}'"
             ));
@@ -61,16 +68,21 @@ fn check_set(facts: &dyn Facts, args: &Args<'_>) -> Result<String, String> {
         if name == "requirepass" {
             return Err(failed("the password is set where the server is started"));
         }
-        if name != "loglevel" {
+        let Some((name, check)) = settable else {
             return Err(failed("can't set immutable config"));
-        }
-        level = String::from_utf8_lossy(args.get(3 + 2 * nth)).to_ascii_lowercase();
-        if !LOG_LEVELS.contains(&level.as_str()) {
-            let levels = LOG_LEVELS.join(", ");
-            return Err(failed(&format!("argument(s) must be one of the following: {levels}")));
-        }
+        };
+        let value = check(args.get(3 + 2 * nth)).map_err(|why| failed(&why))?;
+        settings.push((*name, value));
     }
-    Ok(level)
+    Ok(settings)
+}
+
+fn check_log_level(value: &[u8]) -> Result<String, String> {
+    let level = String::from_utf8_lossy(value).to_ascii_lowercase();
+    if LOG_LEVELS.contains(&level.as_str()) {
+        return Ok(level);
+    }
+    Err(format!("argument(s) must be one of the following: {}", LOG_LEVELS.join(", ")))
 }
 
 fn reset_stats(_: &mut Session, _: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>) -> Then {
@@ -93,7 +105,8 @@ const ADMIN: Flags = HELP.and(Flags::NOSCRIPT).and(Flags::ADMIN);
 
 pub(super) static SPECS: &[Spec] = &[
     row("config|get", -3, ADMIN, get).about("Parameters whose names match patterns", "2.0.0"),
-    row("config|set", -4, ADMIN, set).about("Sets parameters: loglevel", "2.0.0"),
+    row("config|set", -4, ADMIN, set)
+        .about("Sets parameters: loglevel, notify-keyspace-events", "2.0.0"),
     row("config|resetstat", 2, ADMIN, reset_stats).about("Sets the counts of INFO to 0", "2.0.0"),
     row("config|help", 2, HELP, config_help).about("This text", "5.0.0"),
 ];

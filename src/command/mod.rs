@@ -38,6 +38,7 @@ mod info;
 mod introspect;
 mod key;
 mod keyspace;
+pub mod notify;
 mod number;
 mod server;
 mod session;
@@ -188,8 +189,8 @@ pub enum Then {
     Close,
     /// Close these connections of the node (`CLIENT KILL`); ours, if among them, after its reply.
     Kill(Vec<u64>),
-    /// Set this parameter, whose value was checked (`CONFIG SET loglevel`).
-    Configure(&'static str, String),
+    /// Set these parameters, whose values were checked (`CONFIG SET loglevel`).
+    Configure(Vec<(&'static str, String)>),
     /// Set the figures of `INFO` that only rise back to 0 (`CONFIG RESETSTAT`).
     ResetStats,
 }

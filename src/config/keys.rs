@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::text::{is_log_level, parse_size, quote, show_size};
 use super::{Ack, CORES_MAX, Config, Engine, LogFormat, Runtime, Secret};
+use crate::command::notify::Classes;
 use crate::limits::SECTOR_LEN;
 
 /// A setting.
@@ -41,7 +42,7 @@ const PORT: &str = "a port, 0 to 65535 (0: any free one)";
 const SWITCH: &str = "true or false";
 
 /// Every setting there is, in the order of the help.
-pub static KEYS: [Key; 17] = [
+pub static KEYS: [Key; 18] = [
     Key {
         name: "data-dir",
         value_name: "DIR",
@@ -246,6 +247,19 @@ pub static KEYS: [Key; 17] = [
             put(&mut config.max_clients, count, "a number of connections, 1 to 10000000")
         },
         show: |config| Some(config.max_clients.to_string()),
+    },
+    Key {
+        name: "notify-keyspace-events",
+        value_name: "CLASSES",
+        help: "Changes of keys that are published, as in Redis: K and/or E, and the letters of \
+               classes, A for all. `expired` is published when the key is deleted, which may be \
+               after its time [default: none]",
+        secret: false,
+        set: |config, value| {
+            let classes = Classes::parse(value.as_bytes());
+            put(&mut config.notify_keyspace_events, classes, "letters of Ag$lshzxeKEtmdn")
+        },
+        show: |config| Some(quote(&config.notify_keyspace_events.to_string())),
     },
 ];
 

@@ -18,6 +18,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
+use crate::command::notify::Classes;
 use crate::env::machine::Machine;
 
 mod keys;
@@ -125,6 +126,8 @@ pub struct Config {
     pub wal_segment_size: u64,
     /// Connections of this node, all cores together.
     pub max_clients: u32,
+    /// Which changes of keys are told to subscribers.
+    pub notify_keyspace_events: Classes,
 }
 
 impl Config {
@@ -150,6 +153,7 @@ impl Config {
             log_format: LogFormat::Human,
             wal_segment_size: 64 << 20,
             max_clients: 10_000,
+            notify_keyspace_events: Classes::default(),
         }
     }
 

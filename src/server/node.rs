@@ -1,8 +1,10 @@
 //! What the shards of a node know of it and of each other: its identity, its counters, its limits.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::command::notify::Classes;
 use crate::command::{Client, Counters, Facts, Identity, KeyspaceFacts, Session, Topology, moved};
 use crate::id::{ShardId, Slot};
 use crate::metrics::{ShardStats, Totals};
@@ -24,6 +26,10 @@ pub struct Common {
     pub config: Vec<(&'static str, String)>,
     /// For `CONFIG SET`.
     pub configure: Box<Configure>,
+    /// What was set so since the start.
+    pub set: Mutex<BTreeMap<&'static str, String>>,
+    /// The keyspace events that are told of: the bits of [`Classes`].
+    pub notify: AtomicU32,
     /// Connections are numbered across the node.
     pub client_next: AtomicU64,
     /// The counters at the last `CONFIG RESETSTAT`.
@@ -62,10 +68,19 @@ impl Node {
 
     /// A new connection's memory of itself.
     pub fn new_session(&self, peer: String, now_ms: u64) -> Session {
-        let id = self.common.client_next.fetch_add(1, Ordering::Relaxed) + 1;
+        let shards = self.topology.endpoints.len() as u64;
+        let number = self.common.client_next.fetch_add(1, Ordering::Relaxed);
+        let id = number * shards + u64::from(self.identity.shard.0) + 1;
         let endpoint = &self.topology.endpoints[self.topology.myself];
         let local = format!("{}:{}", endpoint.host, self.identity.resp_port);
         Session::new(id, peer, local, now_ms, self.common.password.is_none())
+    }
+
+    /// The shard on which a connection of this id is, if it is: ids rise across the node and tell
+    /// the shard.
+    pub fn shard_of_client(&self, id: u64) -> ShardId {
+        let shards = self.topology.endpoints.len() as u64;
+        ShardId((id.saturating_sub(1) % shards) as u16)
     }
 
     /// Where a client finds a slot.
@@ -74,9 +89,16 @@ impl Node {
         moved(slot, &endpoint.host, endpoint.port)
     }
 
-    /// `CONFIG SET` of a checked value.
-    pub fn configure(&self, name: &str, value: &str) {
-        (self.common.configure)(name, value);
+    /// `CONFIG SET` of checked values.
+    pub fn configure(&self, settings: Vec<(&'static str, String)>) {
+        for (name, value) in settings {
+            if name == "notify-keyspace-events" {
+                let classes = Classes::parse(value.as_bytes()).expect("the command checked it");
+                self.common.notify.store(classes.bits(), Ordering::Relaxed);
+            }
+            (self.common.configure)(name, &value);
+            self.common.set.lock().expect("no one panics holding it").insert(name, value);
+        }
     }
 
     /// `CONFIG RESETSTAT`.
@@ -165,7 +187,15 @@ impl Facts for View<'_> {
     }
 
     fn config(&self) -> Vec<(&'static str, String)> {
-        self.node.common.config.clone()
+        let mut config = self.node.common.config.clone();
+        let set = self.node.common.set.lock().expect("no one panics holding it");
+        for (name, value) in set.iter() {
+            match config.iter_mut().find(|(known, _)| known == name) {
+                Some((_, shown)) => shown.clone_from(value),
+                None => config.push((name, value.clone())),
+            }
+        }
+        config
     }
 
     fn clients(&self) -> Vec<Client> {

@@ -420,7 +420,7 @@ impl<E: Env> Server<E> {
             Then::Continue => {}
             Then::Close => conn.closing = true,
             Then::Kill(ids) => self.kill(&ids),
-            Then::Configure(name, value) => self.node.configure(name, &value),
+            Then::Configure(settings) => self.node.configure(settings),
             Then::ResetStats => self.node.reset_stats(),
         }
     }

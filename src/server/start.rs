@@ -11,7 +11,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -19,6 +19,7 @@ use std::thread::JoinHandle;
 use super::Server;
 use super::node::{Common, Configure, Node};
 use crate::cluster::SlotMap;
+use crate::command::notify::Classes;
 use crate::command::{Endpoint, Identity, SlotRange, Topology, endpoint_id};
 use crate::config::Runtime;
 use crate::env::uring::{self, Features, Start};
@@ -59,6 +60,8 @@ pub struct Options {
     pub password: Option<Vec<u8>>,
     /// Most connections of the node.
     pub clients_max: u64,
+    /// Which keyspace events are told of, until `CONFIG SET`.
+    pub notify: Classes,
     /// Bytes of a log segment.
     pub segment_len: u64,
     /// Who we are, but for ports and shard.
@@ -281,6 +284,8 @@ pub(super) fn common(options: &Arc<Options>, stats: &[Arc<ShardStats>]) -> Commo
         memory_max: options.memory_max as u64,
         config: options.config.clone(),
         configure: Box::new(move |name, value| (configured.configure)(name, value)),
+        set: Mutex::default(),
+        notify: AtomicU32::new(options.notify.bits()),
         client_next: AtomicU64::new(0),
         reset: Mutex::new(Totals::default()),
         memory_peak: AtomicU64::new(0),

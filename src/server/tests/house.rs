@@ -234,6 +234,7 @@ fn options(shape: &Shape) -> Options {
         cluster_mode: shape.cluster_mode,
         password: shape.password.map(|word| word.as_bytes().to_vec()),
         clients_max: 1000,
+        notify: crate::command::notify::Classes::default(),
         segment_len: shape.segment_len,
         identity: Identity {
             node_id: "f".repeat(40),
