@@ -32,6 +32,7 @@ pub use crate::partition::Planted;
 pub use keyspace::Cursor;
 pub use open::{Error, Options, Progress, open};
 
+mod crowd;
 mod keyspace;
 pub mod mailbox;
 mod open;
@@ -103,6 +104,7 @@ pub struct Shard<E: Env> {
     /// Partitions with an open entry.
     touched: Vec<u32>,
     released: Vec<Waiter>,
+    crowd: crowd::Crowd,
     abandoned: Vec<Waiter>,
     failed: Option<String>,
     memory_used: usize,
@@ -349,7 +351,11 @@ impl<E: Env> Shard<E> {
 
     /// Has `waiter` told when the entry commits. True: it is committed already.
     pub fn wait(&mut self, place: u32, index: u64, waiter: Waiter) -> bool {
-        self.partitions[place as usize].wait(index, waiter)
+        let committed = self.partitions[place as usize].wait(index, waiter);
+        if !committed {
+            self.crowd.note(waiter);
+        }
+        committed
     }
 
     /// Ends the turn: proposes and logs what it wrote.
@@ -359,7 +365,10 @@ impl<E: Env> Shard<E> {
         }
         self.touched.clear();
         match self.ack {
-            Ack::Quorum => self.log.flush(wal::Flush::Now),
+            Ack::Quorum => {
+                let company = self.crowd.end_turn(self.env.now());
+                self.log.flush(wal::Flush::Shared(company));
+            }
             Ack::Relaxed => self.log.flush(wal::Flush::Lazy),
         }
         self.advance();

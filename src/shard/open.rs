@@ -117,6 +117,7 @@ pub async fn open<E: Env>(
         in_log: Default::default(),
         touched: Vec::new(),
         released: Vec::new(),
+        crowd: super::crowd::Crowd::default(),
         abandoned: Vec::new(),
         failed: None,
         memory_used: 0,

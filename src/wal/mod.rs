@@ -28,10 +28,11 @@
 //! a header that was not written leaves a segment that was never begun.
 //!
 //! Not here: what a payload means ([`crate::partition`]); when a segment may go. Reading order:
-//! `format`, `walk`, `replay`, `segments`, `supply`, `writer`.
+//! `format`, `walk`, `replay`, `segments`, `supply`, `pace`, `writer`.
 
 mod error;
 pub mod format;
+mod pace;
 mod replay;
 mod segments;
 mod supply;
@@ -44,6 +45,7 @@ use std::path::PathBuf;
 
 pub use error::Error;
 pub use format::{LogId, Record, RecordKind};
+pub use pace::Company;
 pub use replay::{Ended, Progress, replay};
 pub use writer::{Flush, Writer};
 

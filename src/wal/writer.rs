@@ -5,11 +5,11 @@
 //! append can say at once which LSN makes it safe. *Submitted* is what the disk has been given:
 //! only then does a block get its chain, its checksum and the newest `durable`.
 //!
-//! A turn of the loop that finds a free slot writes its block at once; one that does not leaves it
-//! open, and the next turn adds to it: so blocks grow as the disk slows down, and as the crowd
-//! grows. The next segment is made ready by a background task while the present one fills; when it
-//! comes late, or the disk is full, what is appended gathers in memory, and
-//! [`Writer::backlog_len`] tells how much.
+//! A turn of the loop that finds a free slot writes its block at once; one that does not, or whose
+//! clients do better to wait for others ([`super::pace`]), leaves it open, and the next turn adds
+//! to it: so blocks grow as the disk slows down, and as the crowd grows. The next segment is made
+//! ready by a background task while the present one fills; when it comes late, or the disk is full,
+//! what is appended gathers in memory, and [`Writer::backlog_len`] tells how much.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -23,6 +23,7 @@ use super::format::{
     BLOCK_HEADER_LEN, BLOCK_LEN_MAX, BlockHeader, RECORD_HEADER_LEN, Record, SegmentHeader,
     block_len, encode_record,
 };
+use super::pace::{Company, Pace, Start};
 use super::segments::{self, io};
 use super::supply::{self, Segment};
 use super::{Ended, Error, Options, Planted};
@@ -36,10 +37,6 @@ const LAZY_LEN: usize = 256 << 10;
 const LAZY_DELAY: Duration = Duration::from_millis(10);
 /// How long a full disk is left alone before a segment is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
-/// From this many records on their way, one write at a time: those who come meanwhile share the
-/// next. A commit costs some 10 us of CPU, so with many clients several writes in flight only make
-/// blocks smaller (10.6 against 9.1 us of CPU per SET at 256 clients); with few they save waiting.
-const CROWD_MIN: u32 = 24;
 
 const SECTOR: u64 = SECTOR_LEN as u64;
 
@@ -48,6 +45,8 @@ const SECTOR: u64 = SECTOR_LEN as u64;
 pub enum Flush {
     /// Now, if a write may start; else as soon as one has ended.
     Now,
+    /// With company, if it comes soon enough ([`super::pace`]).
+    Shared(Company),
     /// When 256 KiB have gathered, or in 10 ms.
     Lazy,
 }
@@ -81,7 +80,7 @@ enum Laid {
 struct Slot {
     /// Where the log is durable when this and all before are.
     end: Lsn,
-    record_count: u32,
+    began: Duration,
     done: bool,
 }
 
@@ -107,8 +106,6 @@ struct State<E: Env> {
     slots: VecDeque<Slot>,
     /// The number of the first slot.
     slot_first: u64,
-    /// Records in those writes.
-    records_in_flight: u32,
     durable: Lsn,
 
     /// The next segment, durably named.
@@ -120,6 +117,11 @@ struct State<E: Env> {
 
     /// The open block should be written as soon as a slot is free.
     wanted: bool,
+    pace: Pace,
+    /// The open block gathers until then.
+    gathers_until: Option<Duration>,
+    /// A task sleeps until some block has gathered long enough.
+    is_timed: bool,
     is_lazy_armed: bool,
     is_closing: bool,
     buffers: Vec<Aligned>,
@@ -167,7 +169,9 @@ impl<E: Env> Writer<E> {
             unproven: false,
             slots: VecDeque::with_capacity(options.in_flight_max),
             slot_first: 0,
-            records_in_flight: 0,
+            pace: Pace::default(),
+            gathers_until: None,
+            is_timed: false,
             durable,
             next: None,
             is_arming: false,
@@ -259,6 +263,9 @@ impl<E: Env> Writer<E> {
         let later = when == Flush::Lazy && open.len < LAZY_LEN;
         let arm = later && !std::mem::replace(&mut state.is_lazy_armed, true);
         state.wanted |= !later;
+        if let Flush::Shared(company) = when {
+            state.pace.join(company, self.env.now());
+        }
         drop(state);
         if arm {
             self.arm_lazy();
@@ -313,6 +320,7 @@ impl<E: Env> Writer<E> {
     pub async fn close(self) -> Result<(), Arc<Error>> {
         {
             let mut state = self.state.borrow_mut();
+            state.pace = Pace::default();
             state.wanted = state.open.is_some();
         }
         pump(&self.env, &self.state);
@@ -405,6 +413,7 @@ impl<E: Env> State<E> {
     fn lay(&mut self) {
         let Some(mut open) = self.open.take() else { return };
         self.sealed_count += 1;
+        self.pace.closed();
         if self.has(Planted::DropLastBatch) && self.sealed_count.is_multiple_of(7) {
             (open.len, open.record_count) = (BLOCK_HEADER_LEN, 0);
         }
@@ -423,29 +432,30 @@ impl<E: Env> State<E> {
         if self.failure.is_some() || self.slots.len() >= self.options.in_flight_max {
             return None;
         }
-        if self.queue.is_empty() && self.wanted && !self.is_crowded() {
-            self.wanted = false;
-            self.lay();
+        let now = env.now();
+        if self.queue.is_empty() && self.wanted {
+            match self.pace.start(now, self.slots.len()) {
+                Start::Now => {
+                    self.wanted = false;
+                    self.lay();
+                }
+                Start::Until(at) => self.gathers_until = Some(at),
+                Start::AfterOne => {}
+            }
         }
         match self.queue.pop_front()? {
-            Laid::Block { open, lsn } => Some(self.submit_block(open, lsn)),
+            Laid::Block { open, lsn } => Some(self.submit_block(open, lsn, now)),
             Laid::Header { base } => {
                 let Some(next) = self.next.take() else {
                     self.queue.push_front(Laid::Header { base });
                     return None;
                 };
-                Some(self.submit_header(next, base, env.random()))
+                Some(self.submit_header(next, base, env.random(), now))
             }
         }
     }
 
-    /// Whether the open block does better to wait for the writes in flight and gather.
-    fn is_crowded(&self) -> bool {
-        let open = self.open.as_ref().map_or(0, |open| open.record_count);
-        !self.slots.is_empty() && self.records_in_flight + open >= CROWD_MIN
-    }
-
-    fn submit_block(&mut self, open: Open, lsn: Lsn) -> Submission<E> {
+    fn submit_block(&mut self, open: Open, lsn: Lsn, now: Duration) -> Submission<E> {
         let Open { mut buf, len, record_count, .. } = open;
         let header = BlockHeader {
             epoch: self.epoch,
@@ -457,23 +467,28 @@ impl<E: Env> State<E> {
         };
         self.chain = header.seal(self.key, &mut buf);
         self.unproven = record_count > 0;
-        self.begin(buf, header.block_len(), lsn, record_count)
+        self.begin(buf, header.block_len(), lsn, now)
     }
 
-    fn submit_header(&mut self, next: Segment<E>, base: Lsn, nonce: u64) -> Submission<E> {
+    fn submit_header(
+        &mut self,
+        next: Segment<E>,
+        base: Lsn,
+        nonce: u64,
+        now: Duration,
+    ) -> Submission<E> {
         let (epoch, durable, chain) = (self.epoch, self.durable, self.chain);
         let header = header(&self.options, nonce, next.seq, epoch, base, durable, chain);
         let mut buf = self.buffers.pop().unwrap_or_else(|| Aligned::zeroed(SECTOR_LEN));
         self.chain = header.encode(&mut buf);
         (self.segment, self.offset) = (next, 0);
-        self.begin(buf, SECTOR_LEN, base, 0)
+        self.begin(buf, SECTOR_LEN, base, now)
     }
 
-    fn begin(&mut self, buf: Aligned, len: usize, lsn: Lsn, record_count: u32) -> Submission<E> {
+    fn begin(&mut self, buf: Aligned, len: usize, lsn: Lsn, began: Duration) -> Submission<E> {
         let end = Lsn(lsn.0 + len as u64);
         let number = self.slot_first + self.slots.len() as u64;
-        self.slots.push_back(Slot { end, record_count, done: false });
-        self.records_in_flight += record_count;
+        self.slots.push_back(Slot { end, began, done: false });
         if self.has(Planted::AckBeforeDurable) {
             self.durable = self.durable.max(end);
         }
@@ -484,7 +499,7 @@ impl<E: Env> State<E> {
 
     /// A write ended: the durable prefix grows by what is done from its end on. Whether there is
     /// news for the loop.
-    fn end(&mut self, number: u64, result: Result<(), Error>) -> bool {
+    fn end(&mut self, number: u64, result: Result<(), Error>, now: Duration) -> bool {
         if let Err(error) = result
             && !self.has(Planted::IgnoreFailedSync)
         {
@@ -492,7 +507,7 @@ impl<E: Env> State<E> {
         }
         let slot = (number - self.slot_first) as usize;
         self.slots[slot].done = true;
-        self.records_in_flight -= self.slots[slot].record_count;
+        self.pace.ended(now.saturating_sub(self.slots[slot].began));
         let before = self.durable;
         if self.has(Planted::AckOutOfOrder) {
             self.durable = self.durable.max(self.slots[slot].end);
@@ -552,10 +567,22 @@ fn pump<E: Env>(env: &E, shared: &Shared<E>) {
             on_written(&task_env, &task_shared, (seq, offset, len, number), result, buf);
         });
     }
+    if let Some(until) = state.gathers_until.take()
+        && !std::mem::replace(&mut state.is_timed, true)
+    {
+        env.spawn(Class::Foreground, gather(env.clone(), Rc::clone(shared), until));
+    }
     let is_needed = state.next.is_none() && state.failure.is_none() && !state.is_closing;
     if is_needed && !std::mem::replace(&mut state.is_arming, true) {
         env.spawn(Class::Background, arm(env.clone(), Rc::clone(shared)));
     }
+}
+
+/// Sees to the open block when it has gathered long enough.
+async fn gather<E: Env>(env: E, shared: Shared<E>, until: Duration) {
+    env.sleep(until.saturating_sub(env.now())).await;
+    shared.borrow_mut().is_timed = false;
+    pump(&env, &shared);
 }
 
 fn on_written<E: Env>(
@@ -574,7 +601,7 @@ fn on_written<E: Env>(
             written(&path, offset, len, result)
         }
     };
-    let news = state.end(number, result);
+    let news = state.end(number, result, env.now());
     state.wake_closer();
     drop(state);
     pump(env, shared);
