@@ -270,6 +270,11 @@ pub trait File: Clone + 'static {
     /// is unknown; never retry.
     fn sync(&self) -> impl Future<Output = io::Result<()>> + 'static;
 
+    /// Cuts the file to `len` bytes, whole sectors and no more than it has, and gives the room
+    /// back. Before [`File::sync`] a power cut leaves either length, or one between; what is
+    /// before `len` is untouched whatever happens.
+    fn truncate(&self, len: u64) -> impl Future<Output = io::Result<()>> + 'static;
+
     /// The length in bytes.
     ///
     /// # Errors

@@ -162,7 +162,7 @@ pub async fn listeners_share_a_port_and_close<E: Env>(env: E) {
     assert!(TcpStream::connect(addr).is_err(), "a closed listener accepts");
 }
 
-/// Create, write, sync, read to the end, list, rename, remove.
+/// Create, write, sync, read to the end, cut, list, rename, remove.
 pub async fn files_are_written_read_and_synced<E: Env>(env: E) {
     let dir = temp_dir(&env).await;
     let path = dir.join("file");
@@ -183,6 +183,9 @@ pub async fn files_are_written_read_and_synced<E: Env>(env: E) {
 
     assert_eq!((written.expect("room"), read.expect("there")), (8192, 4096));
     assert_eq!((buf[0], file.size().expect("open")), (7, 12_288));
+    file.truncate(8192).await.expect("open");
+    let (read, buf) = file.read_at(buf, 2 * SECTOR_LEN, 4096).await;
+    assert_eq!((read.expect("there"), buf[0], file.size().expect("open")), (4096, 7, 8192));
     let renamed = dir.join("renamed");
     env.rename(&path, &renamed).await.expect("there");
     assert_eq!(env.list(&dir).await.expect("there"), ["renamed"]);

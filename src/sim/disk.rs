@@ -320,6 +320,12 @@ impl Disk {
         }
     }
 
+    /// See [`crate::env::File::truncate`].
+    pub fn truncate(&mut self, inode: Inode, len: u64) {
+        let at = self.change();
+        self.file_mut(inode).shrink(at, len);
+    }
+
     /// The power fails. See the module's header.
     pub fn power_cut(&mut self, rng: &mut Rng) -> PowerCut {
         let mut report = PowerCut::default();

@@ -34,7 +34,7 @@ pub struct Faults {
     pub spike: u32,
     /// How long a spike may last.
     pub spike_max: Duration,
-    /// Opening, listing, creating, renaming or removing fails with EIO, ppm.
+    /// Opening, listing, creating, renaming, removing or cutting fails with EIO, ppm.
     pub name_eio: u32,
 }
 

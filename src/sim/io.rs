@@ -65,6 +65,7 @@ pub(super) enum Op {
     Read(Transfer),
     Write { transfer: Transfer, durable: bool },
     Sync { inode: Inode, open: Rc<()>, upto: Change, done: Done<io::Result<()>> },
+    Truncate { inode: Inode, open: Rc<()>, len: u64, done: Done<io::Result<()>> },
     Open { path: PathBuf, mode: Mode, done: Done<io::Result<(Inode, Rc<()>)>> },
     List { dir: PathBuf, done: Done<io::Result<Vec<String>>> },
     CreateDir { dir: PathBuf, done: Done<io::Result<()>> },
@@ -144,6 +145,7 @@ impl Op {
             Self::Rename { .. } => 5,
             Self::Remove { .. } => 6,
             Self::SyncDir { .. } => 7,
+            Self::Truncate { len, .. } => len ^ 8,
         }
     }
 }
@@ -156,6 +158,9 @@ impl Machine {
             Op::Write { transfer, durable } => return self.write(transfer, durable, rng),
             Op::Sync { inode, upto, done, open: _open } => {
                 done.put(self.sync(inode, upto, rng));
+            }
+            Op::Truncate { inode, len, done, open: _open } => {
+                done.put(self.on_names(rng).map(|()| self.disk.truncate(inode, len)));
             }
             Op::Open { path, mode, done } => {
                 let result = self.on_names(rng).and_then(|()| self.disk.open(&path, mode));
@@ -368,6 +373,13 @@ impl File for SimFile {
             upto: machine.disk.changed(),
             done,
         })
+    }
+
+    fn truncate(&self, len: u64) -> impl Future<Output = io::Result<()>> + 'static {
+        assert!(self.mode != Mode::Read, "a file opened for reading is cut");
+        assert!(len.is_multiple_of(SECTOR_LEN as u64), "{len} bytes are not whole sectors");
+        let (inode, open) = (self.inode, self.open.clone());
+        submit(self.env.clone(), move |_, done| Op::Truncate { inode, open, len, done })
     }
 
     fn size(&self) -> io::Result<u64> {

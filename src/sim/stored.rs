@@ -51,7 +51,7 @@ pub(super) struct Stored {
     sectors: BTreeMap<u64, Sector>,
     len: u64,
     durable_len: u64,
-    /// Lengths not yet durable, rising.
+    /// Lengths not yet durable, in order of time.
     lens: Vec<(Change, u64)>,
     /// Cloned by each open handle and each operation in flight.
     pub open: Rc<()>,
@@ -97,8 +97,19 @@ impl Stored {
             self.lens.push((at, end));
         }
         if durable {
+            self.lens.retain(|(_, len)| *len > end || *len < self.durable_len);
             self.durable_len = self.durable_len.max(end);
-            self.lens.retain(|(_, len)| *len > end);
+        }
+    }
+
+    /// Cuts the file to `len` bytes, pending. What is behind reads as zeroes if the file grows
+    /// again, and may be there in part after a power cut.
+    pub fn shrink(&mut self, at: Change, len: u64) {
+        assert!(len <= self.len, "a file of {} bytes is cut to {len}", self.len);
+        self.len = len;
+        self.lens.push((at, len));
+        for sector in self.sectors.range_mut(len / SECTOR_LEN as u64..).map(|(_, sector)| sector) {
+            sector.pending.push(Version { at, page: None, dropped: false });
         }
     }
 
@@ -114,7 +125,7 @@ impl Stored {
             !sector.is_plain_zero()
         });
         if let Some((_, len)) = self.lens.iter().rev().find(|(at, _)| *at <= upto) {
-            self.durable_len = self.durable_len.max(*len);
+            self.durable_len = *len;
         }
         self.lens.retain(|(at, _)| *at > upto);
     }
@@ -129,8 +140,9 @@ impl Stored {
     /// Forgets what is not durable, as chance has it.
     pub fn cut(&mut self, rng: &mut Rng, report: &mut PowerCut) {
         let sector_len = SECTOR_LEN as u64;
-        let grown = (self.len - self.durable_len) / sector_len;
-        self.len = self.durable_len + rng.between(0, grown) * sector_len;
+        let least = self.lens.iter().fold(self.durable_len, |least, (_, len)| least.min(*len));
+        let most = self.lens.iter().fold(self.durable_len, |most, (_, len)| most.max(*len));
+        self.len = least + rng.between(0, (most - least) / sector_len) * sector_len;
         self.durable_len = self.len;
         self.lens.clear();
         let mut fates = Vec::new();

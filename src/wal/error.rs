@@ -63,10 +63,11 @@ pub enum Error {
         expected: u64,
     },
 
-    /// A segment is not there, though segments after it are.
+    /// A segment is not there, though the log went on in it: segments after it are there, or the
+    /// one before was cut to the part that ends where it began.
     #[error(
-        "corrupt log: {} is missing, though later segments are there; restore it from a copy, or \
-         the directory from a backup", path.display()
+        "corrupt log: {} is missing, though the log went on in it; restore it from a copy, or the \
+         directory from a backup", path.display()
     )]
     Missing {
         /// What should be there.

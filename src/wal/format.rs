@@ -25,7 +25,9 @@
 //! *Proof.* `durable` is how far the log was durable when this was written, never beyond `lsn`. To
 //! whoever reads it later it proves that all before it was there once.
 //!
-//! `rest` is zeroes, or what a recycled file held before.
+//! `rest` is zeroes, or what a recycled file held before. It may be missing: a file is cut to where
+//! the header of the next segment goes on, when a replay ended there and that header is durable. So
+//! `segment_len` is what the file was made with, and more than it has only if a next one was begun.
 //!
 //! Frozen: to change a field, raise [`VERSION`] and keep the old decoder. Every version keeps the
 //! first 20 bytes of a header and what its checksum covers, so that each can name the other.

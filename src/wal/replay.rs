@@ -32,6 +32,9 @@ pub struct Ended {
     pub segments: Vec<PathBuf>,
     /// Segments that hold nothing of it, by number, rising: the writer takes their names away.
     pub(super) void: Vec<u64>,
+    /// Segments that are longer than their part of the log, and that part's bytes: the writer
+    /// gives back the rest.
+    pub(super) left: Vec<(PathBuf, u64)>,
 }
 
 /// How far a replay is, bytes of segments.
@@ -66,6 +69,7 @@ pub async fn replay<E: Env>(
     if !options.has(Planted::SkipReplaySync) {
         make_durable(env, options, &end, &walker, used).await?;
     }
+    let left = walker.left().into_iter();
     Ok(Ended {
         end: end.lsn,
         chain: end.chain,
@@ -75,6 +79,7 @@ pub async fn replay<E: Env>(
         block_count: end.block_count,
         segments: used.iter().map(|seq| path_of(options, *seq)).collect(),
         void: void.to_vec(),
+        left: left.map(|(index, len)| (path_of(options, seqs[index]), len)).collect(),
     })
 }
 
@@ -103,17 +108,19 @@ async fn walk<E: Env>(
     on_record: &mut impl FnMut(Record<'_>),
     on_progress: &mut impl FnMut(Progress),
 ) -> Result<(), Error> {
-    let total_bytes = (0..seqs.len()).map(|index| walker.segment_len(index)).sum();
-    let (mut done_before, mut buffers) = (0, Vec::new());
+    let lens: Vec<u64> = (0..seqs.len()).map(|index| walker.read_len(index)).collect();
+    let total_bytes = lens.iter().sum();
+    let mut buffers = Vec::new();
     while let Some((index, offset)) = walker.wants() {
-        let (path, len) = (path_of(options, seqs[index]), walker.segment_len(index));
+        let (path, len) = (path_of(options, seqs[index]), walker.read_len(index));
         let reader = Reader::open(env, path, offset.min(len), len).await?;
+        let done_before: u64 = lens[..index].iter().sum();
         let done = |offset: u64| {
-            on_progress(Progress { done_bytes: done_before + offset, total_bytes });
+            let done_bytes = (done_before + offset).min(total_bytes);
+            on_progress(Progress { done_bytes, total_bytes });
         };
-        let feeding = Feeding { env, options, index, reader, walker: &mut *walker };
+        let feeding = Feeding { env, options, index, len, reader, walker: &mut *walker };
         feeding.run(&mut buffers, on_record, done).await?;
-        done_before += len;
     }
     on_progress(Progress { done_bytes: total_bytes, total_bytes });
     Ok(())
@@ -124,12 +131,14 @@ struct Feeding<'a, E: Env> {
     env: &'a E,
     options: &'a Options,
     index: usize,
+    /// How far `reader` goes.
+    len: u64,
     reader: Reader<E::File>,
     walker: &'a mut Walker,
 }
 
 impl<E: Env> Feeding<'_, E> {
-    /// Until the walker has had enough of the segment.
+    /// Until the walker has had enough of the segment, or wants more of it than was thought.
     async fn run(
         mut self,
         buffers: &mut Vec<Aligned>,
@@ -138,7 +147,7 @@ impl<E: Env> Feeding<'_, E> {
     ) -> Result<(), Error> {
         let (mut window, mut used, mut since_yield) = (Vec::new(), 0, 0);
         while let Some((index, offset)) = self.walker.wants()
-            && index == self.index
+            && (index, self.walker.read_len(index)) == (self.index, self.len)
         {
             let last = self.reader.is_done();
             let fed = self.walker.feed(&window[used..], last, on_record);

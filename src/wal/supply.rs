@@ -69,6 +69,24 @@ pub async fn usable<E: Env>(
     Ok(kept)
 }
 
+/// Cuts segments to their parts of the log: so a restart costs the bytes that it wrote, on the
+/// disk too. For after the header is durable that goes on from the last of them: it proves to
+/// every later replay where each part ends, and none looks behind.
+///
+/// Only tidying: what can not be cut is at the next start. A write of the process that was killed,
+/// still on its way, may make a file longer again; it lands behind the part, as it would have.
+pub async fn give_back<E: Env>(env: &E, left: &[(PathBuf, u64)]) {
+    for (path, len) in left {
+        let cut = match env.open(path, Mode::Write).await {
+            Ok(file) => file.truncate(*len).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = cut {
+            tracing::warn!(path = %path.display(), %error, "the end of a segment stays");
+        }
+    }
+}
+
 /// Makes segment `seq` ready, durably named: out of a spare if there is one, else of zeroes under
 /// the name with number `new`.
 pub async fn prepare<E: Env>(

@@ -55,6 +55,10 @@ impl Found {
         let len = self.header.map_or(self.len, |(header, _)| header.segment_len.min(self.len));
         len - len % SECTOR_LEN as u64
     }
+
+    fn base(&self) -> Option<Lsn> {
+        self.header.map(|(header, _)| header.base)
+    }
 }
 
 /// Why a log is refused; [`super::Error`] without paths.
@@ -65,7 +69,7 @@ pub enum Defect {
     Corrupt { what: &'static str, seq: u64, offset: u64, end: Lsn, durable: Lsn },
     /// The file is shorter than its header says.
     Truncated { seq: u64, len: u64, expected: u64 },
-    /// No such segment, though later ones are there.
+    /// No such segment, though the log went on in it.
     Missing { seq: u64 },
     /// A sound block with broken records.
     Malformed { seq: u64, offset: u64 },
@@ -192,8 +196,9 @@ impl Walker {
     fn enter(&mut self, index: usize) -> Result<(), Defect> {
         let found = self.segments[index];
         let (header, checksum) = found.header.expect("the caller looked at it");
-        if found.len < header.segment_len {
-            let (seq, len, expected) = (found.seq, found.len, header.segment_len);
+        // What is behind a segment's part of the log may have been given back, see `stop`.
+        if let Some(expected) = self.part_len(index).filter(|part| found.len < *part) {
+            let (seq, len) = (found.seq, found.len);
             return Err(Defect::Truncated { seq, len, expected });
         }
         self.index = index;
@@ -210,9 +215,42 @@ impl Walker {
         (self.index < self.segments.len()).then_some((self.index, self.offset))
     }
 
-    /// The bytes of segment `index` that count.
-    pub fn segment_len(&self, index: usize) -> u64 {
-        self.segments[index].whole_len()
+    /// How far segment `index` is to be read: to its end, or to where the next one's header says
+    /// that the log went on there.
+    pub fn read_len(&self, index: usize) -> u64 {
+        let len = self.segments[index].whole_len();
+        match self.phase {
+            Phase::Log => self.part_len(index).map_or(len, |part| part.min(len)),
+            Phase::Rest { .. } => len,
+        }
+    }
+
+    /// The bytes of segment `index` that are its part of the log, as the next one's header has it.
+    fn part_len(&self, index: usize) -> Option<u64> {
+        let [base, next] = [index, index + 1].map(|index| self.segments.get(index)?.base());
+        let len = next?.0.checked_sub(base?.0)?;
+        let header = self.segments[index].header.map(|(header, _)| header);
+        (SECTOR_LEN as u64..=header?.segment_len).contains(&len).then_some(len)
+    }
+
+    /// The segments that a replay ended, by index, and the bytes of each that are its part of the
+    /// log: what is behind is void for ever, once there is a header that goes on from here.
+    ///
+    /// # Panics
+    /// If the walk [`Walker::wants`] more.
+    pub fn left(&self) -> Vec<(usize, u64)> {
+        let end = self.end();
+        let epoch = |index: usize| self.segments.get(index).and_then(epoch_of);
+        let part = |index: usize| {
+            let is_last = index + 1 == end.segment_count;
+            if !is_last && epoch(index) == epoch(index + 1) {
+                return None;
+            }
+            let base = self.segments[index].base()?;
+            let len = if is_last { Some(end.lsn.0 - base.0) } else { self.part_len(index) };
+            len.filter(|len| *len < self.segments[index].len).map(|len| (index, len))
+        };
+        (0..end.segment_count).filter_map(part).collect()
     }
 
     /// Whether the log itself proves, by `durable`, that its part in segment `index` was durable.
@@ -319,12 +357,33 @@ impl Walker {
 
     /// The log ends here.
     fn stop(&mut self) -> Result<(), Defect> {
+        self.check_whole()?;
         self.phase = Phase::Rest { index: self.index, offset: self.offset };
         self.offset = self.offset.max(SECTOR_LEN as u64);
         let later = self.segments.iter().skip(self.end.segment_count);
         let durable = later.filter_map(|found| found.header).map(|(header, _)| header.durable);
         self.durable_later = durable.max().unwrap_or_default();
         self.skip_ended()
+    }
+
+    /// Whether the segment in which the log ends is as long as it was made. If it is shorter, then
+    /// either it lost its end, or its rest was given back: after the next segment had a header.
+    fn check_whole(&self) -> Result<(), Defect> {
+        let found = self.segments[self.index];
+        let (seq, len, end) = (found.seq, found.len, self.end.lsn);
+        let Some((header, _)) = found.header.filter(|(header, _)| len < header.segment_len) else {
+            return Ok(());
+        };
+        match self.segments.get(self.index + 1) {
+            _ if self.offset < len => {
+                Err(Defect::Truncated { seq, len, expected: header.segment_len })
+            }
+            None => Err(Defect::Missing { seq: seq.saturating_add(1) }),
+            Some(next) => {
+                let durable = Lsn(end.0.saturating_add(SECTOR_LEN as u64));
+                Err(Defect::Corrupt { what: HEADER, seq: next.seq, offset: 0, end, durable })
+            }
+        }
     }
 
     fn feed_rest(&mut self, bytes: &[u8], last: bool) -> Result<Fed, Defect> {
@@ -416,7 +475,7 @@ pub fn walk_bytes(
         .collect::<Result<_, _>>()?;
     let mut walker = Walker::new(log, found, Lsn(0), planted)?;
     while let Some((index, offset)) = walker.wants() {
-        let whole = walker.segment_len(index) as usize;
+        let whole = walker.read_len(index) as usize;
         let bytes = &segments[index].1[(offset as usize).min(whole)..whole];
         let fed = walker.feed(bytes, true, &mut on_record)?;
         assert!(!matches!(fed, Fed::Needs(_)), "all there is was given: {fed:?}");

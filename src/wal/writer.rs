@@ -135,7 +135,8 @@ type Shared<E> = Rc<RefCell<State<E>>>;
 /// Opening.
 impl<E: Env> Writer<E> {
     /// Goes on where replay ended, in a fresh segment of a new epoch. The names of void segments
-    /// are taken away first, durably; the segment's header is durable when this ends.
+    /// are taken away first, durably; the segment's header is durable when this ends, and what no
+    /// replay will read of the segments before is given back.
     ///
     /// # Errors
     /// As the disk's. A full disk too, unless a spare is there.
@@ -153,7 +154,11 @@ impl<E: Env> Writer<E> {
         name_next += 1;
         let (epoch, end) = (ended.epoch + 1, ended.end);
         let header = header(options, env.random(), ended.seq, epoch, end, end, ended.chain);
+        if options.has(Planted::GiveBackEarly) {
+            supply::give_back(env, &ended.left).await;
+        }
         let chain = write_header(&segment, &header).await?;
+        supply::give_back(env, &ended.left).await;
         let durable = Lsn(end.0 + SECTOR);
         let state = State {
             options: options.clone(),

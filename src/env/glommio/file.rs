@@ -98,6 +98,11 @@ impl File for GlommioFile {
         self.tasks.operate(async move { file.fdatasync().await.map_err(io_error) })
     }
 
+    fn truncate(&self, len: u64) -> impl Future<Output = io::Result<()>> + 'static {
+        let file = Rc::clone(&self.plain);
+        self.tasks.operate(async move { file.truncate(len).await.map_err(io_error) })
+    }
+
     fn size(&self) -> io::Result<u64> {
         let same = std::fs::File::from(self.plain.as_fd().try_clone_to_owned()?);
         Ok(same.metadata()?.len())

@@ -280,6 +280,32 @@ fn full_disk_writes_short_then_not_at_all_and_overwrites_still() {
 }
 
 #[test]
+fn a_cut_file_has_any_length_from_it_to_the_durable_one_until_a_sync() {
+    let mut lens = [0; 9];
+    for seed in 0..200 {
+        let (sim, node, env, file) = sim_with_file(seed, 8);
+        let synced = seed % 4 == 0;
+        sim.run_on(&env, async move |_| {
+            file.truncate(3 * SECTOR).await.expect("no faults are on");
+            assert_eq!(file.size().expect("open"), 3 * SECTOR);
+            assert_eq!(read(&file, 8).await.expect("no faults are on"), [1; 3 * SECTOR_LEN]);
+            if synced {
+                file.sync().await.expect("no faults are on");
+            }
+        });
+
+        node.power_cut();
+
+        let bytes = node.read_file("log").expect("its name was synced");
+        let sectors = bytes.len() / SECTOR_LEN;
+        assert_eq!(bytes[..3 * SECTOR_LEN], [1; 3 * SECTOR_LEN], "seed {seed}");
+        assert!(if synced { sectors == 3 } else { (3..=8).contains(&sectors) }, "seed {seed}");
+        lens[sectors] += 1;
+    }
+    assert!(lens[4] > 0 && lens[8] > 0, "{lens:?}");
+}
+
+#[test]
 fn lying_and_failing_syncs_lose_what_a_later_one_does_not_bring_back() {
     for faults in [
         Faults { sync_lie: 1_000_000, ..Faults::none() },

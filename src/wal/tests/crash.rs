@@ -147,7 +147,7 @@ fn seed_that_sees(n: u64, bug: Planted, faults: &Faults) -> Option<u64> {
 #[test]
 fn planted_bugs_are_seen() {
     use Planted::*;
-    for bug in [AckBeforeDurable, AckOutOfOrder, DropLastBatch, SkipReplaySync] {
+    for bug in [AckBeforeDurable, AckOutOfOrder, DropLastBatch, SkipReplaySync, GiveBackEarly] {
         let seed = seed_that_sees(400, bug, &Faults::none());
         assert!(seed.is_some(), "{bug:?} goes unnoticed");
     }

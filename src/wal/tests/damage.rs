@@ -137,6 +137,8 @@ fn recycled_block_of_the_same_epoch_and_place_is_not_read() {
     let lost = |planted| {
         let (sim, node) = started(3);
         let first = segment_paths_after(&sim, &node, 5);
+        let last = first.last().expect("one at least");
+        let uncut = bytes_of(&node, last);
         // The run that is to be forgotten, and what it left behind in a spare.
         node.restart();
         write_some(&sim, &node, &options(), 5);
@@ -152,6 +154,7 @@ fn recycled_block_of_the_same_epoch_and_place_is_not_read() {
             }
             env.sync_dir(DIR.as_ref()).await.expect("the disk works");
         });
+        node.write_file(last, &uncut);
         node.write_file(PathBuf::from(DIR).join(segments::spare_name(900)), &stale);
         // The same epoch once more, in that file; nothing is appended.
         let again = options();

@@ -14,6 +14,7 @@ mod bytes;
 mod crash;
 mod damage;
 mod faults;
+mod restart;
 
 const NODE: NodeId = NodeId(1);
 const DIR: &str = "shard-00/wal";
