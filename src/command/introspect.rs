@@ -120,6 +120,7 @@ fn tips(spec: &Spec) -> &'static [&'static str] {
             &["request_policy:multi_shard", "response_policy:agg_sum"]
         }
         "mget" => &["request_policy:multi_shard"],
+        "msetnx" => &["request_policy:multi_shard", "response_policy:agg_min"],
         "mset" => &["request_policy:multi_shard", "response_policy:all_succeeded"],
         "ping" => &["request_policy:all_shards", "response_policy:all_succeeded"],
         _ => &[],
@@ -128,7 +129,7 @@ fn tips(spec: &Spec) -> &'static [&'static str] {
 
 /// Categories of Redis's access control lists, in its order.
 fn categories(spec: &Spec) -> impl Iterator<Item = &'static str> + Clone {
-    let keyed = matches!(spec.run, Run::Keyed(_) | Run::Keyspace(_));
+    let keyed = matches!(spec.run, Run::Keyed(_) | Run::Together(_) | Run::Keyspace(_));
     let has = |flag| spec.flags.has(flag);
     [
         ("@keyspace", keyed && spec.group != Group::String),

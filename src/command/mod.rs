@@ -13,6 +13,7 @@
 //! spec.run:
 //!   Keyed       for each key of spec.keys(args): keyed.evaluate(input, reply) -> effect, count
 //!   Connection  run(session, facts, args, reply) -> Then
+//!   Together    for all keys at once: decide(args, found, reply) -> effects
 //!   Keyspace    parse(args) -> what every shard has to do
 //! ```
 //!
@@ -45,6 +46,7 @@ mod session;
 mod slot;
 mod string;
 mod table;
+mod together;
 
 #[cfg(test)]
 mod tests;
@@ -61,6 +63,8 @@ pub use table::{
     Access, Answer, Connection, Flags, Group, Keyed, Keys, Keyspace, Run, Spec, admit, all, lookup,
     resolve,
 };
+
+pub use together::{Effects, Together};
 
 use std::sync::Arc;
 

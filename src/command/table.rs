@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::{
     Args, Effect, Error, Facts, Input, Scan, Session, Then, cluster, connection, counter, expire,
-    key, keyspace, server, string,
+    key, keyspace, server, string, together,
 };
 use crate::id::Slot;
 use crate::limits::KEY_LEN_MAX;
@@ -131,6 +131,8 @@ impl Keys {
     pub const FIRST: Self = Self { first: 1, last: 1, step: 1 };
     /// The argument after the subcommand.
     pub const SECOND: Self = Self { first: 2, last: 2, step: 1 };
+    /// The first two arguments.
+    pub const TWO: Self = Self { first: 1, last: 2, step: 1 };
     /// All arguments.
     pub const ALL: Self = Self { first: 1, last: -1, step: 1 };
     /// Every second argument.
@@ -223,6 +225,8 @@ pub type Connection = fn(&mut Session, &dyn Facts, &Args<'_>, &mut Reply<'_>) ->
 pub enum Run {
     /// On keys: key by key, at the partition of each.
     Keyed(Keyed),
+    /// On keys of one partition, all at once.
+    Together(together::Together),
     /// At the connection, at once.
     Connection(Connection),
     /// On every shard.
@@ -390,12 +394,13 @@ pub fn all() -> impl Iterator<Item = &'static Spec> + Clone {
     FAMILIES.iter().flat_map(|family| family.iter())
 }
 
-static FAMILIES: [&[Spec]; 8] = [
+static FAMILIES: [&[Spec]; 9] = [
     string::SPECS,
     counter::SPECS,
     key::SPECS,
     expire::SPECS,
     keyspace::SPECS,
+    together::SPECS,
     connection::SPECS,
     server::SPECS,
     cluster::SPECS,

@@ -156,6 +156,7 @@ impl Server {
         self.session.note(spec.name, self.facts.now_ms);
         match &spec.run {
             Run::Keyed(keyed) => self.run_keyed(spec, keyed, args, reply),
+            Run::Together(together) => self.run_together(spec, together, args, reply),
             Run::Keyspace(parse) => match parse(args) {
                 Ok(keyspace) => self.run_keyspace(keyspace, args, reply),
                 Err(error) => reply.error(&error.to_string()),
@@ -196,6 +197,31 @@ impl Server {
             self.apply(id, &effect);
         }
         keyed.finish(sum, reply);
+    }
+
+    fn run_together(
+        &mut self,
+        spec: &Spec,
+        together: &Together,
+        args: &Args<'_>,
+        reply: &mut Reply<'_>,
+    ) {
+        let dbs = match (together.dbs)(args, self.session.db) {
+            Ok(dbs) => dbs,
+            Err(error) => return reply.error(&error.to_string()),
+        };
+        let ids = spec.key_indices(args).enumerate();
+        let ids: Vec<_> = ids.map(|(nth, at)| (dbs[nth.min(1)], args.get(at).to_vec())).collect();
+        let stored: Vec<_> = ids.iter().map(|id| self.keys.get(id).cloned()).collect();
+        let found = stored.iter().map(|stored| {
+            let (value, expiry_ms) = stored.as_ref()?;
+            let found = Found { value: Arg::Bytes(value), expiry_ms: *expiry_ms };
+            Some(found).filter(|found| !is_expired(found.expiry_ms, self.facts.now_ms))
+        });
+        let found: Vec<_> = found.collect();
+        for (key, effect) in together.decide(*args, &found, reply) {
+            self.apply(ids[key].clone(), &effect);
+        }
     }
 
     fn apply(&mut self, id: (u8, Vec<u8>), effect: &Effect<'_>) {

@@ -7,12 +7,15 @@
 //! entry  := effect*
 //! effect := kind:u8 flags:u8 zero:u16 key_len:u32 value_len:u32 timestamp:u64
 //!           expiry_ms:u64 if flags & 1 | key[key_len] | value[value_len]
-//! kind   := 1 put, 2 delete, 4 clear (every key of the partition; no key, no value)
+//! kind   := 1 put, 2 delete, 4 clear (every key of the partition; no key, no value),
+//!           5 elsewhere (the effects are too many for a record: they are a blob; no key)
 //! flags  := 1 has an expiry, 2 the value is a blob reference: id:u64 len:u64
 //! ```
 //!
 //! Little-endian. Keys are encoded as in [`crate::lsm::key`]. Timestamps rise from effect to
 //! effect and from entry to entry. A blob's bytes stand in blob records before the entry.
+//! *Elsewhere* stands alone in its entry, and not in the blob that it names: so an entry, which is
+//! all or nothing, may have any length.
 
 use crate::id::Timestamp;
 
@@ -66,6 +69,13 @@ pub enum Effect<'a> {
         /// All older versions are gone.
         timestamp: Timestamp,
     },
+    /// The entry's effects are the bytes of a blob.
+    Elsewhere {
+        /// That of the last of them.
+        timestamp: Timestamp,
+        /// Their bytes.
+        blob: BlobRef,
+    },
 }
 
 /// Why an entry could not be decoded. Its checksum was right, so it was written wrong.
@@ -96,6 +106,11 @@ impl Effect<'_> {
                 out.extend_from_slice(key);
             }
             Effect::Clear { timestamp } => header(out, 4, 0, 0, 0, timestamp, None),
+            Effect::Elsewhere { timestamp, blob } => {
+                header(out, 5, FLAG_BLOB, 0, 16, timestamp, None);
+                out.extend_from_slice(&blob.id.to_le_bytes());
+                out.extend_from_slice(&blob.len.to_le_bytes());
+            }
         }
     }
 
@@ -104,7 +119,8 @@ impl Effect<'_> {
         match *self {
             Effect::Put { timestamp, .. }
             | Effect::Delete { timestamp, .. }
-            | Effect::Clear { timestamp } => timestamp,
+            | Effect::Clear { timestamp }
+            | Effect::Elsewhere { timestamp, .. } => timestamp,
         }
     }
 }
@@ -168,6 +184,10 @@ impl<'a> Effects<'a> {
             }
             (2, false) => Some(Effect::Delete { key, timestamp }),
             (4, false) => Some(Effect::Clear { timestamp }),
+            (5, true) if value_len == 16 => {
+                let blob = BlobRef { id: u64_at(value, 0), len: u64_at(value, 8) };
+                Some(Effect::Elsewhere { timestamp, blob })
+            }
             _ => None,
         }
     }
@@ -201,7 +221,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 mod tests {
     use super::*;
 
-    fn samples() -> [Effect<'static>; 4] {
+    fn samples() -> [Effect<'static>; 5] {
         let timestamp = Timestamp(0x0102_0304_0506_0708);
         [
             Effect::Put { key: b"k", timestamp, expiry_ms: None, value: Logged::Inline(b"value") },
@@ -213,6 +233,7 @@ mod tests {
             },
             Effect::Delete { key: b"gone", timestamp },
             Effect::Clear { timestamp },
+            Effect::Elsewhere { timestamp, blob: BlobRef { id: 8, len: 3 } },
         ]
     }
 

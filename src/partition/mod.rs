@@ -35,11 +35,15 @@ use crate::wal::{self, RecordKind, Writer};
 use sizes::{Before, Sizes};
 
 pub use recovery::{Blobs, Error, Recovery};
+pub use together::{BLOB_CHUNK_LEN, Decided, Key, What, log_blob};
+pub use watch::Seen;
 
 mod recovery;
 mod sizes;
 #[cfg(test)]
 mod tests;
+mod together;
+mod watch;
 
 /// An entry is sealed before its turn's end from this size on, bytes: a log record is bounded.
 pub const ENTRY_LEN_SOFT_MAX: usize = 256 << 10;
@@ -59,6 +63,10 @@ pub enum Planted {
     ReplyOutOfOrder,
     /// Commands see committed versions only.
     DropOverlay,
+    /// Each effect of a transaction is an entry of its own.
+    SplitTransaction,
+    /// EXEC does not look at what is watched.
+    SkipWatch,
 }
 
 /// Who waits for an entry to commit: a token that only the shard can read.
@@ -186,6 +194,7 @@ pub struct Partition {
     open: Entry,
     pending: VecDeque<Entry>,
     spare: Vec<Entry>,
+    absences: watch::Absences,
     planted: Option<Planted>,
 }
 
@@ -333,6 +342,9 @@ impl Partition {
     /// Proposes that a key be gone; returns the entry to wait for, or `None` if there was no key.
     pub fn delete(&mut self, hash: u64, key: &[u8], now_ms: u64) -> Option<u64> {
         let timestamp = self.clock.next(now_ms);
+        if !self.absences.is_empty() {
+            self.absences.note_deletion(key, self.memtable.get(hash, key), timestamp);
+        }
         let before = Before::of(&self.memtable);
         let entry = self.memtable.delete(hash, key, timestamp)?;
         Effect::Delete { key, timestamp }.encode(&mut self.payload);
@@ -348,6 +360,7 @@ impl Partition {
         self.clock = timestamp;
         self.open.timestamp = timestamp;
         Effect::Clear { timestamp }.encode(&mut self.payload);
+        self.absences.note_clear(&self.memtable, timestamp);
         let index = self.next_index();
         let table = std::mem::replace(&mut self.memtable, Memtable::new(self.hash_seed));
         let sizes = std::mem::take(&mut self.sizes);
@@ -369,11 +382,13 @@ impl Partition {
         self.pending[at].wait(waiter)
     }
 
-    /// Proposes the open entry, if there is one, and appends it to the log.
-    pub fn seal<E: Env>(&mut self, log: &mut Writer<E>) -> Option<Logging> {
+    /// Proposes the open entry, if there is one, and appends it to the log. `blob_next`: the newest
+    /// name of a blob, in case that it becomes one.
+    pub fn seal<E: Env>(&mut self, log: &mut Writer<E>, blob_next: &mut u64) -> Option<Logging> {
         if !self.is_open() {
             return None;
         }
+        self.spill(log, blob_next);
         let handle = Handle { lsn: log.appended(), len: self.payload.len() as u32, tag: 0 };
         let (_, index) = self.group.propose(handle).expect("a leader whose queue is bounded");
         assert_eq!(index, self.open.index, "an entry that is not the next");
@@ -458,6 +473,7 @@ impl Partition {
         let mut open = std::mem::replace(&mut self.open, next);
         open.generation = self.generation;
         self.payload.clear();
+        self.absences.forget();
         let uncommitted = self.pending.drain(..).chain([open]).collect::<Vec<_>>();
         if let Some(first) = self.retired.pop_front() {
             // What was written after the clear goes with the table that the clear made.

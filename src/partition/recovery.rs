@@ -11,7 +11,7 @@ use super::{Before, Committed, Entry, Partition, Sizes};
 use crate::consensus::{Config, Group, Restored};
 use crate::id::{NodeId, PartitionId, Timestamp};
 use crate::lsm::memtable::{Memtable, Payload, Remains};
-use crate::mvcc::{self, Effect, Logged};
+use crate::mvcc::{self, BlobRef, Effect, Logged};
 
 /// Large values met in the log, by blob id: complete or still growing.
 pub type Blobs = HashMap<u64, Arc<Vec<u8>>, ahash::RandomState>;
@@ -104,9 +104,17 @@ impl Recovery {
         if index != self.last_index + 1 {
             return Err(Error::Gap { partition, last: self.last_index, found: index });
         }
+        let malformed = |source| Error::Malformed { partition, index, source };
         for effect in mvcc::decode(payload) {
-            let effect = effect.map_err(|source| Error::Malformed { partition, index, source })?;
-            self.apply(index, effect, blobs)?;
+            let effect = effect.map_err(malformed)?;
+            let Effect::Elsewhere { blob, .. } = effect else {
+                self.apply(index, effect, blobs)?;
+                continue;
+            };
+            let effects = self.blob(index, blob, blobs)?;
+            for effect in mvcc::decode(&effects) {
+                self.apply(index, effect.map_err(malformed)?, blobs)?;
+            }
         }
         self.last_index = index;
         self.last_term = term;
@@ -121,17 +129,10 @@ impl Recovery {
                 let whole;
                 let payload = match value {
                     Logged::Inline(bytes) => Payload::Bytes(bytes),
-                    // One entry refers to a blob, so it need not be kept any longer.
-                    Logged::Blob(blob) => match blobs.remove(&blob.id) {
-                        Some(bytes) if bytes.len() as u64 == blob.len => {
-                            whole = bytes;
-                            Payload::Shared(&whole)
-                        }
-                        _ => {
-                            let (partition, blob) = (self.id, blob.id);
-                            return Err(Error::BlobMissing { partition, index, blob });
-                        }
-                    },
+                    Logged::Blob(blob) => {
+                        whole = self.blob(index, blob, blobs)?;
+                        Payload::Shared(&whole)
+                    }
                 };
                 let hash = self.memtable.hash(key);
                 let before = Before::of(&self.memtable);
@@ -152,8 +153,20 @@ impl Recovery {
                 self.dying.push(std::mem::replace(&mut self.memtable, fresh).dismantle());
                 self.sizes = Sizes::default();
             }
+            Effect::Elsewhere { .. } => {
+                let (partition, source) = (self.id, mvcc::Error { offset: 0 });
+                return Err(Error::Malformed { partition, index, source });
+            }
         }
         Ok(())
+    }
+
+    /// One effect refers to a blob, so it need not be kept any longer.
+    fn blob(&self, index: u64, blob: BlobRef, blobs: &mut Blobs) -> Result<Arc<Vec<u8>>, Error> {
+        match blobs.remove(&blob.id) {
+            Some(bytes) if bytes.len() as u64 == blob.len => Ok(bytes),
+            _ => Err(Error::BlobMissing { partition: self.id, index, blob: blob.id }),
+        }
     }
 
     /// The partition, a follower for now: [`Partition::campaign`] next.
@@ -185,6 +198,7 @@ impl Recovery {
             open: Entry { index: self.last_index + 1, ..Entry::default() },
             pending: Default::default(),
             spare: Vec::new(),
+            absences: Default::default(),
             planted: None,
         }
     }

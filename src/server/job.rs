@@ -2,20 +2,25 @@
 //!
 //! While its job lasts a connection is busy: what it sent after waits, so that its order holds.
 //! Other connections are served between the slices. A large value goes to the log ahead of the
-//! entry that refers to it, a piece per slice, among everybody else's writes.
+//! entry that refers to it, a piece per slice, among everybody else's writes. The keys of an MSET
+//! are ordered by partition and those of one partition are one slice, however many they are: so
+//! that they are one entry, and nobody sees some of them without the others.
 
 use std::rc::Rc;
 
+use super::Server;
 use super::conn::Conn;
 use super::keyspace::Sweep;
-use super::remote::{self, Origin};
-use super::round::KEYS_AT_ONCE_MAX;
-use super::{Server, round};
-use crate::command::{Run, Spec};
+use super::remote::Origin;
+use super::round::{self, KEYS_AT_ONCE_MAX};
+use super::together::{self, Group, Place};
+use crate::cluster::SlotMap;
+use crate::command::{Keyed, Run, Spec};
 use crate::env::{ConnId, Env};
 use crate::id::ShardId;
+use crate::lsm::key;
 use crate::mvcc::BlobRef;
-use crate::protocol::resp::{Args, ArgsBuf, Proto, Reply};
+use crate::protocol::resp::{Args, ArgsBuf, Proto};
 
 /// Log bytes in flight from which on no more of a large value is appended: others go first.
 const BLOB_BACKLOG_MAX: usize = 2 << 20;
@@ -29,9 +34,15 @@ pub struct Job {
     proto: Proto,
     /// Under which the connection expects the parts; none before the first slice.
     ticket: Option<u32>,
+    /// Its keys, in the order of work.
+    keys: Vec<Place>,
     /// Keys done.
     done: usize,
-    /// The value of the next key on its way into the log, and how far it is.
+    /// Keys whose values are in the log, as far as they have to be; at least as many.
+    logged: usize,
+    /// The values of keys to come that are in the log.
+    blobs: Vec<(u32, BlobRef)>,
+    /// The value of the next key on its way there, and how far it is.
     blob: Option<(BlobRef, usize)>,
     /// A walk over all keys, once it is begun.
     sweep: Option<Sweep>,
@@ -40,18 +51,41 @@ pub struct Job {
 impl Job {
     /// A command of a connection of ours.
     pub fn of_conn(conn: &Conn, spec: &'static Spec, args: Args<'_>) -> Self {
-        Self::new(Origin::Conn(conn.id), spec, args, conn.session.db, conn.session.proto)
+        let keys = Place::all(spec, &args);
+        Self::new(Origin::Conn(conn.id), spec, args, keys, (conn.session.db, conn.session.proto))
     }
 
     /// A command of this shard's connection or another's.
-    pub fn new(origin: Origin, spec: &'static Spec, args: Args<'_>, db: u8, proto: Proto) -> Self {
+    pub fn new(
+        origin: Origin,
+        spec: &'static Spec,
+        args: Args<'_>,
+        mut keys: Vec<Place>,
+        (db, proto): (u8, Proto),
+    ) -> Self {
+        if in_one_step(spec) {
+            // By slot is by partition, too. Stable: of two values of one key the last one stays.
+            keys.sort_by_key(|key| key::slot_of(args.get(key.at as usize)).0);
+        }
         let args = Rc::new(args.to_buf());
-        Self { origin, spec, args, db, proto, ticket: None, done: 0, blob: None, sweep: None }
+        let (ticket, done, logged, blobs, blob) = (None, 0, 0, Vec::new(), None);
+        Self { origin, spec, args, db, proto, ticket, keys, done, logged, blobs, blob, sweep: None }
     }
 
-    /// Keys done, and bytes of the next one's value logged.
-    fn progress(&self) -> (usize, usize) {
-        (self.done, self.blob.map_or(0, |(_, logged)| logged))
+    /// How far it is.
+    fn progress(&self) -> (usize, usize, usize) {
+        (self.done, self.logged, self.blob.map_or(0, |(_, logged)| logged))
+    }
+
+    /// The keys of the next slice.
+    fn slice(&self, map: &SlotMap) -> Vec<Place> {
+        let rest = &self.keys[self.done..];
+        let args = self.args.args();
+        let of = |key: &Place| map.partition_of(key::slot_of(args.get(key.at as usize)));
+        match rest.first().map(of).filter(|_| in_one_step(self.spec)) {
+            Some(first) => rest.iter().take_while(|key| of(key) == first).copied().collect(),
+            None => rest[..rest.len().min(KEYS_AT_ONCE_MAX)].to_vec(),
+        }
     }
 
     /// The connection of another shard that it is for, if it is.
@@ -128,18 +162,24 @@ impl<E: Env> Server<E> {
             job.done += 1;
             return self.sweep_slice(sweep, (shard, to), what, &args, job.db);
         }
-        let mut scratch = Vec::new();
-        let indices = job.spec.key_indices(&args).skip(job.done).take(KEYS_AT_ONCE_MAX);
-        for at in indices {
-            let here = round::find(&self.shard, job.db, args.get(at), &mut scratch).is_ok();
-            if here && !self.log_value(&mut job.blob, job.spec, args, at) {
+        if let (Run::Together(_), Origin::Remote(shard, to)) = (&job.spec.run, job.origin) {
+            let answered = self.evaluate_alone(job.spec, args, job.db, job.proto);
+            self.answer(shard, to, answered);
+            return true;
+        }
+        let keys = job.slice(self.shard.map());
+        while let Some(key) = keys.get(job.logged - job.done) {
+            let here = self.shard.locate(key::slot_of(args.get(key.at as usize))).is_ok();
+            if here && !self.log_value(&mut job.blob, job.spec, args, key.at as usize) {
                 return false;
             }
-            self.run_key(job, args, at);
-            job.done += 1;
-            job.blob = None;
+            job.blobs.extend(job.blob.take().map(|(blob, _)| (key.at, blob)));
+            job.logged += 1;
         }
-        job.done >= job.spec.key_indices(&args).len()
+        self.run_keys(job, args, &keys);
+        job.done = job.logged;
+        job.blobs.clear();
+        job.done >= job.keys.len()
     }
 
     /// Appends a piece of the key's value to the log, if it is long. True: it is all there, or the
@@ -174,53 +214,27 @@ impl<E: Env> Server<E> {
         logged == value.len()
     }
 
-    fn run_key(&mut self, job: &mut Job, args: Args<'_>, at: usize) {
+    fn run_keys(&mut self, job: &mut Job, args: Args<'_>, keys: &[Place]) {
         let Run::Keyed(keyed) = &job.spec.run else { return };
-        let blob = job.blob.map(|(blob, _)| blob);
         match job.origin {
             Origin::Conn(id) => {
-                let parts = job.spec.key_indices(&args).len() as u32;
-                let ticket = match job.ticket {
-                    Some(ticket) => ticket,
-                    None => self.expect(id.index, keyed, parts),
-                };
+                let parts = job.keys.len() as u32;
+                let expect = || self.expect(id.index, together::combine(keyed), parts);
+                let ticket = job.ticket.unwrap_or_else(expect);
                 job.ticket = Some(ticket);
-                let part = (ticket, job.done as u32);
-                self.run_part(id.index, job.spec, args, at, part, blob);
+                self.run_groups(id.index, ticket, job.spec, args, keys, &job.blobs);
             }
             Origin::Remote(shard, to) => {
-                let answer = self.evaluate_for(job.spec, args, at, job.db, job.proto, blob);
-                self.answer(shard, to, answer);
+                let (spec, db, proto) = (job.spec, job.db, job.proto);
+                let group = Group { spec, args, keys, db, proto, blobs: &job.blobs };
+                let answered = self.evaluate_group(&group);
+                self.answer(shard, to, answered);
             }
         }
     }
+}
 
-    /// One key of a command, into an answer of its own.
-    pub(super) fn evaluate_for(
-        &mut self,
-        spec: &'static Spec,
-        args: Args<'_>,
-        at: usize,
-        db: u8,
-        proto: Proto,
-        blob: Option<BlobRef>,
-    ) -> remote::Answered {
-        let Run::Keyed(keyed) = &spec.run else { return remote::Answered::default() };
-        let mut answered = remote::Answered::default();
-        let mut scratch = Vec::new();
-        let mut reply = Reply::new(proto, &mut answered.body, &mut answered.splices);
-        if let Err(error) = self.shard.admit(spec) {
-            reply.error(&error.to_string());
-            return answered;
-        }
-        match round::find(&self.shard, db, args.get(at), &mut scratch) {
-            Ok(target) => {
-                let evaluated = self.shard.evaluate(target, keyed, args, at, blob, &mut reply);
-                answered.count = evaluated.count as i64;
-                answered.hold = evaluated.hold.map(|entry| (target.place, entry));
-            }
-            Err(_) => reply.error("TRYAGAIN the slot has moved: send the command again"),
-        }
-        answered
-    }
+/// Whether the keys of one partition are written in one step.
+fn in_one_step(spec: &Spec) -> bool {
+    matches!(spec.run, Run::Keyed(Keyed::AllOk(_)))
 }

@@ -23,9 +23,6 @@ const KEYS_LEN_MAX: usize = 64 << 20;
 /// Keys of a slice of a sweep: some 200 us of work.
 const SLICE_KEYS: usize = 1024;
 
-/// Part of a keyspace request: the shard as a whole, not one of its keys.
-const WHOLE_SHARD: u32 = u32::MAX;
-
 /// How far a walk over a shard's keys is, and what it found.
 #[derive(Default)]
 pub(super) struct Sweep {
@@ -67,18 +64,19 @@ impl<E: Env> Server<E> {
             conn.busy = true;
             conn.answers_first = true;
         }
-        let address = Address { conn: id, ticket, part: WHOLE_SHARD };
+        let address = Address { conn: id, ticket };
         for shard in asked {
             if shard != self.shard.id() {
                 let parcel = self.mailbox.to(shard);
                 let first = parcel.spans.len() as u32;
                 (0..args.len()).for_each(|at| parcel.push_arg(&args, at));
                 let args = (first, args.len() as u32);
-                let (ticket, part, resp3) = (ticket, WHOLE_SHARD, proto == Proto::Resp3);
-                parcel.requests.push(Request { conn: id, ticket, part, spec, db, resp3, args });
+                let (parts, resp3) = ((0, 0), proto == Proto::Resp3);
+                parcel.requests.push(Request { conn: id, ticket, parts, spec, db, resp3, args });
             } else if what.is_long() {
                 let origin = Origin::Remote(shard, address);
-                self.jobs.push_back(job::Job::new(origin, spec, args, db, proto));
+                let job = job::Job::new(origin, spec, args, Vec::new(), (db, proto));
+                self.jobs.push_back(job);
             } else {
                 self.serve_keyspace((shard, address), spec, what, &args, (db, proto));
             }
@@ -127,10 +125,10 @@ impl<E: Env> Server<E> {
             answered.body = format!("-{refused}\r\n").into_bytes();
             return self.answer(from, address, answered);
         }
-        let mut waits = Vec::new();
+        let holds = &mut answered.holds;
         match what {
-            Keyspace::FlushAll => self.shard.clear(|place, entry| waits.push((place, entry))),
-            Keyspace::FlushDb => self.shard.clear_db(db, |place, entry| waits.push((place, entry))),
+            Keyspace::FlushAll => self.shard.clear(|place, entry| holds.add(place, entry)),
+            Keyspace::FlushDb => self.shard.clear_db(db, |place, entry| holds.add(place, entry)),
             Keyspace::Count => answered.count = self.shard.keys_of(db) as i64,
             Keyspace::Scan(scan) => self.scan(scan, args, db, &mut answered.body),
             Keyspace::Random => {
@@ -146,9 +144,9 @@ impl<E: Env> Server<E> {
             }
         }
         if spec.access == crate::command::Access::Read {
-            self.shard.uncommitted(|place, entry| waits.push((place, entry)));
+            self.shard.uncommitted(|place, entry| answered.holds.add(place, entry));
         }
-        self.answer_after(from, address, answered, waits);
+        self.answer(from, address, answered);
     }
 
     /// A step of SCAN: the next cursor and some keys.
@@ -227,9 +225,8 @@ impl<E: Env> Server<E> {
         if is_full {
             answered.body = b"-ERR the reply would be longer than 64 MiB: use SCAN\r\n".to_vec();
         }
-        let mut waits = Vec::new();
-        self.shard.uncommitted(|place, entry| waits.push((place, entry)));
-        self.answer_after(from, address, answered, waits);
+        self.shard.uncommitted(|place, entry| answered.holds.add(place, entry));
+        self.answer(from, address, answered);
         true
     }
 }

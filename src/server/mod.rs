@@ -43,6 +43,7 @@ mod round;
 mod start;
 #[cfg(test)]
 mod tests;
+mod together;
 
 /// How long requests are served in one turn before replies are sent and sockets looked at.
 const SLICE: Duration = Duration::from_micros(250);

@@ -9,7 +9,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::remote::Answered;
 use crate::protocol::resp::{Proto, Reply};
+use crate::shard::mailbox::Element;
 
 /// Most bytes handed out at once; a larger reply goes in pieces, others in between.
 pub const PIECE_LEN_MAX: usize = 256 << 10;
@@ -63,11 +65,11 @@ enum Piece {
     Large(Arc<Vec<u8>>, usize),
 }
 
-/// One part's answer.
+/// The answer for one part, or for several.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Part<'a> {
-    /// Which.
-    pub part: u32,
+    /// The parts, if the command is split.
+    pub elements: &'a [Element],
     /// For [`Combine::Sum`].
     pub count: i64,
     /// Encoded; an error begins with `-`.
@@ -91,6 +93,14 @@ impl Encoded {
         let (mut bytes, mut splices) = (Vec::new(), Vec::new());
         encode(&mut Reply::new(proto, &mut bytes, &mut splices));
         Self { bytes, splices }
+    }
+}
+
+impl<'a> Part<'a> {
+    /// What was answered on this shard.
+    pub fn of(answered: &'a Answered) -> Self {
+        let Answered { body, splices, count, elements, .. } = answered;
+        Self { elements, count: *count, body, splices }
     }
 }
 
@@ -207,11 +217,11 @@ impl Output {
         self.gates.insert(at, (mark, Gate::Commit(hold)));
     }
 
-    /// A part's answer has come; true if it was the last.
+    /// The answer for some parts has come; true if they were the last.
     pub fn answer(&mut self, ticket: u32, part: Part<'_>) -> bool {
         let place = ticket.wrapping_sub(self.ticket_first) as usize;
         let awaited = &mut self.awaited[place];
-        awaited.remaining -= 1;
+        awaited.remaining -= part.elements.len().max(1) as u32;
         let is_least = awaited.body.is_empty() || part.count < awaited.count;
         awaited.count = match awaited.combine {
             Combine::Least if is_least => part.count,
@@ -228,7 +238,9 @@ impl Output {
             Combine::Least => {}
             Combine::Array => {
                 awaited.body.extend_from_slice(part.body);
-                awaited.parts[part.part as usize] = (at as u32, part.body.len() as u32);
+                for element in part.elements {
+                    awaited.parts[element.part as usize] = (at as u32 + element.at, element.len);
+                }
             }
             Combine::Sum | Combine::AllOk => {}
         }
@@ -469,8 +481,8 @@ mod tests {
         let first = output.expect(Combine::Array, 3);
         let second = output.expect(Combine::Whole, 1);
         for (part, body) in [(2, ":2\r\n"), (0, ":0\r\n"), (1, ":1\r\n")] {
-            output
-                .answer(second.min(first), Part { part, body: body.as_bytes(), ..Part::default() });
+            let (body, elements) = (body.as_bytes(), [Element { part, at: 0, len: 4 }]);
+            output.answer(first, Part { elements: &elements, body, ..Part::default() });
         }
         output.answer(second, Part { body: b"-ERR no\r\n", ..Part::default() });
 

@@ -9,13 +9,15 @@ use std::sync::Arc;
 use super::Server;
 use super::job::Job;
 use super::output::Part;
+use super::together::{Group, Place};
 use super::{keyspace, round};
-use crate::command::{Run, Spec};
+use crate::command::{Keyed, Run, Spec};
 use crate::env::{ConnId, Env};
 use crate::id::ShardId;
 use crate::partition::Waiter;
-use crate::protocol::resp::{Args, Proto};
-use crate::shard::mailbox::{Answer, Parcel, Request};
+use crate::protocol::resp::{Args, Proto, Reply};
+use crate::shard::Holds;
+use crate::shard::mailbox::{Answer, Element, Parcel, Request};
 
 /// The ticket of a reply that nobody wants (`CLIENT REPLY OFF`).
 pub const NO_TICKET: u32 = u32::MAX;
@@ -30,8 +32,6 @@ pub struct Address {
     pub conn: ConnId,
     /// Which of its commands.
     pub ticket: u32,
-    /// Which key of it.
-    pub part: u32,
 }
 
 /// Whose command a job is.
@@ -43,17 +43,29 @@ pub enum Origin {
     Remote(ShardId, Address),
 }
 
-/// The outcome of one key, encoded.
+/// The outcome of a command, or of some keys of it, encoded.
 #[derive(Debug, Default)]
 pub struct Answered {
-    /// Encoded reply or element.
+    /// Encoded reply or elements.
     pub body: Vec<u8>,
     /// Large values in it.
     pub splices: Vec<(usize, Arc<Vec<u8>>)>,
     /// For commands that count.
     pub count: i64,
-    /// What has to commit first: place of the partition, entry.
-    pub hold: Option<(u32, u64)>,
+    /// What has to commit first.
+    pub holds: Holds,
+    /// The parts of the body, if the command is split.
+    pub elements: Vec<Element>,
+}
+
+impl Answered {
+    /// An error, for each of these parts if the command is split.
+    pub fn error(text: &str, parts: impl Iterator<Item = u32>) -> Self {
+        let body = format!("-{text}\r\n").into_bytes();
+        let len = body.len() as u32;
+        let elements = parts.map(|part| Element { part, at: 0, len }).collect();
+        Self { body, elements, ..Self::default() }
+    }
 }
 
 /// An answer that waits for a commit, or for several.
@@ -76,34 +88,43 @@ pub fn held_index(waiter: Waiter) -> Option<u32> {
 }
 
 impl<E: Env> Server<E> {
-    /// Sends one key's part of a command to the shard that has the key.
+    /// Sends a command to the shard that has its keys.
     pub(super) fn forward(
         &mut self,
         shard: ShardId,
         to: Address,
         spec: &'static Spec,
         args: Args<'_>,
-        at: usize,
         (db, proto): (u8, Proto),
     ) {
         self.shard.stats().forwarded_requests.add(1);
         let parcel = self.mailbox.to(shard);
         let first = parcel.spans.len() as u32;
+        (0..args.len()).for_each(|arg| parcel.push_arg(&args, arg));
+        let args = (first, args.len() as u32);
+        let (resp3, Address { conn, ticket }) = (proto == Proto::Resp3, to);
+        parcel.requests.push(Request { conn, ticket, parts: (0, 0), spec, db, resp3, args });
+    }
+
+    /// Sends the part of a command that is about a shard's keys to that shard.
+    pub(super) fn forward_group(&mut self, shard: ShardId, to: Address, group: &Group<'_>) {
+        let Group { spec, args, keys, db, proto, .. } = *group;
+        if let Run::Keyed(Keyed::One(_)) = spec.run {
+            return self.forward(shard, to, spec, args, (db, proto));
+        }
+        self.shard.stats().forwarded_requests.add(1);
+        let parcel = self.mailbox.to(shard);
+        let (first, parts) = (parcel.spans.len() as u32, parcel.parts.len() as u32);
         parcel.push_arg(&args, 0);
-        let step = spec.keys.step.max(1) as usize;
-        let single = spec.key_indices(&args).len() == 1;
-        let wanted = if single { 1..args.len() } else { at..at + step };
-        wanted.for_each(|arg| parcel.push_arg(&args, arg));
-        let len = parcel.spans.len() as u32 - first;
-        parcel.requests.push(Request {
-            conn: to.conn,
-            ticket: to.ticket,
-            part: to.part,
-            spec,
-            db,
-            resp3: proto == Proto::Resp3,
-            args: (first, len),
-        });
+        for key in keys {
+            let at = key.at as usize;
+            (at..at + spec.keys.step as usize).for_each(|arg| parcel.push_arg(&args, arg));
+            parcel.parts.push(key.part);
+        }
+        let (parts, args) =
+            ((parts, keys.len() as u32), (first, parcel.spans.len() as u32 - first));
+        let (resp3, Address { conn, ticket }) = (proto == Proto::Resp3, to);
+        parcel.requests.push(Request { conn, ticket, parts, spec, db, resp3, args });
     }
 
     /// Takes in everything other shards sent.
@@ -120,14 +141,15 @@ impl<E: Env> Server<E> {
 
     fn serve(&mut self, from: ShardId, request: &Request, parcel: &Parcel) {
         let args = parcel.args(request);
-        let Request { conn, ticket, part, spec, db, resp3, .. } = *request;
-        let address = Address { conn, ticket, part };
+        let Request { conn, ticket, spec, db, resp3, .. } = *request;
+        let address = Address { conn, ticket };
         let proto = round::proto_of(resp3);
         // What came after a long command of the same connection is run after it.
         let is_long = round::is_long(spec, &args) || keyspace::is_long(spec, &args);
         if is_long || self.has_job_of(from, conn) {
             let origin = Origin::Remote(from, address);
-            return self.jobs.push_back(Job::new(origin, spec, args, db, proto));
+            let keys = keys_of(request, parcel);
+            return self.jobs.push_back(Job::new(origin, spec, args, keys, (db, proto)));
         }
         match spec.run {
             Run::Keyspace(parse) => {
@@ -135,48 +157,56 @@ impl<E: Env> Server<E> {
                     self.serve_keyspace((from, address), spec, what, &args, (db, proto));
                 }
             }
-            // The slots of a shard's keys do not move while it runs; its first key tells for all.
+            Run::Together(_) => {
+                let answered = self.evaluate_alone(spec, args, db, proto);
+                self.answer(from, address, answered);
+            }
             _ => {
-                let at = spec.keys.first as usize;
-                let answered = self.evaluate_for(spec, args, at, db, proto, None);
+                let keys = keys_of(request, parcel);
+                let group = Group { spec, args, keys: &keys, db, proto, blobs: &[] };
+                let answered = self.evaluate_group(&group);
                 self.answer(from, address, answered);
             }
         }
     }
 
-    /// Answers another shard when all of `waits` are committed.
-    pub(super) fn answer_after(
+    /// A command of another shard whose keys are judged together.
+    pub(super) fn evaluate_alone(
         &mut self,
-        to: ShardId,
-        address: Address,
-        answered: Answered,
-        mut waits: Vec<(u32, u64)>,
-    ) {
+        spec: &'static Spec,
+        args: Args<'_>,
+        db: u8,
+        proto: Proto,
+    ) -> Answered {
+        if let Err(refused) = self.shard.admit(spec) {
+            return Answered::error(&refused.to_string(), std::iter::empty());
+        }
+        let mut answered = Answered::default();
+        let Answered { body, splices, holds, .. } = &mut answered;
+        let mut reply = Reply::new(proto, body, splices);
+        self.shard.begin_together();
+        self.shard.evaluate_whole(spec, args, db, &mut reply, holds);
+        self.shard.end_together();
+        answered
+    }
+
+    /// Answers another shard, now or when all its entries are committed.
+    pub(super) fn answer(&mut self, to: ShardId, address: Address, answered: Answered) {
         if address.ticket == NO_TICKET {
             return;
         }
-        waits.sort_unstable();
-        waits.dedup();
-        let index = self.keep(Held { to, address, answered, missing: waits.len() as u32 + 1 });
-        for (place, entry) in waits {
+        let holds = answered.holds.clone();
+        if holds.iter().len() == 0 {
+            return self.send_answer(to, address, answered);
+        }
+        let missing = holds.iter().len() as u32 + 1;
+        let index = self.keep(Held { to, address, answered, missing });
+        for (place, entry) in holds.iter() {
             if self.shard.wait(place, entry, Waiter(HELD | u64::from(index))) {
                 self.answer_held(index);
             }
         }
         self.answer_held(index);
-    }
-
-    /// Answers another shard, now or when the entry is committed.
-    pub(super) fn answer(&mut self, to: ShardId, address: Address, answered: Answered) {
-        if address.ticket == NO_TICKET {
-            return;
-        }
-        let hold = answered.hold;
-        let Some((place, entry)) = hold else { return self.send_answer(to, address, answered) };
-        let index = self.keep(Held { to, address, answered, missing: 1 });
-        if self.shard.wait(place, entry, Waiter(HELD | u64::from(index))) {
-            self.answer_held(index);
-        }
     }
 
     fn keep(&mut self, held: Held) -> u32 {
@@ -189,15 +219,14 @@ impl<E: Env> Server<E> {
     }
 
     fn send_answer(&mut self, to: ShardId, address: Address, mut answered: Answered) {
-        let Address { conn, ticket, part } = address;
-        let count = answered.count;
+        let Address { conn, ticket } = address;
         if to == self.shard.id() {
-            let part = Part { part, count, body: &answered.body, splices: &answered.splices };
-            return self.take_part(conn, ticket, part);
+            return self.take_part(conn, ticket, Part::of(&answered));
         }
-        let answer = Answer { conn, ticket, part, count, body: (0, 0), splices: (0, 0) };
-        let parcel = self.mailbox.to(to);
-        parcel.push_answer(answer, &answered.body, &mut answered.splices);
+        let (elements, body, splices) = ((0, 0), (0, 0), (0, 0));
+        let answer = Answer { conn, ticket, elements, count: answered.count, body, splices };
+        let Answered { body, elements, splices, .. } = &mut answered;
+        self.mailbox.to(to).push_answer(answer, body, elements, splices);
     }
 
     /// An entry that a held answer waited for is committed.
@@ -215,17 +244,17 @@ impl<E: Env> Server<E> {
     pub(super) fn abandon_held(&mut self, index: u32) {
         let Some(mut held) = self.held[index as usize].take() else { return };
         self.held_free.push(index);
-        held.answered = Answered {
-            body: b"-MISCONF the log failed: whether the write is kept is unknown\r\n".to_vec(),
-            ..Answered::default()
-        };
+        let text = "MISCONF the log failed: whether the write is kept is unknown";
+        let parts = held.answered.elements.iter().map(|element| element.part);
+        held.answered = Answered::error(text, parts);
         self.send_answer(held.to, held.address, held.answered);
     }
 
     fn take_answer(&mut self, answer: &Answer, parcel: &Parcel) {
         let (first, len) = answer.splices;
+        let (element, elements) = answer.elements;
         let part = Part {
-            part: answer.part,
+            elements: &parcel.elements[element as usize..][..elements as usize],
             count: answer.count,
             body: parcel.slice(answer.body),
             splices: &parcel.splices[first as usize..][..len as usize],
@@ -239,4 +268,13 @@ impl<E: Env> Server<E> {
             self.mark_dirty(id.index);
         }
     }
+}
+
+/// The keys of a request, and which parts of the reply they are.
+fn keys_of(request: &Request, parcel: &Parcel) -> Vec<Place> {
+    let (first, len) = request.parts;
+    let parts = &parcel.parts[first as usize..][..len as usize];
+    let mut keys = Place::all(request.spec, &parcel.args(request));
+    keys.iter_mut().zip(parts).for_each(|(key, part)| key.part = *part);
+    keys
 }

@@ -8,16 +8,14 @@
 use super::conn::Conn;
 use super::job::Job;
 use super::node::View;
-use super::output::{Combine, Hold, Part};
+use super::output::{Combine, Hold};
 use super::{Server, Source, Work, remote};
 use crate::command::{self, Access, Keyed, Run, Spec, Then};
 use crate::env::{ConnId, Env};
 use crate::id::{ShardId, Slot};
 use crate::limits::SLOT_COUNT;
 use crate::lsm::key;
-use crate::mvcc::BlobRef;
-use crate::partition::Evaluated;
-use crate::protocol::resp::{Args, Batch, Frame, Limits, Proto, Reply};
+use crate::protocol::resp::{Args, Batch, Frame, Limits, Proto};
 use crate::shard::{Shard, Target};
 
 /// Requests of a round: enough to hide memory's latency, few enough to stay in the first cache.
@@ -247,7 +245,8 @@ impl<E: Env> Server<E> {
                 let job = Job::of_conn(conn, spec, args);
                 self.jobs.push_back(job);
             }
-            Run::Keyed(_) => self.run_many(index, spec, args, scratch),
+            Run::Keyed(_) => self.run_many(index, spec, args),
+            Run::Together(together) => self.run_together(index, spec, &together, args),
             Run::Connection(run) | Run::Both(run, _) => self.run_connection(index, run, args),
             Run::Keyspace(parse) => match parse(&args) {
                 Ok(what) => self.run_keyspace(index, spec, what, args),
@@ -295,109 +294,6 @@ impl<E: Env> Server<E> {
         if !self.shard.wait(place, entry, remote::conn_waiter(index)) {
             conn.output.hold(mark, Hold { place, index: entry });
         }
-    }
-
-    /// A command with a handful of keys.
-    fn run_many(&mut self, index: u32, spec: &'static Spec, args: Args<'_>, scratch: &mut Vec<u8>) {
-        let Run::Keyed(keyed) = &spec.run else { return };
-        if self.node.is_cluster_mode()
-            && let Some(error) = self.check_slots(spec, &args)
-        {
-            return self.refuse(index, &error);
-        }
-        let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
-        let (db, proto) = (conn.session.db, conn.session.proto);
-        let shard = &self.shard;
-        let local =
-            spec.key_indices(&args).all(|at| shard.locate(key::slot_of(args.get(at))).is_ok());
-        if !local {
-            let ticket = self.expect(index, keyed, spec.key_indices(&args).len() as u32);
-            for (part, at) in spec.key_indices(&args).enumerate() {
-                self.run_part(index, spec, args, at, (ticket, part as u32), None);
-            }
-            return;
-        }
-        let sent = conn.session.replies();
-        let mark = conn.output.mark();
-        conn.output.reply(proto, |reply| keyed.begin(spec.key_indices(&args).len(), reply));
-        let mut count = 0;
-        for at in spec.key_indices(&args) {
-            let conn = self.conns[index as usize].as_deref_mut().expect("found above");
-            let target = find(&self.shard, db, args.get(at), scratch).expect("all keys are here");
-            let place = target.place;
-            let evaluated = conn
-                .output
-                .reply(proto, |reply| self.shard.evaluate(target, keyed, args, at, None, reply));
-            count += evaluated.count;
-            if let Some(entry) = evaluated.hold.filter(|_| sent) {
-                self.hold(index, mark, place, entry);
-            }
-        }
-        let conn = self.conns[index as usize].as_deref_mut().expect("found above");
-        conn.output.reply(proto, |reply| keyed.finish(count, reply));
-        if !sent {
-            conn.output.undo(mark);
-        }
-    }
-
-    /// Makes room for a reply that comes in parts.
-    pub(super) fn expect(&mut self, index: u32, keyed: &Keyed, parts: u32) -> u32 {
-        let combine = match keyed {
-            Keyed::One(_) => Combine::Whole,
-            Keyed::Each(_) => Combine::Array,
-            Keyed::Sum(_) => Combine::Sum,
-            Keyed::AllOk(_) => Combine::AllOk,
-        };
-        let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
-        if conn.session.replies() {
-            return conn.output.expect(combine, parts);
-        }
-        remote::NO_TICKET
-    }
-
-    /// One key of a command whose reply comes in parts.
-    pub(super) fn run_part(
-        &mut self,
-        index: u32,
-        spec: &'static Spec,
-        args: Args<'_>,
-        at: usize,
-        (ticket, part): (u32, u32),
-        blob: Option<BlobRef>,
-    ) {
-        let scratch = &mut Vec::new();
-        let Run::Keyed(keyed) = &spec.run else { return };
-        let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
-        let (id, db, proto) = (conn.id, conn.session.db, conn.session.proto);
-        let target = match find(&self.shard, db, args.get(at), scratch) {
-            Ok(target) => target,
-            Err((shard, _)) => {
-                let to = remote::Address { conn: id, ticket, part };
-                return self.forward(shard, to, spec, args, at, (db, proto));
-            }
-        };
-        let place = target.place;
-        let (mut body, mut splices) = (Vec::new(), Vec::new());
-        let mut reply = Reply::new(proto, &mut body, &mut splices);
-        // A long command may have begun before the log failed or the disk was full.
-        let evaluated = match self.shard.admit(spec) {
-            Ok(()) => self.shard.evaluate(target, keyed, args, at, blob, &mut reply),
-            Err(refused) => {
-                reply.error(&refused.to_string());
-                Evaluated::default()
-            }
-        };
-        if ticket == remote::NO_TICKET {
-            return;
-        }
-        let count = evaluated.count as i64;
-        let conn = self.conns[index as usize].as_deref_mut().expect("found above");
-        if let Some(entry) = evaluated.hold
-            && !self.shard.wait(place, entry, remote::conn_waiter(index))
-        {
-            conn.output.hold_answer(ticket, Hold { place, index: entry });
-        }
-        conn.output.answer(ticket, Part { part, count, body: &body, splices: &splices });
     }
 
     fn run_connection(&mut self, index: u32, run: command::Connection, args: Args<'_>) {
@@ -450,7 +346,7 @@ impl<E: Env> Server<E> {
     }
 
     /// In cluster mode keys must share a slot, and the slot must be this shard's.
-    fn check_slots(&self, spec: &Spec, args: &Args<'_>) -> Option<String> {
+    pub(super) fn check_slots(&self, spec: &Spec, args: &Args<'_>) -> Option<String> {
         let mut slots = spec.key_indices(args).map(|at| key::slot_of(args.get(at)));
         let first = slots.next()?;
         if slots.any(|slot| slot != first) {
@@ -473,12 +369,11 @@ impl<E: Env> Server<E> {
             let moved = self.node.moved(slot, shard);
             return self.refuse(index, &moved);
         }
-        let Run::Keyed(keyed) = &spec.run else { return };
-        let ticket = self.expect(index, keyed, 1);
+        let ticket = self.expect(index, Combine::Whole, 1);
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
-        let to = remote::Address { conn: conn.id, ticket, part: 0 };
+        let to = remote::Address { conn: conn.id, ticket };
         let of = (conn.session.db, conn.session.proto);
-        self.forward(shard, to, spec, args, spec.keys.first as usize, of);
+        self.forward(shard, to, spec, args, of);
     }
 
     /// Answers with an error.

@@ -20,6 +20,17 @@ use crate::protocol::resp::{Args, Span};
 /// Parcels that may lie in a ring.
 const RING_LEN: usize = 256;
 
+/// One element of an answer that has several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Element {
+    /// Which part of the reply it is.
+    pub part: u32,
+    /// Where it is in the answer's body.
+    pub at: u32,
+    /// Bytes of it.
+    pub len: u32,
+}
+
 /// A command for keys that the other shard owns.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
@@ -27,8 +38,8 @@ pub struct Request {
     pub conn: ConnId,
     /// Which of that connection's open requests it is for.
     pub ticket: u32,
-    /// Which part of it.
-    pub part: u32,
+    /// `parcel.parts[first..first + len]`: which parts of the reply its keys are, if it is split.
+    pub parts: (u32, u32),
     /// The command.
     pub spec: &'static Spec,
     /// Which database.
@@ -46,8 +57,8 @@ pub struct Answer {
     pub conn: ConnId,
     /// As asked.
     pub ticket: u32,
-    /// As asked.
-    pub part: u32,
+    /// `parcel.elements[first..first + len]`: the parts of the body, if it is split.
+    pub elements: (u32, u32),
     /// A count, for commands whose parts are added up.
     pub count: i64,
     /// Encoded reply.
@@ -67,6 +78,10 @@ pub struct Parcel {
     pub bytes: Vec<u8>,
     /// Arguments of the requests.
     pub spans: Vec<Span>,
+    /// Parts of the requests.
+    pub parts: Vec<u32>,
+    /// Elements of the answers.
+    pub elements: Vec<Element>,
     /// Large arguments.
     pub shared: Vec<Arc<Vec<u8>>>,
     /// Large values of the answers: offset in the body, value.
@@ -101,13 +116,16 @@ impl Parcel {
         Args::new(&self.bytes, &self.spans[first as usize..][..len as usize], &self.shared)
     }
 
-    /// Adds an answer with its encoded body and the large values in it.
+    /// Adds an answer with its encoded body, and the elements and the large values in it.
     pub fn push_answer(
         &mut self,
         mut answer: Answer,
         body: &[u8],
+        elements: &[Element],
         splices: &mut Vec<(usize, Arc<Vec<u8>>)>,
     ) {
+        answer.elements = (self.elements.len() as u32, elements.len() as u32);
+        self.elements.extend_from_slice(elements);
         answer.body = (self.bytes.len() as u32, body.len() as u32);
         answer.splices = (self.splices.len() as u32, splices.len() as u32);
         self.bytes.extend_from_slice(body);
@@ -214,7 +232,7 @@ mod tests {
 
     fn answer(ticket: u32) -> Answer {
         let conn = ConnId { index: 0, generation: 0 };
-        Answer { conn, ticket, part: 0, count: 0, body: (0, 0), splices: (0, 0) }
+        Answer { conn, ticket, elements: (0, 0), count: 0, body: (0, 0), splices: (0, 0) }
     }
 
     #[test]

@@ -21,24 +21,23 @@ use std::sync::Arc;
 use crate::cluster::SlotMap;
 use crate::command::{self, Input, Keyed};
 use crate::env::Env;
-use crate::id::{Lsn, PartitionId, ShardId, Slot};
+use crate::id::{Lsn, ShardId, Slot};
 use crate::metrics::ShardStats;
 use crate::mvcc::BlobRef;
-use crate::partition::{Evaluated, Logging, Partition, Waiter};
+use crate::partition::{self, Evaluated, Logging, Partition, Waiter};
 use crate::protocol::resp::Reply;
-use crate::wal::{self, RecordKind, Writer};
+use crate::wal::{self, Writer};
 
 pub use crate::partition::Planted;
 pub use keyspace::Cursor;
 pub use open::{Error, Options, Progress, open};
+pub use together::{Holds, Spread};
 
 mod crowd;
 mod keyspace;
 pub mod mailbox;
 mod open;
-
-/// Bytes of a large value in one log record.
-pub const BLOB_CHUNK_LEN: usize = 512 << 10;
+mod together;
 
 /// The shard takes no new requests while this much of its log is not durable, bytes.
 pub const BACKLOG_MAX: usize = 16 << 20;
@@ -103,6 +102,8 @@ pub struct Shard<E: Env> {
     in_log: VecDeque<InLog>,
     /// Partitions with an open entry.
     touched: Vec<u32>,
+    /// A step is going on: no entry is sealed.
+    together: bool,
     released: Vec<Waiter>,
     crowd: crowd::Crowd,
     abandoned: Vec<Waiter>,
@@ -223,9 +224,7 @@ impl<E: Env> Shard<E> {
             proposal.take(keyed.evaluate(&Input { args, key_at, found, now_ms }, reply));
         });
         if let Some((value, expiry_ms)) = evaluated.large.take() {
-            let blob = blob.unwrap_or_else(|| self.log_whole_blob(&value));
-            let partition = &mut self.partitions[place as usize];
-            let entry = partition.put_large(hash, key, (&value, blob), expiry_ms, now_ms);
+            let entry = self.put_large(target, &value, expiry_ms, blob);
             evaluated.hold = Some(entry);
         }
         if self.partitions[place as usize].is_open() {
@@ -242,15 +241,7 @@ impl<E: Env> Shard<E> {
 
     /// Appends the piece of a large value at `at` to the log; returns where the next begins.
     pub fn log_blob(&mut self, blob: BlobRef, value: &[u8], at: usize) -> usize {
-        let end = value.len().min(at + BLOB_CHUNK_LEN);
-        self.log.append(wal::Record {
-            kind: RecordKind::Blob,
-            partition: PartitionId(0),
-            term: blob.id,
-            index: at as u64,
-            payload: &value[at..end],
-        });
-        end
+        partition::log_blob(&mut self.log, blob, value, at)
     }
 
     fn log_whole_blob(&mut self, value: &[u8]) -> BlobRef {
@@ -333,13 +324,14 @@ impl<E: Env> Shard<E> {
         if self.touched.last() != Some(&place) {
             self.touched.push(place);
         }
-        if self.partitions[place as usize].is_full() {
+        if self.is_due(place) {
             self.seal(place);
         }
     }
 
     fn seal(&mut self, place: u32) {
-        let logging = self.partitions[place as usize].seal(&mut self.log);
+        let partition = &mut self.partitions[place as usize];
+        let logging = partition.seal(&mut self.log, &mut self.blob_next);
         self.note(place, logging);
     }
 

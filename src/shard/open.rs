@@ -116,6 +116,7 @@ pub async fn open<E: Env>(
         log,
         in_log: Default::default(),
         touched: Vec::new(),
+        together: false,
         released: Vec::new(),
         crowd: super::crowd::Crowd::default(),
         abandoned: Vec::new(),

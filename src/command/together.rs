@@ -1,0 +1,165 @@
+//! Commands whose keys are judged together: RENAME, COPY, MSETNX.
+//!
+//! All keys are looked up, then the command decides on all of them in one step. The effects are one
+//! entry of the log, so that a crash leaves all of them or none. That takes keys of one partition;
+//! whoever calls has seen to it.
+
+use smallvec::{SmallVec, smallvec};
+
+use super::table::{Access, Flags, Group, Keys, Run, Spec};
+use super::{Args, DB_COUNT, Effect, Error, Found, number};
+use crate::protocol::resp::Reply;
+
+/// Effects in order, each with the number of its key among the command's keys.
+pub type Effects<'a> = SmallVec<[(usize, Effect<'a>); 2]>;
+
+/// Decides on all keys of a command and writes its reply.
+pub type Judge =
+    for<'a> fn(Args<'a>, &[Option<Found<'a>>], &mut Reply<'_>) -> Result<Effects<'a>, Error>;
+
+/// A command whose keys are judged together.
+#[derive(Clone, Copy)]
+pub struct Together {
+    /// The databases of its first key and of the others, given the session's.
+    pub dbs: fn(&Args<'_>, u8) -> Result<[u8; 2], Error>,
+    /// What it does.
+    pub judge: Judge,
+}
+
+impl Together {
+    /// Decides. An error is written as the reply.
+    pub fn decide<'a>(
+        &self,
+        args: Args<'a>,
+        found: &[Option<Found<'a>>],
+        reply: &mut Reply<'_>,
+    ) -> Effects<'a> {
+        (self.judge)(args, found, reply).unwrap_or_else(|error| {
+            reply.error(&error.to_string());
+            SmallVec::new()
+        })
+    }
+}
+
+const NO_SUCH_KEY: Error = Error::Other("ERR no such key");
+
+fn rename<'a>(
+    args: Args<'a>,
+    found: &[Option<Found<'a>>],
+    reply: &mut Reply<'_>,
+) -> Result<Effects<'a>, Error> {
+    let source = found[0].ok_or(NO_SUCH_KEY)?;
+    reply.simple("OK");
+    Ok(moved(args, source))
+}
+
+fn renamenx<'a>(
+    args: Args<'a>,
+    found: &[Option<Found<'a>>],
+    reply: &mut Reply<'_>,
+) -> Result<Effects<'a>, Error> {
+    let source = found[0].ok_or(NO_SUCH_KEY)?;
+    if found[1].is_some() {
+        reply.integer(0);
+        return Ok(SmallVec::new());
+    }
+    reply.integer(1);
+    Ok(moved(args, source))
+}
+
+/// The second key holds what the first did, deadline included; the first is gone.
+fn moved<'a>(args: Args<'a>, source: Found<'a>) -> Effects<'a> {
+    if args.get(1) == args.get(2) {
+        return SmallVec::new();
+    }
+    smallvec![(1, copied(source)), (0, Effect::Delete)]
+}
+
+fn copied(source: Found<'_>) -> Effect<'_> {
+    Effect::Put { value: source.value.to_new_value(), expiry_ms: source.expiry_ms }
+}
+
+struct CopyOptions {
+    db: u8,
+    replace: bool,
+}
+
+fn copy_options(args: &Args<'_>, db: u8) -> Result<CopyOptions, Error> {
+    let (mut options, mut at) = (CopyOptions { db, replace: false }, 3);
+    while at < args.len() {
+        if args.is(at, "REPLACE") {
+            options.replace = true;
+        } else if args.is(at, "DB") && at + 1 < args.len() {
+            let db = number::parse_i64(args.get(at + 1))?;
+            let db = u8::try_from(db).ok().filter(|db| *db < DB_COUNT);
+            options.db = db.ok_or(Error::DbIndex)?;
+            at += 1;
+        } else {
+            return Err(Error::Syntax);
+        }
+        at += 1;
+    }
+    Ok(options)
+}
+
+fn copy_dbs(args: &Args<'_>, db: u8) -> Result<[u8; 2], Error> {
+    let options = copy_options(args, db)?;
+    if options.db == db && args.get(1) == args.get(2) {
+        return Err(Error::Other("ERR source and destination objects are the same"));
+    }
+    Ok([db, options.db])
+}
+
+fn copy<'a>(
+    args: Args<'a>,
+    found: &[Option<Found<'a>>],
+    reply: &mut Reply<'_>,
+) -> Result<Effects<'a>, Error> {
+    let replace = copy_options(&args, 0)?.replace;
+    let source = found[0].filter(|_| replace || found[1].is_none());
+    reply.integer(i64::from(source.is_some()));
+    Ok(source.map(|source| (1, copied(source))).into_iter().collect())
+}
+
+fn msetnx<'a>(
+    args: Args<'a>,
+    found: &[Option<Found<'a>>],
+    reply: &mut Reply<'_>,
+) -> Result<Effects<'a>, Error> {
+    if found.iter().any(Option::is_some) {
+        reply.integer(0);
+        return Ok(SmallVec::new());
+    }
+    reply.integer(1);
+    let value = |nth: usize| args.arg(2 + 2 * nth).to_new_value();
+    let effects =
+        (0..found.len()).map(|nth| (nth, Effect::Put { value: value(nth), expiry_ms: None }));
+    Ok(effects.collect())
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the shape that the table asks for")]
+fn same_db(_: &Args<'_>, db: u8) -> Result<[u8; 2], Error> {
+    Ok([db; 2])
+}
+
+const GROW: Flags = Flags::WRITE.and(Flags::DENYOOM);
+
+const fn row(name: &'static str, arity: i16, flags: Flags, keys: Keys, judge: Judge) -> Spec {
+    let run = Run::Together(Together { dbs: same_db, judge });
+    let (access, group) = (Access::Write, Group::Generic);
+    Spec { name, arity, flags, keys, access, group, summary: "", since: "1.0.0", run }
+}
+
+pub(super) static SPECS: &[Spec] = &[
+    row("rename", 3, Flags::WRITE, Keys::TWO, rename)
+        .about("Gives a key another name; both within one partition", "1.0.0"),
+    row("renamenx", 3, Flags::WRITE.and(Flags::FAST), Keys::TWO, renamenx)
+        .about("Gives a key a name that is free; both within one partition", "1.0.0"),
+    Spec {
+        run: Run::Together(Together { dbs: copy_dbs, judge: copy }),
+        ..row("copy", -3, GROW, Keys::TWO, copy)
+    }
+    .about("Copies a key; both within one partition", "6.2.0"),
+    Spec { group: Group::String, ..row("msetnx", -3, GROW, Keys::PAIRS, msetnx) }
+        .about("Sets several keys of one partition if none of them exists", "1.0.1"),
+];
