@@ -1,0 +1,228 @@
+//! The blocking client: the standard library alone, no thread of its own.
+//!
+//! ```
+//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/server.rs"));
+//! # let server = Server::start();
+//! # let address = server.address.as_str();
+//! use stavekv_client::{Op, blocking::Client};
+//!
+//! let client = Client::connect(address)?;
+//! client.set("greeting", "hello")?;
+//! let item = client.get("greeting")?.expect("it was just set");
+//! assert_eq!(item.value, b"hello");
+//!
+//! // Nobody wrote it in between, or this fails:
+//! client.write(&Op::set("greeting", "hi").if_version(item.version))?;
+//! # Ok::<(), stavekv_client::Error>(())
+//! ```
+
+mod conn;
+mod pipeline;
+mod pool;
+mod scanner;
+
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+pub use self::pipeline::{Answer, Pipeline};
+use self::pool::Pool;
+pub use self::scanner::Scanner;
+use crate::answer::{self, FAR};
+use crate::error::Result;
+use crate::op::{BatchOutcome, Item, Op, Outcome, ServerInfo};
+use crate::options::Options;
+use crate::retry::Attempts;
+use crate::scan::Scan;
+use crate::wire::{self, Request};
+
+/// The blocking client: cheap to clone, and to be shared among threads.
+///
+/// A request takes a connection of the pool for as long as it lasts. To send many before the first
+/// is answered: [`Client::pipeline`].
+#[derive(Clone, Debug)]
+pub struct Client {
+    pool: Arc<Pool>,
+    deadline: Duration,
+    db: u8,
+}
+
+impl Client {
+    /// A client of the server at `host:port`, with the defaults of [`Options`].
+    ///
+    /// # Errors
+    /// No connection can be made, or the server refuses it.
+    pub fn connect(address: impl Into<String>) -> Result<Self> {
+        Options::new(address).connect_blocking()
+    }
+
+    pub(crate) fn new(options: Options) -> Self {
+        let (deadline, db) = (options.deadline.min(FAR), options.db);
+        Self { pool: Arc::new(Pool::new(options)), deadline, db }
+    }
+
+    /// The same client with another deadline for each request.
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        Self { deadline: deadline.min(FAR), ..self.clone() }
+    }
+
+    /// The same client on another database.
+    pub fn with_db(&self, db: u8) -> Self {
+        Self { db, ..self.clone() }
+    }
+
+    /// What the server says of itself.
+    ///
+    /// # Errors
+    /// As any request.
+    pub fn server(&self) -> Result<ServerInfo> {
+        let deadline = Instant::now() + self.deadline;
+        let mut attempts = self.attempts(false);
+        loop {
+            match self.pool.get(deadline) {
+                Ok(conn) => return Ok(conn.server().clone()),
+                Err(error) => wait(&mut attempts, error, deadline)?,
+            }
+        }
+    }
+
+    /// Asks whether the server is there.
+    ///
+    /// # Errors
+    /// It is not, or not for us.
+    pub fn ping(&self) -> Result<()> {
+        self.call(&Request::Ping(&[]), wire::ping)
+    }
+
+    /// Figures of the node, as `INFO` tells them; an empty section: the default ones.
+    ///
+    /// # Errors
+    /// As any request.
+    pub fn info(&self, section: &str) -> Result<String> {
+        self.call(&Request::Info(section), wire::info)
+    }
+
+    /// What a key holds; none: it is absent.
+    ///
+    /// # Errors
+    /// As any request.
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>> {
+        self.call(&Request::Get { db: self.db, key: key.as_ref() }, wire::item)
+    }
+
+    /// What several keys hold, each as of its own moment, in their order.
+    ///
+    /// # Errors
+    /// As any request.
+    pub fn multi_get<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Item>>> {
+        let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
+        let count_max = match keys.is_empty() {
+            true => return Ok(Vec::new()),
+            false => self.server()?.multi_get_count_max.max(1) as usize,
+        };
+        let mut items = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(count_max) {
+            items.extend(self.call(&Request::MultiGet { db: self.db, keys }, wire::items)?);
+        }
+        Ok(items)
+    }
+
+    /// Gives a key a value, for good. [`Client::write`] knows more: time to live, conditions.
+    ///
+    /// # Errors
+    /// As any write: look whether it is [`Error::Unknown`](crate::Error::Unknown).
+    pub fn set(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Outcome> {
+        self.write(&Op::set(key.as_ref(), value.as_ref()))
+    }
+
+    /// Removes a key.
+    ///
+    /// # Errors
+    /// As any write: look whether it is [`Error::Unknown`](crate::Error::Unknown).
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<Outcome> {
+        self.write(&Op::delete(key.as_ref()))
+    }
+
+    /// Does an op. A condition that does not hold is an error of which
+    /// [`Error::unmet`](crate::Error::unmet) tells the key's version.
+    ///
+    /// # Errors
+    /// As any write: look whether it is [`Error::Unknown`](crate::Error::Unknown).
+    pub fn write(&self, op: &Op<'_>) -> Result<Outcome> {
+        self.call(&Request::Write { db: self.db, op }, wire::outcome)
+    }
+
+    /// Does several ops of one partition, all or none, in order. Keys with the same `{hash tag}`
+    /// are of one partition.
+    ///
+    /// # Errors
+    /// As any write; [`Refusal::index`](crate::Refusal::index) says which op it is about.
+    pub fn batch(&self, ops: &[Op<'_>]) -> Result<BatchOutcome> {
+        self.call(&Request::Batch { db: self.db, ops }, wire::batch_outcome)
+    }
+
+    /// Walks over keys.
+    pub fn scan(&self, scan: Scan) -> Scanner {
+        Scanner::new(self.clone(), scan)
+    }
+
+    /// Requests to be sent together.
+    pub fn pipeline<'a>(&self) -> Pipeline<'a> {
+        Pipeline::new(self.clone())
+    }
+
+    fn call<T>(&self, request: &Request<'_>, decode: fn(Vec<u8>) -> Option<T>) -> Result<T> {
+        let deadline = Instant::now() + self.deadline;
+        let mut attempts = self.attempts(request.writes());
+        loop {
+            match self.attempt(request, deadline).and_then(|frame| answer::decode(frame, decode)) {
+                Ok(reply) => return Ok(reply),
+                Err(error) => {
+                    let error = if request.writes() { error } else { error.of_read() };
+                    wait(&mut attempts, error, deadline)?;
+                }
+            }
+        }
+    }
+
+    fn attempt(&self, request: &Request<'_>, deadline: Instant) -> Result<wire::Frame> {
+        let mut answers = self.pool.get(deadline)?.exchange(&[*request], deadline);
+        answers.pop().expect("as many answers as requests")
+    }
+
+    fn attempts(&self, writes: bool) -> Attempts {
+        let options = self.pool.options();
+        Attempts::new(options.retries_max, options.backoff, writes)
+    }
+}
+
+/// Waits until the next attempt.
+///
+/// # Errors
+/// `error`, when there is none, or none in time.
+fn wait(attempts: &mut Attempts, error: crate::Error, deadline: Instant) -> Result<()> {
+    match attempts.after(&error) {
+        Some(delay) if Instant::now() + delay < deadline => {
+            sleep(delay);
+            Ok(())
+        }
+        _ => Err(error),
+    }
+}
+
+impl Options {
+    /// A blocking client, once a connection is made.
+    ///
+    /// # Errors
+    /// None can be made, or the server refuses it.
+    pub fn connect_blocking(self) -> Result<Client> {
+        let client = Client::new(self);
+        client.server()?;
+        Ok(client)
+    }
+
+    /// A blocking client that connects when it is first used.
+    pub fn connect_blocking_lazily(self) -> Client {
+        Client::new(self)
+    }
+}

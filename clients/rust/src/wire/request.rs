@@ -1,0 +1,157 @@
+//! Requests, encoded.
+
+use super::put_frame;
+use crate::op::{Condition, Op, Ttl};
+
+/// A request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Request<'a> {
+    Hello(Hello<'a>),
+    Ping(&'a [u8]),
+    Info(&'a str),
+    Get { db: u8, key: &'a [u8] },
+    Write { db: u8, op: &'a Op<'a> },
+    Batch { db: u8, ops: &'a [Op<'a>] },
+    MultiGet { db: u8, keys: &'a [&'a [u8]] },
+    Scan { db: u8, scan: &'a crate::Scan, cursor: &'a [u8] },
+}
+
+/// What a client says first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hello<'a> {
+    pub versions: &'a [u8],
+    pub name: &'a [u8],
+    pub user: &'a [u8],
+    pub password: &'a [u8],
+}
+
+impl Request<'_> {
+    pub fn opcode(&self) -> u8 {
+        match self {
+            Self::Hello(_) => 0x01,
+            Self::Ping(_) => 0x03,
+            Self::Info(_) => 0x04,
+            Self::Get { .. } => 0x10,
+            Self::Write { op: Op { value: Some(_), .. }, .. } => 0x11,
+            Self::Write { .. } => 0x12,
+            Self::Batch { .. } => 0x13,
+            Self::MultiGet { .. } => 0x14,
+            Self::Scan { .. } => 0x15,
+        }
+    }
+
+    /// Whether it changes anything.
+    pub fn writes(&self) -> bool {
+        matches!(self, Self::Write { .. } | Self::Batch { .. })
+    }
+
+    /// Bytes of its body.
+    pub fn body_len(&self) -> u64 {
+        let len = match self {
+            Self::Hello(hello) => {
+                8 + hello.versions.len()
+                    + hello.name.len()
+                    + hello.user.len()
+                    + hello.password.len()
+            }
+            Self::Ping(bytes) => bytes.len(),
+            Self::Info(section) => section.len(),
+            Self::Get { key, .. } => 8 + key.len(),
+            Self::Write { op, .. } => op_len(op),
+            Self::Batch { ops, .. } => 8 + ops.iter().map(op_len).sum::<usize>(),
+            Self::MultiGet { keys, .. } => 8 + keys.iter().map(|key| 4 + key.len()).sum::<usize>(),
+            Self::Scan { scan, cursor, .. } => 16 + cursor.len() + scan.pattern.len(),
+        };
+        len as u64
+    }
+
+    /// Appends its frame. `deadline_ms` 0: none.
+    pub fn put(&self, id: u64, deadline_ms: u32, out: &mut Vec<u8>) {
+        put_frame(out, self.opcode(), id, deadline_ms, |out| self.put_body(out));
+    }
+
+    fn put_body(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Hello(hello) => put_hello(hello, out),
+            Self::Ping(bytes) => out.extend_from_slice(bytes),
+            Self::Info(section) => out.extend_from_slice(section.as_bytes()),
+            Self::Get { db, key } => {
+                out.extend_from_slice(&[*db, 0, 0, 0]);
+                put_bytes(key, out);
+            }
+            Self::Write { db, op } => put_op(*db, op, out),
+            Self::Batch { db, ops } => {
+                put_len(ops.len(), out);
+                put_len(0, out);
+                ops.iter().for_each(|op| put_op(*db, op, out));
+            }
+            Self::MultiGet { db, keys } => {
+                out.extend_from_slice(&[*db, 0, 0, 0]);
+                put_len(keys.len(), out);
+                keys.iter().for_each(|key| put_bytes(key, out));
+            }
+            Self::Scan { db, scan, cursor } => {
+                let flags = u8::from(scan.values) | u8::from(scan.glob) << 1;
+                out.extend_from_slice(&[*db, flags, 0, 0]);
+                out.extend_from_slice(&scan.page_len.to_le_bytes());
+                put_len(cursor.len(), out);
+                put_len(scan.pattern.len(), out);
+                out.extend_from_slice(cursor);
+                out.extend_from_slice(&scan.pattern);
+            }
+        }
+    }
+}
+
+fn put_hello(hello: &Hello<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(&[u8::try_from(hello.versions.len()).expect("a few"), 0]);
+    for part in [hello.name, hello.user, hello.password] {
+        let len = u16::try_from(part.len()).expect("checked against the hello's limit");
+        out.extend_from_slice(&len.to_le_bytes());
+    }
+    for part in [hello.versions, hello.name, hello.user, hello.password] {
+        out.extend_from_slice(part);
+    }
+}
+
+fn op_len(op: &Op<'_>) -> usize {
+    let operand = if let Condition::Equals(operand) = op.condition { operand.len() } else { 0 };
+    32 + op.key.len() + op.value.map_or(0, <[u8]>::len) + operand
+}
+
+fn put_op(db: u8, op: &Op<'_>, out: &mut Vec<u8>) {
+    let kind = if op.value.is_some() { 1 } else { 2 };
+    let (ttl, ttl_ms) = match op.ttl {
+        Ttl::None => (0, 0),
+        Ttl::InMs(ms) => (1, ms),
+        Ttl::AtMs(ms) => (2, ms),
+        Ttl::Keep => (3, 0),
+    };
+    let (condition, operand, version) = match op.condition {
+        Condition::None => (0, [].as_slice(), 0),
+        Condition::Absent => (1, [].as_slice(), 0),
+        Condition::Present => (2, [].as_slice(), 0),
+        Condition::Equals(operand) => (3, operand, 0),
+        Condition::Version(version) => (4, [].as_slice(), version),
+    };
+    let value = op.value.unwrap_or_default();
+    out.extend_from_slice(&[kind, db, condition, ttl]);
+    put_len(op.key.len(), out);
+    put_len(value.len(), out);
+    put_len(operand.len(), out);
+    out.extend_from_slice(&ttl_ms.to_le_bytes());
+    out.extend_from_slice(&version.to_le_bytes());
+    for part in [op.key, value, operand] {
+        out.extend_from_slice(part);
+    }
+}
+
+fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    put_len(bytes.len(), out);
+    out.extend_from_slice(bytes);
+}
+
+fn put_len(len: usize, out: &mut Vec<u8>) {
+    let len = u32::try_from(len).expect("the body's length was checked before");
+    out.extend_from_slice(&len.to_le_bytes());
+}
