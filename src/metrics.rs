@@ -117,6 +117,12 @@ stats! {
     panics,
     /// Times that a subscriber left so much unread that its own commands wait.
     subscribers_slowed,
+    /// Gauge: channels with subscribers.
+    pubsub_channels,
+    /// Gauge: patterns with subscribers.
+    pubsub_patterns,
+    /// Gauge: channels of slots with subscribers.
+    pubsub_shard_channels,
     /// Connections closed because they left too much unread for too long.
     subscribers_closed,
 }

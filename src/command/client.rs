@@ -111,7 +111,12 @@ fn info(session: &mut Session, facts: &dyn Facts, _: &Args<'_>, reply: &mut Repl
 fn write_client(text: &mut String, client: &Client, now_ms: u64) {
     let Client { session, input_len, output_len } = client;
     let mut flags = String::new();
-    for (set, flag) in [(session.readonly, 'r'), (session.no_evict, 'e'), (session.no_touch, 'T')] {
+    for (set, flag) in [
+        (session.subscribed.is_any(), 'P'),
+        (session.readonly, 'r'),
+        (session.no_evict, 'e'),
+        (session.no_touch, 'T'),
+    ] {
         flags.extend(set.then_some(flag));
     }
     if flags.is_empty() {
@@ -122,8 +127,8 @@ fn write_client(text: &mut String, client: &Client, now_ms: u64) {
     let resp = if session.proto == Proto::Resp3 { 3 } else { 2 };
     writeln!(
         text,
-        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={flags} db={} sub=0 psub=0 \
-         ssub=0 multi=-1 qbuf={input_len} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 \
+        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={flags} db={} sub={} psub={} \
+         ssub={} multi=-1 qbuf={input_len} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 \
          oll=0 omem={output_len} tot-mem={} events=r cmd={cmd} user=default redir=-1 resp={resp} \
          lib-name={} lib-ver={}",
         session.id,
@@ -133,6 +138,9 @@ fn write_client(text: &mut String, client: &Client, now_ms: u64) {
         seconds(session.created_ms),
         seconds(session.active_ms),
         session.db,
+        session.subscribed.channels,
+        session.subscribed.patterns,
+        session.subscribed.shard_channels,
         input_len + output_len,
         session.lib_name,
         session.lib_ver,

@@ -7,8 +7,14 @@ use crate::protocol::resp::{Proto, Reply};
 /// The version of Redis we answer as. Clients read it to learn what a server can do.
 pub const REDIS_VERSION: &str = "7.2.0";
 
-fn ping(_: &mut Session, _: &dyn Facts, args: &Args<'_>, reply: &mut Reply<'_>) -> Then {
+fn ping(session: &mut Session, _: &dyn Facts, args: &Args<'_>, reply: &mut Reply<'_>) -> Then {
     match args.len() {
+        1 | 2 if session.is_confined() => {
+            // A status could not be told from a message.
+            reply.array(2);
+            reply.bulk(b"pong");
+            reply.bulk(args.from(1).next().unwrap_or_default());
+        }
         1 => reply.simple("PONG"),
         2 => args.arg(1).write_to(reply),
         _ => refuse(reply, &Error::Arity { command: "ping" }),
@@ -184,7 +190,7 @@ fn quit(_: &mut Session, _: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>) -> 
 fn reset(session: &mut Session, facts: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>) -> Then {
     session.reset(facts.password().is_none());
     reply.simple("RESET");
-    Then::Continue
+    Then::Reset
 }
 
 const fn row(name: &'static str, arity: i16, flags: Flags, run: Connection) -> Spec {

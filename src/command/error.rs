@@ -97,6 +97,16 @@ pub enum Error {
     #[error("NOAUTH Authentication required.")]
     NoAuth,
 
+    /// The connection listens, in RESP2.
+    #[error(
+        "ERR Can't execute '{command}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / \
+         RESET are allowed in this context"
+    )]
+    Subscribed {
+        /// Full name of the command.
+        command: &'static str,
+    },
+
     /// Wrong user or password.
     #[error("WRONGPASS invalid username-password pair or user is disabled.")]
     WrongPass,

@@ -143,6 +143,16 @@ pub struct Counters {
     pub expired: u64,
     /// Error replies since start.
     pub errors: u64,
+    /// Channels with subscribers; one that several shards have counts for each.
+    pub pubsub_channels: u64,
+    /// Patterns with subscribers, likewise.
+    pub pubsub_patterns: u64,
+    /// Channels of slots with subscribers, likewise.
+    pub pubsub_shard_channels: u64,
+    /// Times that a subscriber left so much unread that its own commands waited.
+    pub subscribers_slowed: u64,
+    /// Connections closed because they left too much unread.
+    pub subscribers_closed: u64,
     /// Bytes accounted to the memory budget.
     pub memory_used: u64,
     /// Most of it so far.

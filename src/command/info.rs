@@ -137,8 +137,11 @@ fn stats(s: &mut Section<'_>) {
     s.line("evicted_keys", 0);
     s.line("keyspace_hits", s.counters.hits);
     s.line("keyspace_misses", s.counters.misses);
-    s.line("pubsub_channels", 0);
-    s.line("pubsub_patterns", 0);
+    s.line("pubsub_channels", s.counters.pubsub_channels);
+    s.line("pubsub_patterns", s.counters.pubsub_patterns);
+    s.line("pubsubshard_channels", s.counters.pubsub_shard_channels);
+    s.line("client_output_buffer_limit_disconnections", s.counters.subscribers_closed);
+    s.line("stave_subscribers_slowed", s.counters.subscribers_slowed);
     s.line("total_error_replies", s.counters.errors);
 }
 

@@ -136,6 +136,7 @@ fn categories(spec: &Spec) -> impl Iterator<Item = &'static str> + Clone {
         ("@read", has(Flags::READONLY)),
         ("@write", has(Flags::WRITE)),
         ("@string", spec.group == Group::String),
+        ("@pubsub", spec.group == Group::PubSub && spec.subcommands().is_empty()),
         ("@admin", has(Flags::ADMIN)),
         ("@fast", has(Flags::FAST)),
         ("@slow", !has(Flags::FAST)),

@@ -41,6 +41,7 @@ mod key;
 mod keyspace;
 pub mod notify;
 mod number;
+pub mod pubsub;
 mod server;
 mod session;
 mod slot;
@@ -195,6 +196,8 @@ pub enum Then {
     Kill(Vec<u64>),
     /// Set these parameters, whose values were checked (`CONFIG SET loglevel`).
     Configure(Vec<(&'static str, String)>),
+    /// Forget what the connection asked for: subscriptions (`RESET`).
+    Reset,
     /// Set the figures of `INFO` that only rise back to 0 (`CONFIG RESETSTAT`).
     ResetStats,
 }

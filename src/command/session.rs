@@ -1,5 +1,6 @@
 //! What one connection remembers between its commands.
 
+use super::pubsub::Subscribed;
 use crate::protocol::resp::Proto;
 
 /// Whether replies are sent (`CLIENT REPLY`).
@@ -53,6 +54,8 @@ pub struct Session {
     pub asking: bool,
     /// `CLIENT REPLY`.
     pub reply_mode: ReplyMode,
+    /// How much it listens to.
+    pub subscribed: Subscribed,
 }
 
 impl Session {
@@ -60,6 +63,11 @@ impl Session {
     pub fn new(id: u64, peer: String, local: String, now_ms: u64, authenticated: bool) -> Self {
         let (created_ms, active_ms) = (now_ms, now_ms);
         Self { id, peer, local, created_ms, active_ms, authenticated, ..Self::default() }
+    }
+
+    /// Whether it listens in RESP2, where messages look like replies: few commands are allowed.
+    pub fn is_confined(&self) -> bool {
+        self.subscribed.is_any() && self.proto == Proto::Resp2
     }
 
     /// Notes that a command runs, for `CLIENT LIST`. `command` is its full name.

@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::{
     Args, Effect, Error, Facts, Input, Scan, Session, Then, cluster, connection, counter, expire,
-    key, keyspace, server, string, together,
+    key, keyspace, pubsub, server, string, together,
 };
 use crate::id::Slot;
 use crate::limits::KEY_LEN_MAX;
@@ -40,6 +40,8 @@ pub enum Group {
     Server,
     /// Slots and endpoints.
     Cluster,
+    /// Channels.
+    PubSub,
 }
 
 impl Group {
@@ -51,6 +53,7 @@ impl Group {
             Group::Connection => "connection",
             Group::Server => "server",
             Group::Cluster => "cluster",
+            Group::PubSub => "pubsub",
         }
     }
 }
@@ -70,25 +73,28 @@ impl Flags {
     pub const DENYOOM: Self = Self(1 << 2);
     /// Works on the node.
     pub const ADMIN: Self = Self(1 << 3);
+    /// Of channels.
+    pub const PUBSUB: Self = Self(1 << 4);
     /// Not from a script.
-    pub const NOSCRIPT: Self = Self(1 << 4);
+    pub const NOSCRIPT: Self = Self(1 << 5);
     /// Answered while the log is read.
-    pub const LOADING: Self = Self(1 << 5);
+    pub const LOADING: Self = Self(1 << 6);
     /// Answered by a follower that has lost its leader.
-    pub const STALE: Self = Self(1 << 6);
+    pub const STALE: Self = Self(1 << 7);
     /// Takes the same time for any key.
-    pub const FAST: Self = Self(1 << 7);
+    pub const FAST: Self = Self(1 << 8);
     /// Answered before authentication.
-    pub const NO_AUTH: Self = Self(1 << 8);
+    pub const NO_AUTH: Self = Self(1 << 9);
     /// Answered while a script runs.
-    pub const ALLOW_BUSY: Self = Self(1 << 9);
+    pub const ALLOW_BUSY: Self = Self(1 << 10);
 
     /// As `COMMAND INFO` words them, in the order of the bits.
-    pub const NAMES: [&'static str; 10] = [
+    pub const NAMES: [&'static str; 11] = [
         "write",
         "readonly",
         "denyoom",
         "admin",
+        "pubsub",
         "noscript",
         "loading",
         "stale",
@@ -229,6 +235,8 @@ pub enum Run {
     Together(together::Together),
     /// At the connection, at once.
     Connection(Connection),
+    /// By the server, which knows who listens.
+    PubSub(pubsub::PubSub),
     /// On every shard.
     Keyspace(fn(&Args<'_>) -> Result<Keyspace, Error>),
     /// Only by its subcommands; [`resolve`] never returns such a row.
@@ -340,10 +348,14 @@ pub(super) fn lookup_full(name: &[u8]) -> Option<&'static Spec> {
 ///
 /// # Errors
 /// * [`Error::NoAuth`]: a password is needed first.
+/// * [`Error::Subscribed`]: it listens, in RESP2.
 /// * [`Error::KeyTooLong`].
 pub fn admit(session: &Session, spec: &Spec, args: &Args<'_>) -> Result<(), Error> {
     if !session.authenticated && !spec.flags.has(Flags::NO_AUTH) {
         return Err(Error::NoAuth);
+    }
+    if session.is_confined() && !pubsub::is_allowed(spec) {
+        return Err(Error::Subscribed { command: spec.name });
     }
     if spec.key_indices(args).any(|at| args.get(at).len() > KEY_LEN_MAX) {
         return Err(Error::KeyTooLong);
@@ -394,7 +406,7 @@ pub fn all() -> impl Iterator<Item = &'static Spec> + Clone {
     FAMILIES.iter().flat_map(|family| family.iter())
 }
 
-static FAMILIES: [&[Spec]; 9] = [
+static FAMILIES: [&[Spec]; 10] = [
     string::SPECS,
     counter::SPECS,
     key::SPECS,
@@ -402,6 +414,7 @@ static FAMILIES: [&[Spec]; 9] = [
     keyspace::SPECS,
     together::SPECS,
     connection::SPECS,
+    pubsub::SPECS,
     server::SPECS,
     cluster::SPECS,
 ];

@@ -167,6 +167,7 @@ impl Server {
                     self.effects.push(format!("{then:?}"));
                 }
             }
+            Run::PubSub(_) => reply.error("ERR the server runs this"),
             Run::Container(_) => unreachable!("{spec:?} was resolved to a container"),
         }
         self.session.replies()

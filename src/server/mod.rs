@@ -22,6 +22,7 @@ use crate::env::{Class, ConnId, Env, Event, ListenerId, Sent};
 use crate::partition::Waiter;
 use crate::shard::mailbox::Mailbox;
 use crate::shard::{Planted, Shard};
+use channels::Channels;
 use conn::Conn;
 use job::Job;
 use node::Node;
@@ -32,11 +33,13 @@ use round::Round;
 pub use push::OUTPUT_LIMITS;
 pub use start::{Options, Running, start};
 
+mod channels;
 mod conn;
 mod job;
 mod keyspace;
 mod node;
 mod output;
+mod pubsub;
 mod push;
 mod remote;
 mod round;
@@ -98,6 +101,10 @@ pub struct Server<E: Env> {
     dirty: Vec<u32>,
     waiters: Vec<Waiter>,
     piece: Vec<u8>,
+    /// Who listens to what.
+    channels: Channels,
+    /// Scratch: who gets a message.
+    listeners: Vec<ConnId>,
     /// Connections that leave too much unread.
     overrun: Vec<ConnId>,
     ticked: Rc<Cell<bool>>,
@@ -114,6 +121,7 @@ impl<E: Env> Server<E> {
         node: Node,
         stop: Arc<AtomicBool>,
     ) -> Self {
+        let channels = Channels::new(env.random());
         Self {
             env,
             shard,
@@ -130,6 +138,8 @@ impl<E: Env> Server<E> {
             dirty: Vec::new(),
             waiters: Vec::new(),
             piece: Vec::new(),
+            channels,
+            listeners: Vec::new(),
             overrun: Vec::new(),
             ticked: Rc::default(),
             draining: false,
@@ -422,6 +432,9 @@ impl<E: Env> Server<E> {
     fn close(&mut self, index: u32) {
         let Some(conn) = self.conns.get_mut(index as usize).and_then(Option::take) else { return };
         self.env.close(conn.id);
+        if conn.session.subscribed.is_any() {
+            self.leave_all(conn.id);
+        }
         self.conn_count -= 1;
         self.shard.stats().clients.sub(1);
     }
@@ -432,7 +445,7 @@ impl<E: Env> Server<E> {
             held += conn.held_len();
             conn.output.shrink();
         }
-        self.shard.account(held);
+        self.shard.account(held + self.count_channels());
         self.look_for_slow();
         if self.shard.expire() || self.shard.release_some() {
             self.ticked.set(true);

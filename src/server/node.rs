@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::channels::Interest;
 use crate::command::notify::Classes;
 use crate::command::{Client, Counters, Facts, Identity, KeyspaceFacts, Session, Topology, moved};
 use crate::id::{ShardId, Slot};
@@ -30,6 +31,8 @@ pub struct Common {
     pub set: Mutex<BTreeMap<&'static str, String>>,
     /// The keyspace events that are told of: the bits of [`Classes`].
     pub notify: AtomicU32,
+    /// What each shard's connections listen to, in order.
+    pub interest: Vec<Interest>,
     /// Connections are numbered across the node.
     pub client_next: AtomicU64,
     /// The counters at the last `CONFIG RESETSTAT`.
@@ -172,6 +175,11 @@ impl Facts for View<'_> {
             misses: now.keyspace_misses - since.keyspace_misses,
             expired: now.expired_keys - since.expired_keys,
             errors: now.errors - since.errors,
+            pubsub_channels: now.pubsub_channels,
+            pubsub_patterns: now.pubsub_patterns,
+            pubsub_shard_channels: now.pubsub_shard_channels,
+            subscribers_slowed: now.subscribers_slowed - since.subscribers_slowed,
+            subscribers_closed: now.subscribers_closed - since.subscribers_closed,
             memory_used: used,
             memory_peak: peak,
             memory_rss: usage.rss_bytes,

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::remote::Answered;
+use crate::command::pubsub::Merge;
 use crate::protocol::resp::{Proto, Reply};
 use crate::shard::mailbox::Element;
 
@@ -31,6 +32,8 @@ pub enum Combine {
     Join,
     /// The part with the least count.
     Least,
+    /// What this makes of the parts' bodies, one after the other.
+    Merged(Merge),
 }
 
 /// A commit to wait for: entry `index` of the shard's partition number `place`.
@@ -87,7 +90,6 @@ pub struct Encoded {
 }
 
 impl Encoded {
-    #[cfg_attr(not(test), expect(dead_code, reason = "who pushes comes next"))]
     /// Encodes a message. Large values in it are shared by all who get it.
     pub fn new(proto: Proto, encode: impl FnOnce(&mut Reply<'_>)) -> Self {
         let (mut bytes, mut splices) = (Vec::new(), Vec::new());
@@ -233,7 +235,9 @@ impl Output {
         }
         let at = awaited.body.len();
         match awaited.combine {
-            Combine::Whole | Combine::Join => awaited.body.extend_from_slice(part.body),
+            Combine::Whole | Combine::Join | Combine::Merged(_) => {
+                awaited.body.extend_from_slice(part.body);
+            }
             Combine::Least if is_least => awaited.body = part.body.to_vec(),
             Combine::Least => {}
             Combine::Array => {
@@ -376,6 +380,7 @@ impl Output {
                 let head = format!("*{}\r\n", done.count).into_bytes();
                 self.lane.push_back(Piece::Bytes(head, 0));
             }
+            Combine::Merged(merge) => done.body = merge.reply(&done.body),
             Combine::Sum => done.body = format!(":{}\r\n", done.count).into_bytes(),
             Combine::AllOk => done.body = b"+OK\r\n".to_vec(),
             Combine::Array => {

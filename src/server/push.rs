@@ -27,7 +27,6 @@ pub const SLOW_LEN_MIN: usize = 8 << 20;
 pub const SLOW_MAX: Duration = Duration::from_secs(60);
 
 impl<E: Env> Server<E> {
-    #[expect(dead_code, reason = "who pushes comes next")]
     /// Appends a message to what is due to a connection of ours. One that reads too little is
     /// closed before the turn's end instead, and gets nothing more.
     pub(super) fn push(&mut self, index: u32, message: &Encoded) {

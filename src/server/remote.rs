@@ -144,6 +144,9 @@ impl<E: Env> Server<E> {
         let Request { conn, ticket, spec, db, resp3, .. } = *request;
         let address = Address { conn, ticket };
         let proto = round::proto_of(resp3);
+        if let Run::PubSub(what) = spec.run {
+            return self.serve_pubsub(from, address, what, &args);
+        }
         // What came after a long command of the same connection is run after it.
         let is_long = round::is_long(spec, &args) || keyspace::is_long(spec, &args);
         if is_long || self.has_job_of(from, conn) {

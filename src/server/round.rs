@@ -252,6 +252,7 @@ impl<E: Env> Server<E> {
                 Ok(what) => self.run_keyspace(index, spec, what, args),
                 Err(error) => self.refuse(index, &error.to_string()),
             },
+            Run::PubSub(what) => self.run_pubsub(index, spec, what, args),
             Run::Container(_) => unreachable!("resolve returns no containers"),
         }
     }
@@ -315,6 +316,10 @@ impl<E: Env> Server<E> {
         match then {
             Then::Continue => {}
             Then::Close => conn.closing = true,
+            Then::Reset => {
+                let id = conn.id;
+                self.leave_all(id);
+            }
             Then::Kill(ids) => self.kill(&ids),
             Then::Configure(settings) => self.node.configure(settings),
             Then::ResetStats => self.node.reset_stats(),

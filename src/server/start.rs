@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use super::Server;
+use super::channels::Interest;
 use super::node::{Common, Configure, Node};
 use crate::cluster::SlotMap;
 use crate::command::notify::Classes;
@@ -286,6 +287,7 @@ pub(super) fn common(options: &Arc<Options>, stats: &[Arc<ShardStats>]) -> Commo
         configure: Box::new(move |name, value| (configured.configure)(name, value)),
         set: Mutex::default(),
         notify: AtomicU32::new(options.notify.bits()),
+        interest: stats.iter().map(|_| Interest::default()).collect(),
         client_next: AtomicU64::new(0),
         reset: Mutex::new(Totals::default()),
         memory_peak: AtomicU64::new(0),
