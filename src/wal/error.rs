@@ -74,6 +74,22 @@ pub enum Error {
         path: PathBuf,
     },
 
+    /// A segment of this log that can not have followed what stands before it: one of the two is of
+    /// another copy.
+    #[error(
+        "corrupt log: {} begins at LSN {base} and does not continue the segments before it, which \
+         can be read up to {end}: files of different copies of this directory were mixed; put the \
+         files of one copy there", path.display()
+    )]
+    Misfit {
+        /// The later segment.
+        path: PathBuf,
+        /// Where its header says that it begins.
+        base: u64,
+        /// Where the readable log ends.
+        end: u64,
+    },
+
     /// A block is sound and its records are not: written by a broken program.
     #[error("malformed record in the block at byte {offset} of {}", path.display())]
     Malformed {

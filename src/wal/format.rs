@@ -3,8 +3,9 @@
 //! ```text
 //! segment := header[4096] block* rest      file {seq:020}.wal, whole sectors
 //! header  := checksum:u64 magic:u64 version:u32 shard:u16 zero:u16 log_id:u128 seq:u64 epoch:u64
-//!            nonce:u64 base:u64 durable:u64 segment_len:u64 chain:u64 zero*
-//! block   := checksum:u64 magic:u32 payload_len:u32 record_count:u32 zero:u32 epoch:u64 lsn:u64
+//!            nonce:u64 base:u64 durable:u64 segment_len:u64 chain:u64 block_len_max:u32
+//!            in_flight_max:u32 zero*
+//! block   := checksum:u64 magic:u32 payload_len:u32 record_count:u32 head:u32 epoch:u64 lsn:u64
 //!            durable:u64 chain:u64 | payload[payload_len] | pad to the sector
 //! payload := record*
 //! record  := kind:u8 zero[3] partition:u32 payload_len:u32 term:u64 index:u64 | payload
@@ -23,7 +24,11 @@
 //! checksum, so a block written under one never follows another, whatever a file held before.
 //!
 //! *Proof.* `durable` is how far the log was durable when this was written, never beyond `lsn`. To
-//! whoever reads it later it proves that all before it was there once.
+//! whoever reads it later it proves that all before it was there once. `head` is a checksum of the
+//! block's header alone, so that the header proves this also when the payload is damaged: the high
+//! half of xxh3-64, seeded as `checksum`, of the header with both checksums 0; its lowest bit is
+//! set. `block_len_max` and `in_flight_max` bound what the writer had in flight at any time, and so
+//! what one crash can leave behind the durable log.
 //!
 //! `rest` is zeroes, or what a recycled file held before. It may be missing: a file is cut to where
 //! the header of the next segment goes on, when a replay ended there and that header is durable. So
@@ -31,6 +36,9 @@
 //!
 //! Frozen: to change a field, raise [`VERSION`] and keep the old decoder. Every version keeps the
 //! first 20 bytes of a header and what its checksum covers, so that each can name the other.
+//!
+//! Version 1, read and not written, has 0 for `head`, `block_len_max` and `in_flight_max`; its
+//! writers had at most 8 blocks of 1 MiB in flight.
 
 use std::ops::Range;
 
@@ -40,7 +48,9 @@ use crate::id::{Lsn, PartitionId, ShardId};
 use crate::limits::SECTOR_LEN;
 
 /// The version this program writes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+/// The oldest version that it reads.
+pub const VERSION_MIN: u32 = 1;
 /// Bytes of a block's header.
 pub const BLOCK_HEADER_LEN: usize = BLOCK_CHAIN.end;
 /// Bytes of a record's header.
@@ -68,11 +78,15 @@ const BASE: Range<usize> = 64..72;
 const DURABLE: Range<usize> = 72..80;
 const SEGMENT_LEN: Range<usize> = 80..88;
 const CHAIN: Range<usize> = 88..96;
+const HEADER_BLOCK_LEN_MAX: Range<usize> = 96..100;
+const IN_FLIGHT_MAX: Range<usize> = 100..104;
+/// What version 1 does not say.
+const V1_IN_FLIGHT_MAX: u32 = 8;
 
 const BLOCK_MAGIC_AT: Range<usize> = 8..12;
 const BLOCK_PAYLOAD_LEN: Range<usize> = 12..16;
 const BLOCK_RECORD_COUNT: Range<usize> = 16..20;
-const BLOCK_ZERO: Range<usize> = 20..24;
+const BLOCK_HEAD: Range<usize> = 20..24;
 const BLOCK_EPOCH: Range<usize> = 24..32;
 const BLOCK_LSN: Range<usize> = 32..40;
 const BLOCK_DURABLE: Range<usize> = 40..48;
@@ -151,6 +165,10 @@ pub struct SegmentHeader {
     pub segment_len: u64,
     /// Checksum of the last block before.
     pub chain: u64,
+    /// Most bytes of a block of its writer.
+    pub block_len_max: u32,
+    /// Most writes that its writer has in flight.
+    pub in_flight_max: u32,
 }
 
 /// Why a first sector is not a header for us.
@@ -178,6 +196,8 @@ impl SegmentHeader {
         sector[DURABLE].copy_from_slice(&self.durable.0.to_le_bytes());
         sector[SEGMENT_LEN].copy_from_slice(&self.segment_len.to_le_bytes());
         sector[CHAIN].copy_from_slice(&self.chain.to_le_bytes());
+        sector[HEADER_BLOCK_LEN_MAX].copy_from_slice(&self.block_len_max.to_le_bytes());
+        sector[IN_FLIGHT_MAX].copy_from_slice(&self.in_flight_max.to_le_bytes());
         seal_header(sector)
     }
 
@@ -192,9 +212,10 @@ impl SegmentHeader {
             return Err(BadHeader::Absent);
         }
         let version = u32_at(sector, VERSION_AT);
-        if version != VERSION {
+        if !(VERSION_MIN..=VERSION).contains(&version) {
             return Err(BadHeader::Version(version));
         }
+        let or = |told: u32, v1: u32| if version == 1 { v1 } else { told };
         let directory = u128::from_le_bytes(sector[LOG_ID].try_into().expect("sixteen bytes"));
         let shard = u16::from_le_bytes(sector[SHARD].try_into().expect("two bytes"));
         let header = Self {
@@ -206,8 +227,15 @@ impl SegmentHeader {
             durable: Lsn(u64_at(sector, DURABLE)),
             segment_len: u64_at(sector, SEGMENT_LEN),
             chain: u64_at(sector, CHAIN),
+            block_len_max: or(u32_at(sector, HEADER_BLOCK_LEN_MAX), BLOCK_LEN_MAX as u32),
+            in_flight_max: or(u32_at(sector, IN_FLIGHT_MAX), V1_IN_FLIGHT_MAX),
         };
         Ok((header, checksum))
+    }
+
+    /// Most bytes that its writer has in flight.
+    pub fn reach(&self) -> u64 {
+        u64::from(self.block_len_max) * u64::from(self.in_flight_max)
     }
 }
 
@@ -248,44 +276,68 @@ impl BlockHeader {
         block[BLOCK_MAGIC_AT].copy_from_slice(&BLOCK_MAGIC.to_le_bytes());
         block[BLOCK_PAYLOAD_LEN].copy_from_slice(&(self.payload_len as u32).to_le_bytes());
         block[BLOCK_RECORD_COUNT].copy_from_slice(&self.record_count.to_le_bytes());
-        block[BLOCK_ZERO].fill(0);
         block[BLOCK_EPOCH].copy_from_slice(&self.epoch.to_le_bytes());
         block[BLOCK_LSN].copy_from_slice(&self.lsn.0.to_le_bytes());
         block[BLOCK_DURABLE].copy_from_slice(&self.durable.0.to_le_bytes());
         block[BLOCK_CHAIN].copy_from_slice(&self.chain.to_le_bytes());
+        let head = head_of(key, block);
+        block[BLOCK_HEAD].copy_from_slice(&head.to_le_bytes());
         let checksum = xxh3_64_with_seed(&block[CHECKSUM.end..end], key);
         block[CHECKSUM].copy_from_slice(&checksum.to_le_bytes());
         checksum
     }
 
-    /// Bytes on disk of what may be a block at the start of `bytes`; none if it can be no block.
-    pub fn peek_len(bytes: &[u8]) -> Option<usize> {
-        let header = bytes.get(..BLOCK_HEADER_LEN)?;
-        let payload_len = u32_at(header, BLOCK_PAYLOAD_LEN) as usize;
-        let plausible = u32_at(header, BLOCK_MAGIC_AT) == BLOCK_MAGIC
-            && u32_at(header, BLOCK_ZERO) == 0
-            && payload_len <= BLOCK_LEN_MAX - BLOCK_HEADER_LEN;
-        plausible.then(|| block_len(payload_len))
+    /// Reads the header at the start of `bytes`, whatever became of the payload; none if it can be
+    /// no block. What it says is true if it [`Head::is_sealed`].
+    pub fn peek(key: u64, bytes: &[u8]) -> Option<Head> {
+        let bytes = bytes.get(..BLOCK_HEADER_LEN)?;
+        let header = Self {
+            epoch: u64_at(bytes, BLOCK_EPOCH),
+            lsn: Lsn(u64_at(bytes, BLOCK_LSN)),
+            durable: Lsn(u64_at(bytes, BLOCK_DURABLE)),
+            chain: u64_at(bytes, BLOCK_CHAIN),
+            payload_len: u32_at(bytes, BLOCK_PAYLOAD_LEN) as usize,
+            record_count: u32_at(bytes, BLOCK_RECORD_COUNT),
+        };
+        let plausible = u32_at(bytes, BLOCK_MAGIC_AT) == BLOCK_MAGIC
+            && header.payload_len <= BLOCK_LEN_MAX - BLOCK_HEADER_LEN
+            && header.durable <= header.lsn;
+        if !plausible {
+            return None;
+        }
+        match u32_at(bytes, BLOCK_HEAD) {
+            0 => Some(Head { header, is_sealed: false }),
+            head => (head == head_of(key, bytes)).then_some(Head { header, is_sealed: true }),
+        }
     }
 
     /// Reads the block at the start of `bytes`, and its checksum; none if it is not whole and sound
     /// by itself.
     pub fn decode(key: u64, bytes: &[u8]) -> Option<(Self, u64)> {
-        let len = Self::peek_len(bytes)?;
-        let block = bytes.get(..len)?;
-        let header = Self {
-            epoch: u64_at(block, BLOCK_EPOCH),
-            lsn: Lsn(u64_at(block, BLOCK_LSN)),
-            durable: Lsn(u64_at(block, BLOCK_DURABLE)),
-            chain: u64_at(block, BLOCK_CHAIN),
-            payload_len: u32_at(block, BLOCK_PAYLOAD_LEN) as usize,
-            record_count: u32_at(block, BLOCK_RECORD_COUNT),
-        };
+        let header = Self::peek(key, bytes)?.header;
+        let block = bytes.get(..header.block_len())?;
         let checksum = u64_at(block, CHECKSUM);
         let end = BLOCK_HEADER_LEN + header.payload_len;
         let sound = checksum == xxh3_64_with_seed(&block[CHECKSUM.end..end], key);
-        (sound && header.durable <= header.lsn).then_some((header, checksum))
+        sound.then_some((header, checksum))
     }
+}
+
+/// A block's header by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// What it says.
+    pub header: BlockHeader,
+    /// Whether its own checksum vouches for it; version 1 had none.
+    pub is_sealed: bool,
+}
+
+fn head_of(key: u64, block: &[u8]) -> u32 {
+    let mut header = [0; BLOCK_HEADER_LEN];
+    header.copy_from_slice(&block[..BLOCK_HEADER_LEN]);
+    header[CHECKSUM].fill(0);
+    header[BLOCK_HEAD].fill(0);
+    (xxh3_64_with_seed(&header, key) >> 32) as u32 | 1
 }
 
 /// Bytes on disk of a block with this much payload.

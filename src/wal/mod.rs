@@ -12,7 +12,8 @@
 //!   so that replay stops at the first gap and takes no recycled byte for data;
 //! * every block says how far the log was durable when it was written. One that knows more than
 //!   replay found is the proof that what is missing was acknowledged: that is corruption, and is
-//!   refused with file and offset. Without such a proof the rest was never acked, and the log ends.
+//!   refused with file and offset. So is more behind the end than one crash can leave. Without such
+//!   a proof (`rest` has them all) the rest was never acked, and the log ends.
 //!
 //! After a replay, appending goes on in a fresh segment of a new epoch that begins where replay
 //! ended; what lies beyond that point in older segments is void for ever.
@@ -30,12 +31,13 @@
 //! of time, than the bytes that were written.
 //!
 //! Not here: what a payload means ([`crate::partition`]); when a segment may go. Reading order:
-//! `format`, `walk`, `replay`, `segments`, `supply`, `pace`, `writer`.
+//! `format`, `walk`, `rest`, `replay`, `segments`, `supply`, `pace`, `writer`.
 
 mod error;
 pub mod format;
 mod pace;
 mod replay;
+mod rest;
 mod segments;
 mod supply;
 #[cfg(test)]

@@ -208,6 +208,9 @@ fn error(options: &Options, defect: Defect) -> Error {
             Error::Version { path: path(seq), version, known: VERSION }
         }
         Defect::Foreign { seq } => Error::Foreign { path: path(seq) },
+        Defect::Misfit { seq, base, end } => {
+            Error::Misfit { path: path(seq), base: base.0, end: end.0 }
+        }
     }
 }
 

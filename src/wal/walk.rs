@@ -4,22 +4,16 @@
 //! First the log: each segment's blocks in order, as long as each is sound, of its header's epoch,
 //! at its place and chained to what stands before. A segment may end at any block: when the next
 //! one's header continues exactly here (its base and its chain say so), the log goes on there, and
-//! what is left of this segment is void. Then the rest: everything behind the stop is searched for
-//! sound blocks and headers. Blocks behind a hole are normal, since writes end in any order; but
-//! each says how far the log was durable when it was written. If one says further than the stop,
-//! then what is missing had been durable: that is corruption. If none does, nothing behind the stop
-//! was ever acknowledged, and the log ends there.
-//!
-//! This rule needs no look at a block's epoch or place: `durable` never exceeds what was truly
-//! durable, and replay never ends below that, so what recycled files and void tails hold proves
-//! nothing new. What can not be seen is the loss of acknowledged blocks behind which nothing was
-//! written after they became durable; therefore [`super::Writer::close`] adds an empty block.
+//! what is left of this segment is void. Then everything behind the stop is searched, by [`Rest`]:
+//! for proof that more was durable, which makes what is missing corruption. Without one nothing
+//! behind the stop was ever acknowledged, and the log ends there.
 
 use super::Planted;
 use super::format::{
     BLOCK_HEADER_LEN, BadHeader, BlockHeader, FIRST_CHAIN, LogId, Record, SegmentHeader,
     decode_record,
 };
+use super::rest::Rest;
 use crate::id::Lsn;
 use crate::limits::SECTOR_LEN;
 
@@ -77,6 +71,8 @@ pub enum Defect {
     Version { seq: u64, version: u32 },
     /// Of another log.
     Foreign { seq: u64 },
+    /// A later segment, which does not go on where the log ends.
+    Misfit { seq: u64, base: Lsn, end: Lsn },
 }
 
 /// Where a log ends and what it is made of.
@@ -108,26 +104,17 @@ pub enum Fed {
     Needs(usize),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Reading the log.
-    Log,
-    /// Searching behind its end, which was at this segment and byte.
-    Rest { index: usize, offset: u64 },
-}
-
 /// See the module's header.
 #[derive(Debug)]
 pub struct Walker {
     key: u64,
     segments: Vec<Found>,
-    phase: Phase,
+    /// The search behind the end of the log; none while the log is read.
+    rest: Option<Rest>,
     /// The segment and the byte of it that is wanted next.
     index: usize,
     offset: u64,
     end: End,
-    /// The most that a header behind the end knows to have been durable.
-    durable_later: Lsn,
     planted: Option<Planted>,
 }
 
@@ -156,16 +143,7 @@ impl Walker {
             block_count: 0,
         };
         let key = log.key();
-        let mut walker = Self {
-            key,
-            segments,
-            phase: Phase::Log,
-            index: 0,
-            offset: 0,
-            end,
-            durable_later: Lsn(0),
-            planted,
-        };
+        let mut walker = Self { key, segments, rest: None, index: 0, offset: 0, end, planted };
         walker.enter_first(needed_from)?;
         Ok(walker)
     }
@@ -219,10 +197,8 @@ impl Walker {
     /// that the log went on there.
     pub fn read_len(&self, index: usize) -> u64 {
         let len = self.segments[index].whole_len();
-        match self.phase {
-            Phase::Log => self.part_len(index).map_or(len, |part| part.min(len)),
-            Phase::Rest { .. } => len,
-        }
+        let part = self.part_len(index).filter(|_| self.rest.is_none());
+        part.map_or(len, |part| part.min(len))
     }
 
     /// The bytes of segment `index` that are its part of the log, as the next one's header has it.
@@ -280,12 +256,13 @@ impl Walker {
         last: bool,
         on_record: &mut impl FnMut(Record<'_>),
     ) -> Result<Fed, Defect> {
-        let continues = self.phase == Phase::Log && self.next_continues();
-        match self.phase {
-            Phase::Log if continues => self.enter(self.index + 1).map(|()| Fed::Used(0)),
+        if self.rest.is_none() && self.next_continues() {
+            return self.enter(self.index + 1).map(|()| Fed::Used(0));
+        }
+        match &self.rest {
             _ if bytes.is_empty() && !last => Ok(Fed::Needs(SECTOR_LEN)),
-            Phase::Log => self.feed_log(bytes, last, on_record),
-            Phase::Rest { .. } => self.feed_rest(bytes, last),
+            None => self.feed_log(bytes, last, on_record),
+            Some(_) => self.feed_rest(bytes, last),
         }
     }
 
@@ -295,9 +272,10 @@ impl Walker {
         last: bool,
         on_record: &mut impl FnMut(Record<'_>),
     ) -> Result<Fed, Defect> {
-        let Some(len) = BlockHeader::peek_len(bytes) else {
+        let Some(head) = BlockHeader::peek(self.key, bytes) else {
             return self.stop().map(|()| Fed::Used(0));
         };
+        let len = head.header.block_len();
         if len > bytes.len() && !last {
             return Ok(Fed::Needs(len));
         }
@@ -358,11 +336,9 @@ impl Walker {
     /// The log ends here.
     fn stop(&mut self) -> Result<(), Defect> {
         self.check_whole()?;
-        self.phase = Phase::Rest { index: self.index, offset: self.offset };
+        let stop = (self.index, self.offset);
+        self.rest = Some(Rest::new(&self.segments, stop, &self.end)?);
         self.offset = self.offset.max(SECTOR_LEN as u64);
-        let later = self.segments.iter().skip(self.end.segment_count);
-        let durable = later.filter_map(|found| found.header).map(|(header, _)| header.durable);
-        self.durable_later = durable.max().unwrap_or_default();
         self.skip_ended()
     }
 
@@ -387,72 +363,35 @@ impl Walker {
     }
 
     fn feed_rest(&mut self, bytes: &[u8], last: bool) -> Result<Fed, Defect> {
-        let mut used = 0;
-        while used < bytes.len() {
-            let here = &bytes[used..];
-            let len = BlockHeader::peek_len(here);
-            if let Some(len) = len.filter(|len| *len > here.len() && !last) {
-                if used == 0 {
-                    return Ok(Fed::Needs(len));
-                }
-                break;
-            }
-            let step = match BlockHeader::decode(self.key, here) {
-                Some((block, _)) => {
-                    self.judge(&block)?;
-                    block.block_len()
-                }
-                None => SECTOR_LEN.min(here.len()),
-            };
-            used += step;
-            self.offset += step as u64;
+        let rest = self.rest.as_mut().expect("the log has ended");
+        let place = (self.index, self.offset);
+        let fed = rest.search(self.key, &self.segments, place, bytes, last)?;
+        self.end.epoch = rest.epoch();
+        if let Fed::Used(count) = fed {
+            self.offset += count as u64;
+            self.skip_ended()?;
         }
-        self.skip_ended().map(|()| Fed::Used(used))
+        Ok(fed)
     }
 
-    /// A sound block behind the end of the log: is it a proof?
-    fn judge(&mut self, block: &BlockHeader) -> Result<(), Defect> {
-        self.end.epoch = self.end.epoch.max(block.epoch);
-        if block.durable <= self.end.lsn {
-            return Ok(());
-        }
-        // The log of the segment before ended properly, and this block belongs to the next one.
-        let base = block.lsn.0.wrapping_sub(self.offset);
-        let found = self.segments[self.index];
-        let is_next = self.index == self.end.segment_count && base == self.end.lsn.0;
-        if is_next && found.header.is_none() {
-            let (seq, end, durable) = (found.seq, self.end.lsn, block.durable);
-            return Err(Defect::Corrupt { what: HEADER, seq, offset: 0, end, durable });
-        }
-        Err(self.corrupt(block.durable))
-    }
-
-    fn corrupt(&self, durable: Lsn) -> Defect {
-        let Phase::Rest { index, offset } = self.phase else {
-            unreachable!("proofs are found behind the log's end")
-        };
-        let what = if offset == 0 { HEADER } else { BLOCK };
-        let (seq, end) = (self.segments[index].seq, self.end.lsn);
-        Defect::Corrupt { what, seq, offset, end, durable }
-    }
-
-    /// Goes to the next segment that has bytes to search. Behind the one that should have gone on
-    /// with the log, which may say best what is wrong, headers are proof enough.
+    /// Goes to the next segment that has bytes to search.
     fn skip_ended(&mut self) -> Result<(), Defect> {
         while self.segments.get(self.index).is_some_and(|found| self.offset >= found.whole_len()) {
             self.index += 1;
             self.offset = SECTOR_LEN as u64;
-        }
-        let is_far = self.index > self.end.segment_count || self.wants().is_none();
-        if is_far && self.durable_later > self.end.lsn {
-            return Err(self.corrupt(self.durable_later));
+            let is_over = self.index >= self.segments.len();
+            if let Some(rest) = &mut self.rest {
+                rest.enter(&self.segments, self.index, is_over)?;
+            }
         }
         Ok(())
     }
 }
 
-const HEADER: &str = "segment header";
-const BLOCK: &str = "block";
+/// What is wrong, for [`Defect::Corrupt`].
+pub const HEADER: &str = "segment header";
+/// See [`HEADER`].
+pub const BLOCK: &str = "block";
 
 fn epoch_of(found: &Found) -> Option<u64> {
     found.header.map(|(header, _)| header.epoch)

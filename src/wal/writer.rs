@@ -37,6 +37,8 @@ const LAZY_LEN: usize = 256 << 10;
 const LAZY_DELAY: Duration = Duration::from_millis(10);
 /// How long a full disk is left alone before a segment is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
+/// Between two looks whether a segment's header is durable: about a write.
+const BEGUN_DELAY: Duration = Duration::from_micros(200);
 
 const SECTOR: u64 = SECTOR_LEN as u64;
 
@@ -99,6 +101,8 @@ struct State<E: Env> {
     /// Submitted.
     segment: Segment<E>,
     offset: u64,
+    /// Where its header ends.
+    begun: Lsn,
     chain: u64,
     /// The last thing submitted was a block with records: nothing written proves it durable.
     unproven: bool,
@@ -170,6 +174,7 @@ impl<E: Env> Writer<E> {
             queue: VecDeque::new(),
             segment,
             offset: SECTOR,
+            begun: durable,
             chain,
             unproven: false,
             slots: VecDeque::with_capacity(options.in_flight_max),
@@ -219,7 +224,18 @@ fn header(
     chain: u64,
 ) -> SegmentHeader {
     let (log, segment_len) = (options.log(), options.segment_len);
-    SegmentHeader { log, seq, epoch, nonce, base, durable, segment_len, chain }
+    SegmentHeader {
+        log,
+        seq,
+        epoch,
+        nonce,
+        base,
+        durable,
+        segment_len,
+        chain,
+        block_len_max: options.block_len_max as u32,
+        in_flight_max: options.in_flight_max as u32,
+    }
 }
 
 async fn write_header<E: Env>(segment: &Segment<E>, header: &SegmentHeader) -> Result<u64, Error> {
@@ -487,6 +503,7 @@ impl<E: Env> State<E> {
         let mut buf = self.buffers.pop().unwrap_or_else(|| Aligned::zeroed(SECTOR_LEN));
         self.chain = header.encode(&mut buf);
         (self.segment, self.offset) = (next, 0);
+        self.begun = Lsn(base.0 + SECTOR);
         self.begin(buf, SECTOR_LEN, base, now)
     }
 
@@ -617,6 +634,10 @@ fn on_written<E: Env>(
 
 /// Makes the next segment ready; while the disk is full, tries again and again.
 async fn arm<E: Env>(env: E, shared: Shared<E>) {
+    if !until_begun(&env, &shared).await {
+        shared.borrow_mut().is_arming = false;
+        return shared.borrow_mut().wake_closer();
+    }
     loop {
         let (options, seq, spare, new) = {
             let mut state = shared.borrow_mut();
@@ -637,6 +658,17 @@ async fn arm<E: Env>(env: E, shared: Shared<E>) {
             return shared.borrow_mut().wake_closer();
         }
     }
+}
+
+/// Until the header of the present segment is durable; false if that is not to be waited for. So a
+/// segment's name proves to a replay that the one before was begun.
+async fn until_begun<E: Env>(env: &E, shared: &Shared<E>) -> bool {
+    let is_over = |state: &State<E>| state.failure.is_some() || state.is_closing;
+    let waits = |state: &State<E>| !is_over(state) && state.durable < state.begun;
+    while waits(&shared.borrow()) {
+        env.sleep(BEGUN_DELAY).await;
+    }
+    !is_over(&shared.borrow())
 }
 
 /// Takes what became of an attempt at the next segment; whether to try again.

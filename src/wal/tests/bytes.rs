@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::walk::{Defect, End, walk_bytes};
+use super::super::walk::{Defect, End, Found, Walker, walk_bytes};
 use super::*;
 use crate::wal::format::*;
 
@@ -27,6 +27,8 @@ impl Image {
             durable,
             segment_len: 32 * SECTOR,
             chain,
+            block_len_max: 4 << 12,
+            in_flight_max: 3,
         };
         let mut bytes = vec![0; SECTOR_LEN];
         let chain = header.encode(&mut bytes);
@@ -77,10 +79,20 @@ fn dump(bytes: &[u8]) -> String {
     lines.map(line).collect()
 }
 
-/// Kept for ever: what version 1 wrote must be read by every later program.
-#[test]
-fn version_1_is_as_it_was() {
-    let mut image = Image::new(7, Lsn(0x1234_5000), 0xd1d2_d3d4_d5d6_d7d8, Lsn(0x1234_3000));
+/// The bytes of a dump.
+fn undump(text: &str) -> Vec<u8> {
+    let mut bytes = vec![0; 32 * SECTOR_LEN];
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (at, hex) = line.split_once(": ").expect("an offset");
+        let at = usize::from_str_radix(at, 16).expect("a number");
+        for (byte, hex) in bytes[at..].iter_mut().zip(hex.split(' ')) {
+            *byte = u8::from_str_radix(hex, 16).expect("a number");
+        }
+    }
+    bytes
+}
+
+fn golden_records() -> [Owned; 3] {
     let record = |kind, payload: &[u8]| Owned {
         kind,
         partition: PartitionId(0xa1a2_a3a4),
@@ -88,18 +100,51 @@ fn version_1_is_as_it_was() {
         index: 0xc1c2_c3c4_c5c6_c7c8,
         payload: payload.to_vec(),
     };
-    let records = [record(RecordKind::Entry, b"entry"), record(RecordKind::HardState, b"")];
-    image.push(&records, Lsn(0x1234_4000));
-    image.push(&[record(RecordKind::Blob, b"piece")], Lsn(0x1234_5000));
+    [
+        record(RecordKind::Entry, b"entry"),
+        record(RecordKind::HardState, b""),
+        record(RecordKind::Blob, b"piece"),
+    ]
+}
+
+/// Kept for ever: what a version wrote must be read by every later program.
+#[test]
+fn every_version_is_read() {
+    for (golden, in_flight_max) in [
+        (include_str!("../testdata/segment_v1.txt"), 8),
+        (include_str!("../testdata/segment_v2.txt"), 3),
+    ] {
+        let bytes = undump(golden);
+        let (header, _) = SegmentHeader::decode(&bytes).expect("a header");
+        let mut records = Vec::new();
+        let found = Found::new(LOG, 7, bytes.len() as u64, &bytes).expect("of this log");
+
+        let mut walker = Walker::new(LOG, vec![found], header.base, None).expect("its first");
+        while let Some((_, offset)) = walker.wants() {
+            let on_record = &mut |record: Record<'_>| records.push(Owned::of(record));
+            walker.feed(&bytes[offset as usize..], true, on_record).expect("nothing is wrong");
+        }
+
+        assert_eq!(records, golden_records());
+        assert_eq!((walker.end().block_count, header.in_flight_max), (2, in_flight_max));
+    }
+}
+
+#[test]
+fn version_2_is_as_it_was() {
+    let mut image = Image::new(7, Lsn(0x1234_5000), 0xd1d2_d3d4_d5d6_d7d8, Lsn(0x1234_3000));
+    let records = golden_records();
+    image.push(&records[..2], Lsn(0x1234_4000));
+    image.push(&records[2..], Lsn(0x1234_5000));
 
     let text = dump(&image.finish());
 
-    let golden = include_str!("../testdata/segment_v1.txt");
+    let golden = include_str!("../testdata/segment_v2.txt");
     let golden: String = golden
         .lines()
         .filter(|l| !l.starts_with('#'))
         .fold(String::new(), |text, line| text + line + "\n");
-    assert!(text == golden, "a segment of version 1 is now\n{text}");
+    assert!(text == golden, "a segment of version 2 is now\n{text}");
 }
 
 #[test]

@@ -91,7 +91,8 @@ fn lives(seed: u64, lives: u64, planted: Option<Planted>, faults: &Faults) -> Mo
     let node = sim.node(NODE);
     let mut rng = sim.rng();
     let model = Shared::<Model>::default();
-    let options = Options { planted, in_flight_max: 1 + rng.index(6), ..options() };
+    let segment_len = [20, 20, 60, 200][rng.index(4)] * SECTOR;
+    let options = Options { planted, in_flight_max: 1 + rng.index(6), segment_len, ..options() };
     for life in 0..lives {
         node.restart();
         // Faults are on in every second life, so that replay is not what they hit.

@@ -81,6 +81,143 @@ fn flipped_bit_in_a_header_is_refused_as_such() {
     });
 }
 
+/// Segments long enough to hold more than one crash can leave: 12 sectors in flight, two blocks.
+fn long() -> Options {
+    Options { segment_len: 80 * SECTOR, ..options() }
+}
+
+/// A log of `count` records in which each file was changed by `damage`: its paths, the verdict.
+fn damaged(
+    seed: u64,
+    options: &Options,
+    count: u64,
+    mut damage: impl FnMut(&mut Rng, usize, &mut Vec<u8>),
+) -> (Vec<PathBuf>, Result<Vec<Owned>, Error>) {
+    let (sim, node) = started(seed);
+    let mut rng = sim.rng();
+    write_some(&sim, &node, options, count);
+    node.power_cut();
+    let paths = segment_paths(&node);
+    for (index, path) in paths.iter().enumerate() {
+        let mut bytes = bytes_of(&node, path);
+        damage(&mut rng, index, &mut bytes);
+        node.write_file(path, &bytes);
+    }
+    node.restart();
+    let verdict = replay_on(&sim, &node, options);
+    (paths, verdict)
+}
+
+fn assert_corrupt(verdict: Result<Vec<Owned>, Error>, at: (&str, &PathBuf, u64)) {
+    match verdict.map(|records| records.len()) {
+        Err(Error::Corrupt { what, path, offset, end, durable }) => {
+            assert_eq!((what, &path, offset), at);
+            assert!(durable > end, "{durable} proves nothing for a log of {end}");
+        }
+        other => panic!("not refused as corrupt: {other:?}"),
+    }
+}
+
+#[test]
+fn a_flipped_bit_in_every_payload_is_refused() {
+    check(100, |seed| {
+        let (paths, verdict) = damaged(seed, &options(), 40, |rng, _, bytes| {
+            for (offset, len, _) in blocks_of(bytes) {
+                let header = format::BLOCK_HEADER_LEN;
+                bytes[offset as usize + header + rng.index(len - header)] ^= 1 << rng.below(8);
+            }
+        });
+
+        assert_corrupt(verdict, ("block", &paths[0], SECTOR));
+    });
+}
+
+#[test]
+fn garbage_behind_every_header_is_refused() {
+    check(100, |seed| {
+        let (paths, verdict) = damaged(seed, &long(), 50, |rng, _, bytes| {
+            let end = blocks_of(bytes).last().map_or(SECTOR, |(offset, ..)| offset + SECTOR);
+            bytes[SECTOR_LEN..end as usize].fill_with(|| rng.next_u64() as u8);
+        });
+
+        assert_corrupt(verdict, ("block", &paths[0], SECTOR));
+    });
+}
+
+#[test]
+fn the_loss_of_all_but_the_first_file_is_refused() {
+    check(100, |seed| {
+        for is_garbage in [true, false] {
+            let (paths, verdict) = damaged(seed, &options(), 40, |rng, index, bytes| {
+                if index > 0 {
+                    bytes.fill_with(|| if is_garbage { rng.next_u64() as u8 } else { 0 });
+                }
+            });
+
+            assert!(paths.len() > 2, "the scene is not set");
+            assert_corrupt(verdict, ("segment header", &paths[1], 0));
+        }
+    });
+}
+
+/// Without the file that was made ready behind it, what the newest file holds has to do.
+#[test]
+fn garbage_in_the_newest_file_is_refused() {
+    check(50, |seed| {
+        let (sim, node) = started(seed);
+        let mut rng = sim.rng();
+        write_some(&sim, &node, &long(), 70);
+        node.power_cut();
+        let paths = segment_paths(&node);
+        let begun = paths.iter().filter(|path| !blocks_of(&bytes_of(&node, path)).is_empty());
+        let newest = begun.count() - 1;
+        let mut garbage = bytes_of(&node, &paths[newest]);
+        garbage.fill_with(|| rng.next_u64() as u8);
+        node.write_file(&paths[newest], &garbage);
+        node.restart();
+        let env = node.env(ShardId(0));
+        let gone = paths[newest + 1..].to_vec();
+        sim.run_on(&env, async move |env| {
+            for path in gone.iter().rev() {
+                env.remove(path).await.expect("it is there");
+            }
+        });
+
+        let verdict = replay_on(&sim, &node, &long());
+
+        assert!(newest > 0, "the scene is not set");
+        assert_corrupt(verdict, ("segment header", &paths[newest], 0));
+    });
+}
+
+#[test]
+fn segments_of_different_copies_are_not_mixed() {
+    let misfits = std::cell::Cell::new(0);
+    check(60, |seed| {
+        let copy_of = |seed| {
+            let (sim, node) = started(seed);
+            write_some(&sim, &node, &options(), 60);
+            node.power_cut();
+            node.restart();
+            (sim, node)
+        };
+        let (sim, node) = copy_of(seed);
+        let (_other, others) = copy_of(seed + 1_000_000);
+        let path = segment_paths(&node)[0].clone();
+        node.write_file(&path, &bytes_of(&others, &path));
+
+        match replay_on(&sim, &node, &options()) {
+            Err(Error::Misfit { path: found, base, end }) => {
+                assert!(found == segment_paths(&node)[1] && base <= end, "{base} of {end}");
+                misfits.set(misfits.get() + 1);
+            }
+            Err(Error::Corrupt { path: found, .. }) => assert_eq!(found, path),
+            other => panic!("taken, or refused for another reason: {other:?}"),
+        }
+    });
+    assert!(crate::sim::seeds(2).count() < 2 || misfits.get() > 5, "{misfits:?}");
+}
+
 #[test]
 fn missing_and_shortened_segments_are_named() {
     let (sim, node) = started(1);
@@ -200,9 +337,8 @@ fn segment_paths_after(sim: &Sim, node: &Node, count: u64) -> Vec<PathBuf> {
 }
 
 /// Spares full of sound blocks of an older time: each crash must end where acks ended.
-fn live_on_recycled(seed: u64, planted: Option<Planted>) {
+fn live_on_recycled(seed: u64, options: Options) {
     let (sim, node) = started(seed);
-    let options = Options { planted, ..options() };
     let mut expected = write_some(&sim, &node, &options, 40);
     for round in 0..4 {
         let paths = segment_paths(&node);
@@ -221,13 +357,15 @@ fn live_on_recycled(seed: u64, planted: Option<Planted>) {
 
 #[test]
 fn recycled_bytes_are_never_data() {
-    check(100, |seed| live_on_recycled(seed, None));
+    check(100, |seed| live_on_recycled(seed, options()));
+    check(100, |seed| live_on_recycled(seed, long()));
 }
 
 #[test]
 fn planted_trust_in_recycled_bytes_is_seen() {
     let seen = (0..20).filter(|seed| {
-        let run = || live_on_recycled(*seed, Some(Planted::TrustRecycledBytes));
+        let planted = Some(Planted::TrustRecycledBytes);
+        let run = || live_on_recycled(*seed, Options { planted, ..options() });
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err()
     });
 

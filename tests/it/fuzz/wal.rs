@@ -44,6 +44,8 @@ fn log(block_count: u64, in_order: bool) -> (Vec<u8>, Lsn) {
             durable: Lsn(durable),
             segment_len: SEGMENT_LEN as u64,
             chain,
+            block_len_max: SECTOR_LEN as u32,
+            in_flight_max: 2,
         };
         let mut segment = vec![0; SEGMENT_LEN];
         chain = header.encode(&mut segment);
