@@ -142,6 +142,7 @@ fn categories(spec: &Spec) -> impl Iterator<Item = &'static str> + Clone {
         ("@slow", !has(Flags::FAST)),
         ("@dangerous", has(Flags::ADMIN) || ["info", "flushall", "flushdb"].contains(&spec.name)),
         ("@connection", spec.group == Group::Connection && spec.subcommands().is_empty()),
+        ("@transaction", spec.group == Group::Transactions),
     ]
     .into_iter()
     .filter_map(|(name, set)| set.then_some(name))

@@ -48,6 +48,7 @@ mod slot;
 mod string;
 mod table;
 mod together;
+mod transaction;
 
 #[cfg(test)]
 mod tests;
@@ -66,6 +67,7 @@ pub use table::{
 };
 
 pub use together::{Effects, Together};
+pub use transaction::Op;
 
 use std::sync::Arc;
 

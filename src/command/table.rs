@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::{
     Args, Effect, Error, Facts, Input, Scan, Session, Then, cluster, connection, counter, expire,
-    key, keyspace, pubsub, server, string, together,
+    key, keyspace, pubsub, server, string, together, transaction,
 };
 use crate::id::Slot;
 use crate::limits::KEY_LEN_MAX;
@@ -42,6 +42,8 @@ pub enum Group {
     Cluster,
     /// Channels.
     PubSub,
+    /// MULTI and its kin.
+    Transactions,
 }
 
 impl Group {
@@ -54,6 +56,7 @@ impl Group {
             Group::Server => "server",
             Group::Cluster => "cluster",
             Group::PubSub => "pubsub",
+            Group::Transactions => "transactions",
         }
     }
 }
@@ -233,6 +236,8 @@ pub enum Run {
     Keyed(Keyed),
     /// On keys of one partition, all at once.
     Together(together::Together),
+    /// Begins, ends or guards a transaction of the connection.
+    Transaction(transaction::Op),
     /// At the connection, at once.
     Connection(Connection),
     /// By the server, which knows who listens.
@@ -406,13 +411,14 @@ pub fn all() -> impl Iterator<Item = &'static Spec> + Clone {
     FAMILIES.iter().flat_map(|family| family.iter())
 }
 
-static FAMILIES: [&[Spec]; 10] = [
+static FAMILIES: [&[Spec]; 11] = [
     string::SPECS,
     counter::SPECS,
     key::SPECS,
     expire::SPECS,
     keyspace::SPECS,
     together::SPECS,
+    transaction::SPECS,
     connection::SPECS,
     pubsub::SPECS,
     server::SPECS,

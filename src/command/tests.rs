@@ -157,6 +157,7 @@ impl Server {
         match &spec.run {
             Run::Keyed(keyed) => self.run_keyed(spec, keyed, args, reply),
             Run::Together(together) => self.run_together(spec, together, args, reply),
+            Run::Transaction(_) => reply.error("ERR transactions are the connection's"),
             Run::Keyspace(parse) => match parse(args) {
                 Ok(keyspace) => self.run_keyspace(keyspace, args, reply),
                 Err(error) => reply.error(&error.to_string()),

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::output::Output;
+use super::transaction::Pending;
 use crate::command::Session;
 use crate::env::ConnId;
 use crate::protocol::resp::{ArgsBuf, Parser};
@@ -33,6 +34,8 @@ pub struct Conn {
     pub queued: usize,
     /// What it sent is not the protocol: said so, and closed, when what came before is done.
     pub broken: Option<String>,
+    /// What it queued and watches, if it does.
+    pub pending: Option<Box<Pending>>,
     /// A send is with the runtime.
     pub sending: bool,
     /// Bytes of it.
@@ -68,6 +71,7 @@ impl Conn {
             deferred: VecDeque::new(),
             queued: 0,
             broken: None,
+            pending: None,
             sending: false,
             in_flight: 0,
             slow_since: None,
@@ -120,9 +124,15 @@ impl Conn {
         drained && (self.closing || self.ended && read)
     }
 
+    /// Whether nothing is due to it and nobody works for it.
+    pub fn is_idle(&self) -> bool {
+        self.output.is_empty() && !self.sending && !self.busy
+    }
+
     /// Bytes held for it.
     pub fn held_len(&self) -> usize {
         let stash: usize = self.stash.iter().map(Vec::len).sum();
-        self.parser.buffered_len() + self.output.held_len() + stash
+        let pending = self.pending.as_ref().map_or(0, |pending| pending.held_len());
+        self.parser.buffered_len() + self.output.held_len() + stash + pending
     }
 }

@@ -7,6 +7,7 @@
 //! that they are one entry, and nobody sees some of them without the others.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::Server;
 use super::conn::Conn;
@@ -21,6 +22,7 @@ use crate::id::ShardId;
 use crate::lsm::key;
 use crate::mvcc::BlobRef;
 use crate::protocol::resp::{Args, ArgsBuf, Proto};
+use crate::shard::Transaction;
 
 /// Log bytes in flight from which on no more of a large value is appended: others go first.
 const BLOB_BACKLOG_MAX: usize = 2 << 20;
@@ -44,6 +46,8 @@ pub struct Job {
     blobs: Vec<(u32, BlobRef)>,
     /// The value of the next key on its way there, and how far it is.
     blob: Option<(BlobRef, usize)>,
+    /// An EXEC that has to wait for a long command before it.
+    pub transaction: Option<Arc<Transaction>>,
     /// A walk over all keys, once it is begun.
     sweep: Option<Sweep>,
 }
@@ -69,7 +73,21 @@ impl Job {
         }
         let args = Rc::new(args.to_buf());
         let (ticket, done, logged, blobs, blob) = (None, 0, 0, Vec::new(), None);
-        Self { origin, spec, args, db, proto, ticket, keys, done, logged, blobs, blob, sweep: None }
+        Self {
+            origin,
+            spec,
+            args,
+            db,
+            proto,
+            ticket,
+            keys,
+            done,
+            logged,
+            blobs,
+            blob,
+            transaction: None,
+            sweep: None,
+        }
     }
 
     /// How far it is.
@@ -161,6 +179,11 @@ impl<E: Env> Server<E> {
             let sweep = job.sweep.get_or_insert_default();
             job.done += 1;
             return self.sweep_slice(sweep, (shard, to), what, &args, job.db);
+        }
+        if let (Run::Transaction(_), Origin::Remote(shard, to)) = (&job.spec.run, job.origin) {
+            let answered = self.serve_transaction(job.transaction.as_deref(), args, job.db);
+            self.answer(shard, to, answered);
+            return true;
         }
         if let (Run::Together(_), Origin::Remote(shard, to)) = (&job.spec.run, job.origin) {
             let answered = self.evaluate_alone(job.spec, args, job.db, job.proto);

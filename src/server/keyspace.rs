@@ -72,7 +72,9 @@ impl<E: Env> Server<E> {
                 (0..args.len()).for_each(|at| parcel.push_arg(&args, at));
                 let args = (first, args.len() as u32);
                 let (parts, resp3) = ((0, 0), proto == Proto::Resp3);
-                parcel.requests.push(Request { conn: id, ticket, parts, spec, db, resp3, args });
+                let (conn, transaction) = (id, None);
+                let request = Request { conn, ticket, parts, spec, db, resp3, args, transaction };
+                parcel.requests.push(request);
             } else if what.is_long() {
                 let origin = Origin::Remote(shard, address);
                 let job = job::Job::new(origin, spec, args, Vec::new(), (db, proto));

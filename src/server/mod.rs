@@ -47,6 +47,7 @@ mod start;
 #[cfg(test)]
 mod tests;
 mod together;
+mod transaction;
 
 /// How long requests are served in one turn before replies are sent and sockets looked at.
 const SLICE: Duration = Duration::from_micros(250);
@@ -209,7 +210,7 @@ impl<E: Env> Server<E> {
     fn is_drained(&self) -> bool {
         !self.has_work()
             && self.held.iter().all(Option::is_none)
-            && self.conns.iter().flatten().all(|conn| conn.output.is_empty() && !conn.sending)
+            && self.conns.iter().flatten().all(|conn| conn.is_idle())
     }
 
     /// Whether nothing is due on any shard: the others may wait for answers of this one.

@@ -17,6 +17,9 @@ use crate::shard::mailbox::Element;
 /// Most bytes handed out at once; a larger reply goes in pieces, others in between.
 pub const PIECE_LEN_MAX: usize = 256 << 10;
 
+/// Tickets are numbers below this, so that those above have a meaning of their own.
+const TICKET_MASK: u32 = u32::MAX >> 1;
+
 /// How the answers to the parts of one command become its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Combine {
@@ -143,11 +146,21 @@ impl Output {
 
     /// Appends a message, after all replies that are due. Not between the parts of one reply.
     pub fn push(&mut self, message: &Encoded) {
+        let splices = message.splices.iter().map(|(at, value)| (*at, value));
+        self.append(&message.bytes, splices);
+    }
+
+    /// Appends bytes that are encoded already, and the large values that belong among them.
+    pub fn append<'a>(
+        &mut self,
+        bytes: &[u8],
+        splices: impl Iterator<Item = (usize, &'a Arc<Vec<u8>>)>,
+    ) {
         let start = self.mark();
-        self.out.extend_from_slice(&message.bytes);
-        for (at, value) in &message.splices {
+        self.out.extend_from_slice(bytes);
+        for (at, value) in splices {
             self.large_len += value.len();
-            self.gates.push_back((start + *at as u64, Gate::Large(Arc::clone(value))));
+            self.gates.push_back((start + at as u64, Gate::Large(Arc::clone(value))));
         }
     }
 
@@ -194,13 +207,13 @@ impl Output {
             parts: if combine == Combine::Array { vec![(0, 0); parts as usize] } else { vec![] },
             splices: Vec::new(),
         });
-        self.ticket_first.wrapping_add(self.awaited.len() as u32 - 1)
+        self.ticket_first.wrapping_add(self.awaited.len() as u32 - 1) & TICKET_MASK
     }
 
     /// The reply under `ticket` leaves only when `hold` has happened too: a part of it was answered
     /// here and tells of what is not committed. Of each place the last entry is enough.
     pub fn hold_answer(&mut self, ticket: u32, hold: Hold) {
-        let nth = ticket.wrapping_sub(self.ticket_first) as usize;
+        let nth = (ticket.wrapping_sub(self.ticket_first) & TICKET_MASK) as usize;
         let after = self.awaited.len() - 1 - nth;
         let answers = self.gates.iter().enumerate().rev();
         let mut answers = answers.filter(|(_, (_, gate))| matches!(gate, Gate::Answer));
@@ -221,7 +234,7 @@ impl Output {
 
     /// The answer for some parts has come; true if they were the last.
     pub fn answer(&mut self, ticket: u32, part: Part<'_>) -> bool {
-        let place = ticket.wrapping_sub(self.ticket_first) as usize;
+        let place = (ticket.wrapping_sub(self.ticket_first) & TICKET_MASK) as usize;
         let awaited = &mut self.awaited[place];
         awaited.remaining -= part.elements.len().max(1) as u32;
         let is_least = awaited.body.is_empty() || part.count < awaited.count;
@@ -369,7 +382,7 @@ impl Output {
     /// The first awaited command is complete: its reply goes to the lane.
     fn take_answer(&mut self) {
         let mut done = self.awaited.pop_front().expect("one per gate");
-        self.ticket_first = self.ticket_first.wrapping_add(1);
+        self.ticket_first = self.ticket_first.wrapping_add(1) & TICKET_MASK;
         if let Some(error) = done.error {
             self.large_len -= done.splices.iter().map(|(_, value)| value.len()).sum::<usize>();
             return self.lane.push_back(Piece::Bytes(error, 0));

@@ -16,11 +16,17 @@ use crate::env::{ConnId, Env};
 use crate::id::ShardId;
 use crate::partition::Waiter;
 use crate::protocol::resp::{Args, Proto, Reply};
-use crate::shard::Holds;
 use crate::shard::mailbox::{Answer, Element, Parcel, Request};
+use crate::shard::{Holds, Transaction};
 
 /// The ticket of a reply that nobody wants (`CLIENT REPLY OFF`).
 pub const NO_TICKET: u32 = u32::MAX;
+
+/// The ticket of an answer that is not a reply: what another shard watches for a connection.
+pub const WATCH_TICKET: u32 = u32::MAX - 1;
+
+/// The ticket of an answer that is not a reply: what became of a connection's transaction.
+pub const EXEC_TICKET: u32 = u32::MAX - 2;
 
 /// Set in waiters that are answers to other shards; the rest is the place in the table.
 const HELD: u64 = 1 << 63;
@@ -103,7 +109,27 @@ impl<E: Env> Server<E> {
         (0..args.len()).for_each(|arg| parcel.push_arg(&args, arg));
         let args = (first, args.len() as u32);
         let (resp3, Address { conn, ticket }) = (proto == Proto::Resp3, to);
-        parcel.requests.push(Request { conn, ticket, parts: (0, 0), spec, db, resp3, args });
+        let (parts, transaction) = ((0, 0), None);
+        let request = Request { conn, ticket, parts, spec, db, resp3, args, transaction };
+        parcel.requests.push(request);
+    }
+
+    /// Sends a transaction to the shard that has its keys.
+    pub(super) fn forward_transaction(
+        &mut self,
+        shard: ShardId,
+        to: Address,
+        spec: &'static Spec,
+        transaction: Arc<Transaction>,
+    ) {
+        self.shard.stats().forwarded_requests.add(1);
+        let parcel = self.mailbox.to(shard);
+        let at = Some(parcel.transactions.len() as u32);
+        parcel.transactions.push(transaction);
+        let (Address { conn, ticket }, parts, args) = (to, (0, 0), (0, 0));
+        let (db, resp3, transaction) = (0, false, at);
+        let request = Request { conn, ticket, parts, spec, db, resp3, args, transaction };
+        parcel.requests.push(request);
     }
 
     /// Sends the part of a command that is about a shard's keys to that shard.
@@ -124,7 +150,8 @@ impl<E: Env> Server<E> {
         let (parts, args) =
             ((parts, keys.len() as u32), (first, parcel.spans.len() as u32 - first));
         let (resp3, Address { conn, ticket }) = (proto == Proto::Resp3, to);
-        parcel.requests.push(Request { conn, ticket, parts, spec, db, resp3, args });
+        let transaction = None;
+        parcel.requests.push(Request { conn, ticket, parts, spec, db, resp3, args, transaction });
     }
 
     /// Takes in everything other shards sent.
@@ -140,6 +167,8 @@ impl<E: Env> Server<E> {
     }
 
     fn serve(&mut self, from: ShardId, request: &Request, parcel: &Parcel) {
+        let transaction =
+            request.transaction.map(|at| Arc::clone(&parcel.transactions[at as usize]));
         let args = parcel.args(request);
         let Request { conn, ticket, spec, db, resp3, .. } = *request;
         let address = Address { conn, ticket };
@@ -152,13 +181,19 @@ impl<E: Env> Server<E> {
         if is_long || self.has_job_of(from, conn) {
             let origin = Origin::Remote(from, address);
             let keys = keys_of(request, parcel);
-            return self.jobs.push_back(Job::new(origin, spec, args, keys, (db, proto)));
+            let mut job = Job::new(origin, spec, args, keys, (db, proto));
+            job.transaction = transaction;
+            return self.jobs.push_back(job);
         }
         match spec.run {
             Run::Keyspace(parse) => {
                 if let Ok(what) = parse(&args) {
                     self.serve_keyspace((from, address), spec, what, &args, (db, proto));
                 }
+            }
+            Run::Transaction(_) => {
+                let answered = self.serve_transaction(transaction.as_deref(), args, db);
+                self.answer(from, address, answered);
             }
             Run::Together(_) => {
                 let answered = self.evaluate_alone(spec, args, db, proto);
@@ -266,6 +301,11 @@ impl<E: Env> Server<E> {
     }
 
     fn take_part(&mut self, id: ConnId, ticket: u32, part: Part<'_>) {
+        match ticket {
+            WATCH_TICKET => return self.take_watched(id, part),
+            EXEC_TICKET => return self.take_executed(id, part),
+            _ => {}
+        }
         let Some(conn) = self.conn(id) else { return };
         if conn.output.answer(ticket, part) {
             self.mark_dirty(id.index);

@@ -235,6 +235,22 @@ impl<E: Env> Server<E> {
         if let Err(error) = self.shard.admit(spec) {
             return self.refuse(index, &error.to_string());
         }
+        if conn.pending.is_some() && self.queue(index, spec, &args) {
+            return;
+        }
+        self.run_command(index, spec, args, ahead, scratch);
+    }
+
+    /// Runs one admitted command of a connection.
+    pub(super) fn run_command(
+        &mut self,
+        index: u32,
+        spec: &'static Spec,
+        args: Args<'_>,
+        ahead: Option<Target<'_>>,
+        scratch: &mut Vec<u8>,
+    ) {
+        let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
         conn.session.note(spec.name, self.shard.now_ms());
         match spec.run {
             Run::Keyed(Keyed::One(_)) if !is_long(spec, &args) => {
@@ -247,6 +263,7 @@ impl<E: Env> Server<E> {
             }
             Run::Keyed(_) => self.run_many(index, spec, args),
             Run::Together(together) => self.run_together(index, spec, &together, args),
+            Run::Transaction(op) => self.run_transaction(index, op, spec, args),
             Run::Connection(run) | Run::Both(run, _) => self.run_connection(index, run, args),
             Run::Keyspace(parse) => match parse(&args) {
                 Ok(what) => self.run_keyspace(index, spec, what, args),
@@ -385,6 +402,9 @@ impl<E: Env> Server<E> {
     pub(super) fn refuse(&mut self, index: u32, text: &str) {
         self.shard.stats().errors.add(1);
         let Some(Some(conn)) = self.conns.get_mut(index as usize) else { return };
+        if let Some(pending) = &mut conn.pending {
+            pending.note_refusal();
+        }
         if conn.session.replies() {
             conn.output.reply(conn.session.proto, |reply| reply.error(text));
         }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
+use super::Transaction;
 use crate::command::Spec;
 use crate::env::{ConnId, Wake};
 use crate::id::ShardId;
@@ -48,6 +49,8 @@ pub struct Request {
     pub resp3: bool,
     /// `parcel.spans[first..first + len]`: the command's arguments, its name included.
     pub args: (u32, u32),
+    /// `parcel.transactions[at]`, if it is EXEC.
+    pub transaction: Option<u32>,
 }
 
 /// The reply to a [`Request`], or a part of it.
@@ -82,6 +85,8 @@ pub struct Parcel {
     pub parts: Vec<u32>,
     /// Elements of the answers.
     pub elements: Vec<Element>,
+    /// Transactions to run.
+    pub transactions: Vec<Arc<Transaction>>,
     /// Large arguments.
     pub shared: Vec<Arc<Vec<u8>>>,
     /// Large values of the answers: offset in the body, value.

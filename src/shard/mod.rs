@@ -32,12 +32,14 @@ pub use crate::partition::Planted;
 pub use keyspace::Cursor;
 pub use open::{Error, Options, Progress, open};
 pub use together::{Holds, Spread};
+pub use transaction::{Step, Transaction, Watched};
 
 mod crowd;
 mod keyspace;
 pub mod mailbox;
 mod open;
 mod together;
+mod transaction;
 
 /// The shard takes no new requests while this much of its log is not durable, bytes.
 pub const BACKLOG_MAX: usize = 16 << 20;

@@ -10,3 +10,4 @@ mod house;
 mod model;
 mod planted;
 mod talk;
+mod transactions;

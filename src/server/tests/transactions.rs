@@ -1,0 +1,237 @@
+//! Scenes of transactions: queueing, watching, and where the keys are.
+
+use std::time::Duration;
+
+use super::house::{House, Shape};
+use super::talk::{Talk, Value};
+use crate::cluster::SlotMap;
+use crate::id::ShardId;
+use crate::lsm::key::slot_of;
+
+fn house(shards: u16) -> House {
+    House::new(7, Shape { shards, ..Shape::default() })
+}
+
+/// A key of each shard, by its number.
+fn keys(shards: u16) -> Vec<String> {
+    let map = SlotMap::new(shards, Shape::default().partitions);
+    let of = |key: &String| map.shard_of(map.partition_of(slot_of(key.as_bytes())));
+    let key = |shard| (0..).map(|n| format!("{{{n}}}")).find(|key| of(key) == ShardId(shard));
+    (0..shards).map(|shard| key(shard).expect("there are many")).collect()
+}
+
+fn ask(house: &House, talk: &mut Talk, line: &str) -> Value {
+    let words: Vec<&str> = line.split(' ').collect();
+    house.ask(talk, &words)
+}
+
+fn ints(numbers: &[i64]) -> Value {
+    Value::Array(numbers.iter().map(|n| Value::Int(*n)).collect())
+}
+
+fn queued() -> Value {
+    Value::Simple("QUEUED".to_owned())
+}
+
+#[test]
+fn a_transaction_runs_where_its_keys_are() {
+    for shards in [1, 2] {
+        let house = house(shards);
+        for key in keys(shards) {
+            let mut talk = house.connect_to(0);
+            assert_eq!(ask(&house, &mut talk, "MULTI"), Value::ok());
+            for line in ["INCR KEY", "SELECT 1", "INCR KEY", "PING", "SET KEY x y", "SELECT 0"] {
+                assert_eq!(ask(&house, &mut talk, &line.replace("KEY", &key)), queued());
+            }
+            let got = ask(&house, &mut talk, "EXEC");
+            assert_eq!(
+                got,
+                Value::Array(vec![
+                    Value::Int(1),
+                    Value::ok(),
+                    Value::Int(1),
+                    Value::Simple("PONG".to_owned()),
+                    Value::Error("ERR syntax error".to_owned()),
+                    Value::ok(),
+                ])
+            );
+            assert_eq!(ask(&house, &mut talk, &format!("GET {key}")), Value::bulk("1"));
+            assert!(ask(&house, &mut talk, "EXEC").is_error("ERR EXEC without MULTI"));
+        }
+    }
+}
+
+#[test]
+fn pipelined_transactions_of_several_shards_answer_in_order() {
+    let house = house(2);
+    let keys = keys(2);
+    let mut talk = house.connect_to(0);
+
+    for n in 0..20 {
+        let key = &keys[n % 2];
+        for line in ["MULTI", "INCR KEY", "INCR KEY", "EXEC", "GET KEY"] {
+            let line = line.replace("KEY", key);
+            talk.send(&line.split(' ').collect::<Vec<_>>());
+        }
+    }
+
+    for n in 0..20i64 {
+        let replies = house.replies(&mut talk, 5);
+        let last = 2 * (n / 2 + 1);
+        let expected = [Value::ok(), queued(), queued(), ints(&[last - 1, last])];
+        assert_eq!(replies[..4], expected);
+        assert_eq!(replies[4], Value::bulk(last.to_string()));
+    }
+}
+
+#[test]
+fn keys_of_several_partitions_are_refused_and_nothing_is_run() {
+    let house = house(2);
+    let keys = keys(2);
+    let mut talk = house.connect();
+
+    ask(&house, &mut talk, "MULTI");
+    for key in &keys {
+        ask(&house, &mut talk, &format!("SET {key} 1"));
+    }
+    let refused = ask(&house, &mut talk, "EXEC");
+    assert!(refused.is_error("CROSSSLOT"), "{refused:?}");
+    ask(&house, &mut talk, &format!("WATCH {}", keys[0]));
+    ask(&house, &mut talk, "MULTI");
+    ask(&house, &mut talk, &format!("SET {} 1", keys[1]));
+    let refused = ask(&house, &mut talk, "EXEC");
+    assert!(refused.is_error("CROSSSLOT"), "{refused:?}");
+    for command in ["RENAME", "RENAMENX", "COPY"] {
+        let refused = ask(&house, &mut talk, &format!("{command} {} {}", keys[0], keys[1]));
+        assert!(refused.is_error("CROSSSLOT Keys in request"), "{refused:?}");
+    }
+    ask(&house, &mut talk, "MULTI");
+    ask(&house, &mut talk, &format!("SET {} 1", keys[1]));
+    ask(&house, &mut talk, "FLUSHALL");
+    assert!(ask(&house, &mut talk, "EXEC").is_error("CROSSSLOT"));
+
+    assert_eq!(ask(&house, &mut talk, "DBSIZE"), Value::Int(0));
+}
+
+/// What others do between WATCH and EXEC, and whether it touches the key.
+const TOUCHES: &[(&str, &[&str], bool)] = &[
+    ("nothing, of a key that is there", &["SET K 1", "WATCH K"], false),
+    ("nothing, of a key that is not", &["WATCH K"], false),
+    ("a read", &["SET K 1", "WATCH K", "GET K", "EXISTS K", "TTL K"], false),
+    ("another value", &["SET K 1", "WATCH K", "SET K 2"], true),
+    ("the same value", &["SET K 1", "WATCH K", "SET K 1"], true),
+    ("a deletion", &["SET K 1", "WATCH K", "DEL K"], true),
+    ("made again", &["SET K 1", "WATCH K", "DEL K", "SET K 1"], true),
+    ("made", &["WATCH K", "SET K 1"], true),
+    ("made and deleted", &["WATCH K", "SET K 1", "DEL K"], true),
+    ("a deletion of nothing", &["WATCH K", "DEL K"], false),
+    ("a deadline", &["SET K 1", "WATCH K", "EXPIRE K 100"], true),
+    ("an expiry", &["SET K 1 PX 50", "WATCH K", "wait"], true),
+    ("an expiry before the watch", &["SET K 1 PX 50", "wait", "WATCH K", "wait"], false),
+    ("expired, then made", &["SET K 1 PX 50", "wait", "WATCH K", "SET K 2"], true),
+    ("made and expired", &["WATCH K", "SET K 1 PX 50", "wait"], true),
+    ("made, expired and watched again", &["WATCH K", "SET K 1 PX 50", "wait", "WATCH K"], true),
+    ("all deleted", &["SET K 1", "WATCH K", "FLUSHALL"], true),
+    ("all deleted where nothing was", &["WATCH K", "FLUSHALL"], false),
+    ("made, all deleted", &["WATCH K", "SET K 1", "FLUSHDB"], true),
+    ("all of another database", &["SET K 1", "WATCH K", "SELECT 1", "FLUSHDB"], false),
+    ("the key of another database", &["SET K 1", "WATCH K", "SELECT 1", "SET K 1"], false),
+    ("another name", &["SET K 1", "WATCH K", "RENAME K K2"], true),
+    ("another key's name", &["SET K2 1", "WATCH K", "RENAME K2 K", "RENAME K K2"], true),
+    ("forgotten", &["SET K 1", "WATCH K", "SET K 2", "UNWATCH"], false),
+    ("discarded", &["SET K 1", "WATCH K", "SET K 2", "MULTI", "DISCARD"], false),
+    ("a second watch", &["SET K 1", "WATCH K", "SET K 2", "WATCH K"], true),
+];
+
+#[test]
+fn a_watched_key_that_was_touched_keeps_exec_from_running() {
+    for (shards, warm) in [(1, false), (2, false), (1, true), (2, true)] {
+        for (what, lines, touched) in TOUCHES {
+            let house = house(shards);
+            for key in keys(shards) {
+                let (mut watcher, mut other) = (house.connect_to(0), house.connect());
+                if warm {
+                    // Somebody has watched keys that are not there.
+                    ask(&house, &mut other, &format!("WATCH {key}{key} x"));
+                }
+                for line in *lines {
+                    let line = line.replace('K', &key);
+                    let of_watcher = ["WATCH", "UNWATCH", "MULTI", "DISCARD"];
+                    match line.split(' ').next() {
+                        Some("wait") => house.sim.run_for(Duration::from_millis(130)),
+                        Some(word) if of_watcher.contains(&word) => {
+                            ask(&house, &mut watcher, &line);
+                        }
+                        _ => drop(ask(&house, &mut other, &line)),
+                    }
+                }
+                ask(&house, &mut watcher, "MULTI");
+                ask(&house, &mut watcher, &format!("SET {key} mine"));
+                let expected = if *touched { Value::Nil } else { Value::Array(vec![Value::ok()]) };
+                assert_eq!(ask(&house, &mut watcher, "EXEC"), expected, "{what}, {shards} shards");
+                let mut reader = house.connect();
+                let value = ask(&house, &mut reader, &format!("GET {key}"));
+                assert_eq!(value == Value::bulk("mine"), !touched, "{what}, {shards} shards");
+                assert_eq!(ask(&house, &mut reader, "FLUSHALL"), Value::ok());
+            }
+        }
+    }
+}
+
+#[test]
+fn what_can_not_be_queued_aborts() {
+    let house = house(1);
+    let mut talk = house.connect();
+
+    for line in ["GET", "NOSUCH", "SET a"] {
+        ask(&house, &mut talk, "MULTI");
+        ask(&house, &mut talk, "SET a 1");
+        assert!(ask(&house, &mut talk, line).is_error("ERR"), "{line}");
+        let text = "EXECABORT Transaction discarded because of previous errors.";
+        assert!(ask(&house, &mut talk, "EXEC").is_error(text), "{line}");
+    }
+    ask(&house, &mut talk, "MULTI");
+    assert!(ask(&house, &mut talk, "MULTI").is_error("ERR MULTI calls can not be nested"));
+    assert!(ask(&house, &mut talk, "WATCH a").is_error("ERR WATCH inside MULTI is not allowed"));
+    assert_eq!(ask(&house, &mut talk, "EXEC"), Value::Array(vec![]));
+    ask(&house, &mut talk, "MULTI");
+    ask(&house, &mut talk, "SET a 1");
+    assert_eq!(ask(&house, &mut talk, "RESET"), Value::Simple("RESET".to_owned()));
+    assert!(ask(&house, &mut talk, "DISCARD").is_error("ERR DISCARD without MULTI"));
+    assert_eq!(ask(&house, &mut talk, "GET a"), Value::Nil);
+}
+
+#[test]
+fn a_transaction_too_large_is_refused_as_a_whole() {
+    use super::super::transaction::STEPS_MAX;
+    let house = house(1);
+    let mut talk = house.connect();
+
+    talk.send(&["MULTI"]);
+    (0..=STEPS_MAX).for_each(|_| talk.send(&["INCR", "a"]));
+    talk.send(&["EXEC"]);
+
+    let replies = house.replies(&mut talk, STEPS_MAX + 3);
+    assert_eq!(replies[STEPS_MAX], queued());
+    assert!(replies[STEPS_MAX + 1].is_error("ERR a transaction holds"));
+    assert!(replies[STEPS_MAX + 2].is_error("EXECABORT"));
+    assert_eq!(ask(&house, &mut talk, "GET a"), Value::Nil);
+}
+
+#[test]
+fn a_transaction_without_replies_runs_all_the_same() {
+    let house = house(2);
+    for key in keys(2) {
+        let mut talk = house.connect_to(0);
+        talk.send(&["CLIENT", "REPLY", "OFF"]);
+        for line in ["WATCH KEY", "MULTI", "INCR KEY", "PING", "DBSIZE", "GET KEY", "EXEC"] {
+            let line = line.replace("KEY", &key);
+            talk.send(&line.split(' ').collect::<Vec<_>>());
+        }
+        talk.send(&["CLIENT", "REPLY", "ON"]);
+        talk.send(&["GET", &key]);
+
+        assert_eq!(house.replies(&mut talk, 2), [Value::ok(), Value::bulk("1")]);
+        assert_eq!(ask(&house, &mut talk, "PING"), Value::Simple("PONG".to_owned()));
+    }
+}
