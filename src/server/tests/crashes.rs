@@ -1,6 +1,7 @@
 //! The property: whatever crashes come, nothing acknowledged is lost, nothing read is taken back,
 //! nothing deleted returns, counters count each acknowledged increment once, and the replies of a
-//! connection come in order. [`super::model`] says what may be.
+//! connection come in order. [`super::model`] says what may be. Keys that are always written
+//! together ([`super::groups`]) are always read alike: after a crash too.
 //!
 //! A run is some lives of one node. In each, clients send pipelines of random commands until the
 //! node is killed, loses power, is stopped, or all is answered; then it starts anew, all keys are
@@ -10,13 +11,14 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::groups;
 use super::house::{House, PATIENCE, Shape};
 use super::model::{Counter, Known, Register, State};
 use super::talk::{Talk, Value, encode};
 use crate::sim::{Faults, Rng, WALL_START_MS, check};
 
 /// Keys of each client, and counters of all.
-const KEYS: usize = 4;
+pub(super) const KEYS: usize = 4;
 const COUNTERS: usize = 2;
 /// Far enough: no key expires in a run.
 const FAR_MS: u64 = WALL_START_MS + 1_000_000_000;
@@ -33,7 +35,7 @@ pub struct Done {
 
 /// One key of a command's reply.
 #[derive(Debug)]
-enum Expect {
+pub(super) enum Expect {
     /// This and nothing else; a read if there is one, by key.
     Exactly(Value),
     /// A read of someone's register: which, and its floor when it was sent.
@@ -44,6 +46,14 @@ enum Expect {
     Counter(usize, Known),
     /// Each in order.
     Each(Vec<Expect>),
+    /// A read of all keys of a group: its register, and its floor when it was sent.
+    Group(usize, usize),
+    /// A read of both names of a token, likewise.
+    Token(usize, usize),
+    /// The read of a counter that is to be incremented if nobody else does.
+    Guarded(usize, Known),
+    /// Such an increment: of which counter, to what, and what was known when it was sent.
+    Guard(usize, i64, Known),
 }
 
 struct Asked {
@@ -55,22 +65,24 @@ struct Asked {
     clears: bool,
 }
 
-struct Player {
+pub(super) struct Player {
     talk: Talk,
     asked: VecDeque<Asked>,
     left: u64,
+    /// A counter that it watches, and what it read there, once it has.
+    pub guard: Option<(usize, Option<i64>)>,
 }
 
-struct Run {
-    house: House,
-    rng: Rng,
-    registers: Vec<Register>,
-    counters: Vec<Counter>,
-    players: Vec<Player>,
+pub(super) struct Run {
+    pub house: House,
+    pub rng: Rng,
+    pub registers: Vec<Register>,
+    pub counters: Vec<Counter>,
+    pub players: Vec<Player>,
     /// A clear is on its way: no writes of others.
-    clearing: bool,
+    pub clearing: bool,
     /// The disk of this life may fail.
-    faulty: bool,
+    pub faulty: bool,
     /// A shard said that its log failed: writes are refused.
     failed: bool,
     number: u64,
@@ -85,7 +97,7 @@ pub fn run(seed: u64, shape: Shape, lives: u64) -> Result<Done, String> {
     let mut run = Run {
         house,
         rng,
-        registers: (0..clients * KEYS).map(|_| Register::default()).collect(),
+        registers: (0..clients * groups::REGISTERS).map(|_| Register::default()).collect(),
         counters: (0..COUNTERS).map(|_| Counter::default()).collect(),
         players: Vec::new(),
         clearing: false,
@@ -135,7 +147,7 @@ impl Run {
         self.house.node.set_faults(Faults::none());
         self.house.boot().map_err(|error| format!("it does not start: {error}"))?;
         let mut talk = self.house.connect();
-        for index in 0..self.registers.len() {
+        for index in 0..self.singles() {
             let name = key(index);
             let value = self.house.ask(&mut talk, &["GET", &name]);
             let deadline = self.house.ask(&mut talk, &["PEXPIRETIME", &name]);
@@ -151,6 +163,7 @@ impl Run {
             let found = State { value, expiry_ms };
             self.registers[index].settle(found).map_err(|error| format!("{name}: {error}"))?;
         }
+        self.settle_groups(&mut talk)?;
         for index in 0..COUNTERS {
             let found = match self.house.ask(&mut talk, &["GET", &format!("count{index}")]) {
                 Value::Nil => 0,
@@ -166,7 +179,12 @@ impl Run {
     fn live(&mut self, clients: usize) -> Result<(), String> {
         let ops = self.rng.between(10, 80);
         self.players = (0..clients)
-            .map(|_| Player { talk: self.house.connect(), asked: VecDeque::new(), left: ops })
+            .map(|_| Player {
+                talk: self.house.connect(),
+                asked: VecDeque::new(),
+                left: ops,
+                guard: None,
+            })
             .collect();
         (self.clearing, self.failed, self.faulty) = (false, false, self.rng.one_in(5));
         if self.faulty {
@@ -224,7 +242,8 @@ impl Run {
         if self.rng.one_in(2) && self.players[who].left > 0 && self.players[who].asked.len() < 64 {
             let count = self.rng.between(1, 12).min(self.players[who].left);
             self.players[who].left -= count;
-            let bytes: Vec<u8> = (0..count).flat_map(|_| self.ask(who)).collect();
+            let mut bytes: Vec<u8> = (0..count).flat_map(|_| self.ask(who)).collect();
+            bytes.extend(self.guarded(who));
             self.players[who].talk.client.send(&bytes);
         }
         let pause = self.rng.between(1, step_us);
@@ -243,7 +262,7 @@ impl Run {
             };
             self.done.answers += 1;
             let text = asked.text.clone();
-            self.judge(asked, &reply)
+            self.judge(who, asked, &reply)
                 .map_err(|error| format!("client {who}: {text} -> {reply:?}: {error}"))?;
         }
         if self.players[who].talk.is_ended() && self.house.node.is_up() {
@@ -257,12 +276,12 @@ impl Run {
         Ok(())
     }
 
-    fn judge(&mut self, asked: Asked, reply: &Value) -> Result<(), String> {
-        if self.faulty && reply.is_error("MISCONF") {
+    fn judge(&mut self, who: usize, asked: Asked, reply: &Value) -> Result<(), String> {
+        if self.faulty && (reply.is_error("MISCONF") || reply.is_error("EXECABORT")) {
             self.failed = true;
             return Ok(());
         }
-        self.agree(&asked.expect, reply)?;
+        self.agree_of(who, &asked.expect, reply)?;
         asked.tells.iter().for_each(|(register, at)| self.registers[*register].told(*at));
         if asked.clears {
             self.clearing = false;
@@ -271,7 +290,7 @@ impl Run {
         Ok(())
     }
 
-    fn agree(&mut self, expect: &Expect, reply: &Value) -> Result<(), String> {
+    pub(super) fn agree(&mut self, expect: &Expect, reply: &Value) -> Result<(), String> {
         match (expect, reply) {
             (_, reply) if self.faulty && reply.is_error("MISCONF") => {
                 self.failed = true;
@@ -292,6 +311,14 @@ impl Run {
             (Expect::Each(each), Value::Array(replies)) if each.len() == replies.len() => {
                 each.iter().zip(replies).try_for_each(|(expect, reply)| self.agree(expect, reply))
             }
+            (Expect::Group(index, from), reply) => {
+                let value = groups::alike(reply)?;
+                self.registers[*index].read(*from, value)
+            }
+            (Expect::Token(index, from), reply) => {
+                let name = groups::name_of_token(reply)?;
+                self.registers[*index].read(*from, name)
+            }
             _ => Err(format!("expected {expect:?}")),
         }
     }
@@ -301,16 +328,24 @@ impl Run {
         let write = !self.failed && !self.clearing;
         let args = match self.rng.below(100) {
             0 if write && self.is_quiet() => self.clear(who),
-            0..60 if write => self.write(who),
+            0..50 if write => self.write(who),
+            50..60 if write => return self.ask_group(who),
             60..70 if write => self.increment(who),
             70..75 => self.read_counter(who),
             75..82 => self.read_many(who),
+            82..88 => self.read_group(who),
             _ => self.read(who),
         };
         encode(&args)
     }
 
-    fn note(&mut self, who: usize, args: &[Vec<u8>], expect: Expect, tells: Vec<(usize, usize)>) {
+    pub(super) fn note(
+        &mut self,
+        who: usize,
+        args: &[Vec<u8>],
+        expect: Expect,
+        tells: Vec<(usize, usize)>,
+    ) {
         let words = args.iter().map(|arg| String::from_utf8_lossy(&arg[..arg.len().min(20)]));
         let text = words.collect::<Vec<_>>().join(" ");
         let clears = text.starts_with("FLUSH");
@@ -334,6 +369,17 @@ impl Run {
 
     fn own(&mut self, who: usize) -> usize {
         who * KEYS + self.rng.index(KEYS)
+    }
+
+    /// Registers of one key each.
+    pub(super) fn singles(&self) -> usize {
+        self.registers.len() / groups::REGISTERS * KEYS
+    }
+
+    /// A number for a value.
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.number += 1;
+        self.number
     }
 
     fn value(&mut self) -> Vec<u8> {
@@ -450,7 +496,7 @@ impl Run {
     }
 
     fn read(&mut self, who: usize) -> Vec<Vec<u8>> {
-        let index = self.rng.index(self.registers.len());
+        let index = self.rng.index(self.singles());
         let own = index / KEYS == who && !self.faulty && !self.clearing;
         if own && self.rng.one_in(4) {
             let args = words(&["PEXPIRETIME", &key(index)]);
@@ -469,7 +515,7 @@ impl Run {
         let mut args = words(&["MGET"]);
         let (mut each, mut tells) = (Vec::new(), Vec::new());
         for _ in 0..self.rng.between(1, 6) {
-            let index = self.rng.index(self.registers.len());
+            let index = self.rng.index(self.singles());
             args.push(key(index).into_bytes());
             let (expect, told) = self.seen(who, index);
             each.push(expect);
@@ -480,7 +526,7 @@ impl Run {
     }
 }
 
-fn words(args: &[&str]) -> Vec<Vec<u8>> {
+pub(super) fn words(args: &[&str]) -> Vec<Vec<u8>> {
     args.iter().map(|arg| arg.as_bytes().to_vec()).collect()
 }
 
@@ -490,7 +536,7 @@ fn args_of(args: &[&str], last: Vec<u8>) -> Vec<Vec<u8>> {
     args
 }
 
-fn number(bytes: &[u8]) -> Result<i64, String> {
+pub(super) fn number(bytes: &[u8]) -> Result<i64, String> {
     let text = String::from_utf8_lossy(bytes);
     text.parse().map_err(|_| format!("{text} is no number"))
 }

@@ -6,6 +6,7 @@
 //! behaviour.
 
 mod crashes;
+mod groups;
 mod house;
 mod model;
 mod planted;

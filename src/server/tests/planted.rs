@@ -58,6 +58,16 @@ fn commands_that_miss_what_is_proposed_are_seen() {
 }
 
 #[test]
+fn a_transaction_in_several_entries_is_seen() {
+    in_shard(Planted::SplitTransaction);
+}
+
+#[test]
+fn an_exec_that_ignores_what_is_watched_is_seen() {
+    in_shard(Planted::SkipWatch);
+}
+
+#[test]
 fn a_log_that_acks_before_it_is_durable_is_seen() {
     in_log(wal::Planted::AckBeforeDurable);
 }
