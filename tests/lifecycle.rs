@@ -31,7 +31,17 @@ impl Scene {
         let binary = std::env::var_os("STAVE_BIN");
         let binary = binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_stave").into());
         let mut command = Command::new(binary);
-        command.args(["serve", "--resp-port", "0", "--shard-port-base", "0", "--cores", "1"]);
+        command.args([
+            "serve",
+            "--resp-port",
+            "0",
+            "--binary-port",
+            "0",
+            "--shard-port-base",
+            "0",
+            "--cores",
+            "1",
+        ]);
         command.arg("--data-dir").arg(self.0.join("data"));
         command.args(flags).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command

@@ -100,7 +100,7 @@ class Server:
         TARGET.mkdir(parents=True, exist_ok=True)
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix=f"stave-{name}-", dir=TARGET))
         self.line = [str(binary or BINARY), "serve", "--data-dir", str(self.dir / "data"), "--resp-port", "0",
-                     "--shard-port-base", "0", "--cores", str(cores), "--ready-file", str(self.dir / "ready"),
+                     "--binary-port", "0", "--shard-port-base", "0", "--cores", str(cores), "--ready-file", str(self.dir / "ready"),
                      "--log-level", "warn", "--memory", memory, *flags]
         if shutil.which("setpriv"):
             # Ends with us, also when we are killed.
@@ -123,6 +123,7 @@ class Server:
             time.sleep(0.002)
         took = time.monotonic() - begin
         self.port = json.loads(text)["resp_port"]
+        self.binary_port = json.loads(text)["binary_port"]
         return took
 
     def log(self):

@@ -240,6 +240,7 @@ fn announce(plan: &Plan, running: &Running) -> anyhow::Result<Option<ReadyFile>>
     tracing::info!(
         bind = %config.bind,
         resp_port = running.resp_port,
+        binary_port = running.binary_port,
         shard_ports = ?running.shard_ports,
         "serving; redis-cli -p {} talks to it", running.resp_port
     );
@@ -248,7 +249,7 @@ fn announce(plan: &Plan, running: &Running) -> anyhow::Result<Option<ReadyFile>>
         pid: std::process::id(),
         node_id: plan.identity.node_id.0,
         resp_port: running.resp_port,
-        binary_port: None,
+        binary_port: Some(running.binary_port),
         http_port: None,
         peer_port: None,
         shard_ports: running.shard_ports.clone(),

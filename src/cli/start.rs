@@ -30,6 +30,8 @@ pub(super) struct Plan {
 pub(super) struct Running {
     /// The shared port.
     pub(super) resp_port: u16,
+    /// The shared port of the binary protocol.
+    pub(super) binary_port: u16,
     /// Each core's own port, in the order of the shards.
     pub(super) shard_ports: Vec<u16>,
     /// Asks all shards to drain, flush and end. Returns at once.
@@ -48,6 +50,7 @@ pub(super) fn start(plan: &Plan) -> anyhow::Result<Running> {
     let stopper = running.stopper();
     Ok(Running {
         resp_port: running.resp_port,
+        binary_port: running.binary_port,
         shard_ports: running.shard_ports.clone(),
         drain: Box::new(move || stopper.stop()),
         wait: Box::new(move || running.wait().map_err(|error| error.to_string())),
@@ -72,6 +75,7 @@ fn options(plan: &Plan) -> server::Options {
         },
         bind: config.bind,
         resp_port: config.resp_port,
+        binary_port: config.binary_port,
         shard_port_base: config.shard_port_base,
         cluster_mode: config.cluster_mode,
         password: config.requirepass.as_ref().map(|secret| secret.reveal().as_bytes().to_vec()),

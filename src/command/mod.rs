@@ -49,10 +49,12 @@ mod string;
 mod table;
 mod together;
 mod transaction;
+pub mod typed;
 
 #[cfg(test)]
 mod tests;
 
+pub use connection::same_secret;
 pub use error::Error;
 pub use facts::{
     Client, CommandStat, Counters, Endpoint, Facts, Identity, Keyspace as KeyspaceFacts, SlotRange,

@@ -42,7 +42,7 @@ const PORT: &str = "a port, 0 to 65535 (0: any free one)";
 const SWITCH: &str = "true or false";
 
 /// Every setting there is, in the order of the help.
-pub static KEYS: [Key; 18] = [
+pub static KEYS: [Key; 19] = [
     Key {
         name: "data-dir",
         value_name: "DIR",
@@ -155,6 +155,15 @@ pub static KEYS: [Key; 18] = [
         secret: false,
         set: |config, value| put(&mut config.resp_port, value.parse().ok(), PORT),
         show: |config| Some(config.resp_port.to_string()),
+    },
+    Key {
+        name: "binary-port",
+        value_name: "PORT",
+        help: "Port for clients of the binary protocol, shared by all cores; 0: any free one \
+               [default: 7400]",
+        secret: false,
+        set: |config, value| put(&mut config.binary_port, value.parse().ok(), PORT),
+        show: |config| Some(config.binary_port.to_string()),
     },
     Key {
         name: "shard-port-base",

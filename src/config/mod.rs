@@ -110,6 +110,8 @@ pub struct Config {
     pub cluster_mode: bool,
     /// 0: any free one.
     pub resp_port: u16,
+    /// Of the binary protocol. 0: any free one.
+    pub binary_port: u16,
     /// Shard n listens on this port + n. 0: any free ones.
     pub shard_port_base: u16,
     /// Written once the server serves.
@@ -145,6 +147,7 @@ impl Config {
             ack: Ack::Quorum,
             cluster_mode: false,
             resp_port: 6379,
+            binary_port: 7400,
             shard_port_base: 7500,
             ready_file: None,
             requirepass: None,
@@ -170,6 +173,9 @@ impl Config {
         if !self.bind.is_loopback() && self.requirepass.is_none() && !self.insecure {
             return Err(Error::Exposed { bind: self.bind });
         }
+        if self.resp_port == self.binary_port && self.resp_port != 0 {
+            return Err(Error::PortTwice { port: self.resp_port });
+        }
         let (base, cores) = (u32::from(self.shard_port_base), u32::from(self.cores));
         if base == 0 {
             return Ok(());
@@ -177,9 +183,11 @@ impl Config {
         if base + cores > 1 << 16 {
             return Err(Error::PortsTooHigh { base: self.shard_port_base, cores: self.cores });
         }
-        if (base..base + cores).contains(&u32::from(self.resp_port)) {
-            let (base, cores) = (self.shard_port_base, self.cores);
-            return Err(Error::PortsOverlap { port: self.resp_port, base, cores });
+        for (name, port) in [("resp-port", self.resp_port), ("binary-port", self.binary_port)] {
+            if (base..base + cores).contains(&u32::from(port)) {
+                let (base, cores) = (self.shard_port_base, self.cores);
+                return Err(Error::PortsOverlap { name, port, base, cores });
+            }
         }
         Ok(())
     }
@@ -443,13 +451,22 @@ pub enum Error {
         cores: u16,
     },
 
-    /// The shared port is also a core's own.
+    /// Two protocols on one port.
+    #[error("resp-port and binary-port are both {port}; move one of them")]
+    PortTwice {
+        /// The port.
+        port: u16,
+    },
+
+    /// A shared port is also a core's own.
     #[error(
-        "resp-port = {port} is also a shard's port: those are {base} to {}; move one of them",
+        "{name} = {port} is also a shard's port: those are {base} to {}; move one of them",
         u32::from(*base) + u32::from(*cores) - 1
     )]
     PortsOverlap {
-        /// The shared port.
+        /// Which shared port.
+        name: &'static str,
+        /// Its number.
         port: u16,
         /// The first port of a shard.
         base: u16,

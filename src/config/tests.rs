@@ -123,7 +123,12 @@ fn ports_that_collide_are_refused() {
     let overlap = with("7501", "7500").expect_err("port of shard 1");
     let high = with("1", "65535").expect_err("shard 1 has no port");
 
-    assert_eq!(overlap, Error::PortsOverlap { port: 7501, base: 7500, cores: 2 });
+    assert_eq!(
+        overlap,
+        Error::PortsOverlap { name: "resp-port", port: 7501, base: 7500, cores: 2 }
+    );
+    let twice = with("7400", "7500").expect_err("the default of binary-port");
+    assert_eq!(twice, Error::PortTwice { port: 7400 });
     assert_eq!(high, Error::PortsTooHigh { base: 65535, cores: 2 });
     with("7502", "7500").expect("just behind the last");
     with("0", "0").expect("any free ones");

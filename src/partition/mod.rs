@@ -107,6 +107,8 @@ pub struct Evaluated {
 /// Where an evaluation leaves its effect.
 pub struct Proposal<'a> {
     key: &'a [u8],
+    /// Of what was found; 0: nothing was.
+    seen: Timestamp,
     timestamp: Timestamp,
     payload: Vec<u8>,
     count: u64,
@@ -121,6 +123,11 @@ enum Made {
 }
 
 impl Proposal<'_> {
+    /// The version of what was found; 0: nothing was.
+    pub fn seen(&self) -> Timestamp {
+        self.seen
+    }
+
     /// Takes what a command made of the key.
     pub fn take(&mut self, (effect, count): (command::Effect<'_>, u64)) {
         self.count = count;
@@ -209,6 +216,11 @@ impl Partition {
         self.committed
     }
 
+    /// The newest version given out.
+    pub fn clock(&self) -> Timestamp {
+        self.clock
+    }
+
     /// The memtable, for hashing and prefetching.
     pub fn memtable(&self) -> &Memtable {
         &self.memtable
@@ -286,11 +298,13 @@ impl Partition {
         let payload = std::mem::take(&mut self.payload);
         let timestamp = self.clock.next(now_ms);
         let (version, hold) = self.find(hash, key);
+        let seen = version.map_or(Timestamp(0), |version| version.timestamp);
         let found = version
             .filter(|version| !command::is_expired(version.expiry_ms, now_ms))
             .map(|version| Found { value: arg_of(version.payload), expiry_ms: version.expiry_ms });
         let hit = found.is_some();
-        let mut proposal = Proposal { key, timestamp, payload, count: 0, made: Made::Nothing };
+        let (count, made) = (0, Made::Nothing);
+        let mut proposal = Proposal { key, seen, timestamp, payload, count, made };
         run(found, &mut proposal);
         let Proposal { payload, count, made, .. } = proposal;
         self.payload = payload;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::binary::Line;
 use super::output::Output;
 use super::transaction::Pending;
 use crate::command::Session;
@@ -22,6 +23,8 @@ pub struct Conn {
     pub id: ConnId,
     /// What it said of itself.
     pub session: Session,
+    /// Of a connection of the binary port.
+    pub binary: Option<Box<Line>>,
     /// Requests that are not whole yet.
     pub parser: Parser,
     /// Replies that have not left yet.
@@ -65,6 +68,7 @@ impl Conn {
         Self {
             id,
             session,
+            binary: None,
             parser: Parser::default(),
             output: Output::default(),
             stash: VecDeque::new(),
@@ -102,7 +106,9 @@ impl Conn {
 
     /// Whether so much is due to it that it has to read first.
     pub fn is_full(&self) -> bool {
-        self.output.due_len() > OUTPUT_LEN_MAX || self.output.awaited_count() > AWAITED_MAX
+        self.output.due_len() > OUTPUT_LEN_MAX
+            || self.output.awaited_count() > AWAITED_MAX
+            || self.binary.as_deref().is_some_and(Line::is_full)
     }
 
     /// Bytes that are due, those on their way included.
@@ -114,11 +120,13 @@ impl Conn {
     pub fn is_relieved(&self) -> bool {
         self.output.due_len() <= OUTPUT_LEN_MAX / 2
             && self.output.awaited_count() <= AWAITED_MAX / 2
+            && self.binary.as_deref().is_none_or(Line::is_relieved)
     }
 
     /// Whether nothing of it is left to do, so that it can be closed.
     pub fn is_done(&self) -> bool {
         let drained = self.output.is_empty() && !self.sending && !self.busy;
+        let drained = drained && self.binary.as_deref().is_none_or(Line::is_idle);
         let read = self.queued == 0 && self.stash.is_empty() && self.deferred.is_empty();
         let read = read && self.broken.is_none();
         drained && (self.closing || self.ended && read)
@@ -133,6 +141,7 @@ impl Conn {
     pub fn held_len(&self) -> usize {
         let stash: usize = self.stash.iter().map(Vec::len).sum();
         let pending = self.pending.as_ref().map_or(0, |pending| pending.held_len());
-        self.parser.buffered_len() + self.output.held_len() + stash + pending
+        let line = self.binary.as_deref().map_or(0, Line::held_len);
+        self.parser.buffered_len() + self.output.held_len() + stash + pending + line
     }
 }

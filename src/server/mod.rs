@@ -22,6 +22,7 @@ use crate::env::{Class, ConnId, Env, Event, ListenerId, Sent};
 use crate::partition::Waiter;
 use crate::shard::mailbox::Mailbox;
 use crate::shard::{Planted, Shard};
+use binary::{Desk, Line};
 use channels::Channels;
 use conn::Conn;
 use job::Job;
@@ -33,6 +34,7 @@ use round::Round;
 pub use push::OUTPUT_LIMITS;
 pub use start::{Options, Running, start};
 
+mod binary;
 mod channels;
 mod conn;
 mod job;
@@ -94,6 +96,7 @@ pub struct Server<E: Env> {
     conn_count: usize,
     work: VecDeque<Work<E::Chunk>>,
     round: Round<E::Chunk>,
+    binary: Desk<E::Chunk>,
     jobs: VecDeque<Job>,
     /// Answers to other shards that wait for a commit.
     held: Vec<Option<Held>>,
@@ -133,6 +136,7 @@ impl<E: Env> Server<E> {
             conn_count: 0,
             work: VecDeque::new(),
             round: Round::default(),
+            binary: Desk::default(),
             jobs: VecDeque::new(),
             held: Vec::new(),
             held_free: Vec::new(),
@@ -187,7 +191,10 @@ impl<E: Env> Server<E> {
         self.receive_mail();
         self.shard.advance();
         let end = self.env.now() + SLICE;
-        while !self.shard.is_backlogged() && self.run_round() && self.env.now() < end {}
+        while !self.shard.is_backlogged()
+            && (self.run_round() | self.run_typed_round())
+            && self.env.now() < end
+        {}
         let progressed = self.run_jobs();
         if self.ticked.replace(false) {
             self.on_tick();
@@ -198,13 +205,23 @@ impl<E: Env> Server<E> {
         self.flush_dirty();
         let full = self.mailbox.deliver();
         // What waits for the log is woken by it.
-        if full || (!self.shard.is_backlogged() && (progressed || !self.work.is_empty())) {
+        if full || (!self.shard.is_backlogged() && (progressed || self.has_received())) {
             self.env.notify();
         }
     }
 
+    fn has_received(&self) -> bool {
+        !self.work.is_empty() || !self.binary.work.is_empty()
+    }
+
     fn has_work(&self) -> bool {
-        !self.work.is_empty() || !self.jobs.is_empty()
+        self.has_received() || !self.jobs.is_empty() || !self.binary.is_idle()
+    }
+
+    /// Puts received bytes in the queue of their port.
+    fn enqueue(&mut self, work: Work<E::Chunk>, is_binary: bool) {
+        let queue = if is_binary { &mut self.binary.work } else { &mut self.work };
+        queue.push_back(work);
     }
 
     fn is_drained(&self) -> bool {
@@ -239,7 +256,8 @@ impl<E: Env> Server<E> {
                     return self.pause_if_long(conn);
                 }
                 open.queued += 1;
-                self.work.push_back(Work { conn, source: Source::Chunk(chunk), used: 0 });
+                let is_binary = open.binary.is_some();
+                self.enqueue(Work { conn, source: Source::Chunk(chunk), used: 0 }, is_binary);
             }
             Event::Sent { conn, buf } => {
                 if let Some(open) = self.conn(conn) {
@@ -262,11 +280,16 @@ impl<E: Env> Server<E> {
         }
     }
 
-    fn on_accepted(&mut self, id: ConnId, _listener: ListenerId) {
+    fn on_accepted(&mut self, id: ConnId, listener: ListenerId) {
+        let is_binary = listener == binary::LISTENER;
         let stats = Arc::clone(self.shard.stats());
         if self.node.client_count() >= self.node.clients_max() {
             stats.connections_rejected.add(1);
             let mut refusal = b"-ERR max number of clients reached\r\n".to_vec();
+            if is_binary {
+                refusal.clear();
+                Self::crowded_out(&mut refusal);
+            }
             self.env.send(id, &mut refusal);
             return self.env.close(id);
         }
@@ -280,6 +303,7 @@ impl<E: Env> Server<E> {
         }
         assert!(self.conns[index].is_none(), "{id:?} accepted over a live connection");
         let mut conn = Box::new(Conn::new(id, session));
+        conn.binary = is_binary.then(|| Box::new(Line::new(self.env.now())));
         conn.output.misplaces_answers = self.shard.planted() == Some(Planted::ReplyOutOfOrder);
         self.conns[index] = Some(conn);
         self.conn_count += 1;
@@ -314,14 +338,21 @@ impl<E: Env> Server<E> {
     fn release(&mut self) {
         let mut waiters = std::mem::take(&mut self.waiters);
         self.shard.take_released(&mut waiters);
-        for waiter in waiters.drain(..) {
+        let typed = |waiters: &[Waiter]| waiters.contains(&binary::WAITER);
+        if typed(&waiters) {
+            self.release_typed();
+        }
+        for waiter in waiters.drain(..).filter(|waiter| *waiter != binary::WAITER) {
             match remote::held_index(waiter) {
                 Some(index) => self.answer_held(index),
                 None => self.mark_dirty(waiter.0 as u32),
             }
         }
         self.shard.take_abandoned(&mut waiters);
-        for waiter in waiters.drain(..) {
+        if typed(&waiters) {
+            self.abandon_typed();
+        }
+        for waiter in waiters.drain(..).filter(|waiter| *waiter != binary::WAITER) {
             match remote::held_index(waiter) {
                 Some(index) => self.abandon_held(index),
                 None => self.give_up(waiter.0 as u32),
@@ -419,9 +450,11 @@ impl<E: Env> Server<E> {
             return self.refuse_stream(id, &error);
         }
         // Ahead of what is in the queue, which came later.
+        let is_binary = conn.binary.is_some();
+        let queue = if is_binary { &mut self.binary.work } else { &mut self.work };
         while let Some(bytes) = conn.stash.pop_back() {
             conn.queued += 1;
-            self.work.push_front(Work { conn: conn.id, source: Source::Own(bytes), used: 0 });
+            queue.push_front(Work { conn: conn.id, source: Source::Own(bytes), used: 0 });
         }
         if conn.paused {
             conn.paused = false;
@@ -448,6 +481,7 @@ impl<E: Env> Server<E> {
         }
         self.shard.account(held + self.count_channels());
         self.look_for_slow();
+        self.on_typed_tick();
         if self.shard.expire() || self.shard.release_some() {
             self.ticked.set(true);
             self.env.notify();

@@ -164,6 +164,11 @@ impl Output {
         }
     }
 
+    /// The stream's end, for frames that are encoded in place and wait for nothing.
+    pub fn end(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+
     /// Where the next reply will begin.
     pub fn mark(&self) -> u64 {
         self.start + self.out.len() as u64

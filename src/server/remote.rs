@@ -163,6 +163,7 @@ impl<E: Env> Server<E> {
             for answer in &parcel.answers {
                 self.take_answer(answer, &parcel);
             }
+            self.receive_typed(from, &parcel);
         }
     }
 

@@ -53,6 +53,8 @@ pub struct Options {
     pub bind: IpAddr,
     /// The port shared by all shards; 0: any free one.
     pub resp_port: u16,
+    /// The port of the binary protocol, shared by all shards; 0: any free one.
+    pub binary_port: u16,
     /// Shard n has port base + n of its own; 0: any free ones.
     pub shard_port_base: u16,
     /// Whether keys of another shard are answered with MOVED.
@@ -87,7 +89,10 @@ pub enum Error {
         source: shard::Error,
     },
     /// A port could not be had.
-    #[error("listen on {addr}: {source}; choose another with --resp-port or --shard-port-base")]
+    #[error(
+        "listen on {addr}: {source}; choose another with --resp-port, --binary-port or \
+         --shard-port-base"
+    )]
     Listen {
         /// Which.
         addr: SocketAddr,
@@ -122,6 +127,8 @@ pub enum Error {
 pub struct Running {
     /// The shared port.
     pub resp_port: u16,
+    /// The shared port of the binary protocol.
+    pub binary_port: u16,
     /// Each shard's own.
     pub shard_ports: Vec<u16>,
     stopper: Stopper,
@@ -154,8 +161,15 @@ enum News {
 
 /// What the starter tells a shard.
 enum Order {
-    Listen(u16),
+    Listen(Shared),
     Serve(Box<Node>, Vec<uring::Waker>),
+}
+
+/// The ports that all shards share.
+#[derive(Clone, Copy)]
+pub(super) struct Shared {
+    pub resp: u16,
+    pub binary: u16,
 }
 
 /// Both ends of a shard's start, as the starter sees them.
@@ -180,8 +194,12 @@ struct Seat {
 /// # Errors
 /// As [`Error`]. All threads have ended then.
 pub fn start(options: Options) -> Result<Running, Error> {
-    let addr = SocketAddr::new(options.bind, options.resp_port);
-    let reserved = os::reserve_port(addr).map_err(|source| Error::Listen { addr, source })?;
+    let reserve = |port| {
+        let addr = SocketAddr::new(options.bind, port);
+        os::reserve_port(addr).map_err(|source| Error::Listen { addr, source })
+    };
+    let (resp, binary) = (reserve(options.resp_port)?, reserve(options.binary_port)?);
+    let shared = Shared { resp: resp.port(), binary: binary.port() };
     let features =
         Features::probe().map_err(|source| Error::Runtime { shard: ShardId(0), source })?;
     let count = options.map.shard_count();
@@ -216,10 +234,11 @@ pub fn start(options: Options) -> Result<Running, Error> {
         threads.push(thread.map_err(|source| Error::Runtime { shard, source })?);
         starting.push(Starting { news, orders });
     }
-    match bring_up(&options, &starting, &stats, reserved.port()) {
+    match bring_up(&options, &starting, &stats, shared) {
         Ok((wakers, shard_ports)) => {
             let stopper = Stopper { stop, wakers };
-            Ok(Running { resp_port: reserved.port(), shard_ports, stopper, ends, threads })
+            let Shared { resp: resp_port, binary: binary_port } = shared;
+            Ok(Running { resp_port, binary_port, shard_ports, stopper, ends, threads })
         }
         Err(error) => {
             // Shards that wait for orders end when these channels close.
@@ -238,7 +257,7 @@ fn bring_up(
     options: &Arc<Options>,
     starting: &[Starting],
     stats: &[Arc<ShardStats>],
-    resp_port: u16,
+    shared: Shared,
 ) -> Result<(Vec<uring::Waker>, Vec<u16>), Option<Error>> {
     let mut wakers = Vec::new();
     for shard in starting {
@@ -252,7 +271,7 @@ fn bring_up(
     }
     let mut ports = Vec::new();
     for shard in starting {
-        shard.orders.send(Order::Listen(resp_port)).map_err(|_| None)?;
+        shard.orders.send(Order::Listen(shared)).map_err(|_| None)?;
         match hear(shard)? {
             News::Listening(port) => ports.push(port),
             _ => return Err(None),
@@ -260,7 +279,7 @@ fn bring_up(
     }
     let common = Arc::new(common(options, stats));
     for (index, shard) in starting.iter().enumerate() {
-        let node = node(options, &common, ShardId(index as u16), resp_port, &ports);
+        let node = node(options, &common, ShardId(index as u16), shared.resp, &ports);
         let order = Order::Serve(Box::new(node), wakers.clone());
         shard.orders.send(order).map_err(|_| None)?;
     }
@@ -370,8 +389,8 @@ where
         }
     };
     let _ = news.send(News::Opened);
-    let Ok(Order::Listen(resp_port)) = orders.recv() else { return Ok(()) };
-    match listen(&env, id, &options, resp_port) {
+    let Ok(Order::Listen(shared)) = orders.recv() else { return Ok(()) };
+    match listen(&env, id, &options, shared) {
         Ok(port) => drop(news.send(News::Listening(port))),
         Err(error) => {
             let _ = news.send(News::Failed(error));
@@ -414,20 +433,24 @@ pub(super) fn opening(id: ShardId, options: &Options) -> shard::Options {
     }
 }
 
-/// Listens on the shared port, `resp`, and on the shard's own, which is returned.
+/// Listens on the shared ports and on the shard's own, which is returned. The order of the
+/// listeners tells them apart ([`super::binary::LISTENER`]).
 pub(super) fn listen<E: Env>(
     env: &E,
     id: ShardId,
     options: &Options,
-    resp: u16,
+    shared: Shared,
 ) -> Result<u16, Error> {
     let on = |port: u16, shared: bool| {
         let addr = SocketAddr::new(options.bind, port);
         let bound = env.listen(addr, shared).map(|(_, bound)| bound.port());
         bound.map_err(|source| Error::Listen { addr, source })
     };
-    on(resp, true)?;
-    on(if options.shard_port_base == 0 { 0 } else { options.shard_port_base + id.0 }, false)
+    on(shared.resp, true)?;
+    let own = if options.shard_port_base == 0 { 0 } else { options.shard_port_base + id.0 };
+    let own = on(own, false)?;
+    on(shared.binary, true)?;
+    Ok(own)
 }
 
 impl Running {

@@ -9,6 +9,7 @@
 //! Not here: what a request means; who waits for a reply ([`crate::server`]).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
@@ -16,6 +17,7 @@ use super::Transaction;
 use crate::command::Spec;
 use crate::env::{ConnId, Wake};
 use crate::id::ShardId;
+use crate::protocol::binary::Header;
 use crate::protocol::resp::{Args, Span};
 
 /// Parcels that may lie in a ring.
@@ -70,6 +72,45 @@ pub struct Answer {
     pub splices: (u32, u32),
 }
 
+/// A request of the binary protocol for keys that the other shard owns.
+#[derive(Clone, Copy, Debug)]
+pub struct TypedRequest {
+    /// Who gets the reply.
+    pub conn: ConnId,
+    /// Which gathering it is a part of, if it is.
+    pub part: Option<Part>,
+    /// As the client sent it.
+    pub header: Header,
+    /// Of the process's time; zero: none.
+    pub deadline: Duration,
+    /// Its body.
+    pub body: (u32, u32),
+}
+
+/// A part of a reply that several shards make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Which of the asker's gatherings.
+    pub gathering: u32,
+    /// Which part of it.
+    pub number: u32,
+}
+
+/// The reply to a [`TypedRequest`]: a whole frame.
+#[derive(Clone, Copy, Debug)]
+pub struct TypedAnswer {
+    /// As asked.
+    pub conn: ConnId,
+    /// As asked.
+    pub part: Option<Part>,
+    /// Bytes of the request's body.
+    pub cost: u32,
+    /// The frame.
+    pub frame: (u32, u32),
+    /// `parcel.splices[first..first + len]`: large values within the frame.
+    pub splices: (u32, u32),
+}
+
 /// Everything one shard has for another at the end of a turn.
 #[derive(Debug, Default)]
 pub struct Parcel {
@@ -77,6 +118,10 @@ pub struct Parcel {
     pub requests: Vec<Request>,
     /// Replies to its own requests.
     pub answers: Vec<Answer>,
+    /// Requests of the binary protocol.
+    pub typed: Vec<TypedRequest>,
+    /// Replies to its own ones.
+    pub typed_answers: Vec<TypedAnswer>,
     /// What spans and bodies name.
     pub bytes: Vec<u8>,
     /// Arguments of the requests.
@@ -96,7 +141,8 @@ pub struct Parcel {
 impl Parcel {
     /// Nothing to send.
     pub fn is_empty(&self) -> bool {
-        self.requests.is_empty() && self.answers.is_empty()
+        let resp = self.requests.is_empty() && self.answers.is_empty();
+        resp && self.typed.is_empty() && self.typed_answers.is_empty()
     }
 
     /// Copies an argument in; shares it if it is large.
@@ -136,6 +182,27 @@ impl Parcel {
         self.bytes.extend_from_slice(body);
         self.splices.append(splices);
         self.answers.push(answer);
+    }
+
+    /// Copies bytes in; returns where they are.
+    pub fn push_bytes(&mut self, bytes: &[u8]) -> (u32, u32) {
+        let at = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(bytes);
+        (at, bytes.len() as u32)
+    }
+
+    /// Adds the answer whose frame is what was appended to `bytes` since `at`, and the large value
+    /// that comes after it.
+    pub fn answer_typed(
+        &mut self,
+        (conn, part, cost): (ConnId, Option<Part>, u32),
+        at: usize,
+        large: Option<Arc<Vec<u8>>>,
+    ) {
+        let frame = (at as u32, (self.bytes.len() - at) as u32);
+        let splices = (self.splices.len() as u32, large.iter().len() as u32);
+        self.splices.extend(large.map(|large| (frame.1 as usize, large)));
+        self.typed_answers.push(TypedAnswer { conn, part, cost, frame, splices });
     }
 
     /// The bytes of a run.

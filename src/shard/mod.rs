@@ -33,6 +33,7 @@ pub use keyspace::Cursor;
 pub use open::{Error, Options, Progress, open};
 pub use together::{Holds, Spread};
 pub use transaction::{Step, Transaction, Watched};
+pub use typed::{ConditionFailed, Written};
 
 mod crowd;
 mod keyspace;
@@ -40,6 +41,7 @@ pub mod mailbox;
 mod open;
 mod together;
 mod transaction;
+mod typed;
 
 /// The shard takes no new requests while this much of its log is not durable, bytes.
 pub const BACKLOG_MAX: usize = 16 << 20;

@@ -9,6 +9,7 @@
     reason = "a user's side of the seam: real files, threads and time"
 )]
 
+mod binary;
 mod client;
 mod clients;
 mod crash;
@@ -22,4 +23,5 @@ mod redis_cli;
 mod redis_py;
 mod resp_cost;
 mod server;
+mod typed;
 mod values;

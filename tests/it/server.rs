@@ -31,6 +31,8 @@ pub struct Server {
     child: Child,
     /// The port that all cores share.
     pub port: u16,
+    /// The port of the binary protocol.
+    pub binary_port: u16,
     /// The port of each core.
     pub shard_ports: Vec<u16>,
 }
@@ -45,7 +47,8 @@ impl Server {
         fs::create_dir_all(&dir).expect("the target directory takes files");
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let child = command(&dir, &flags).spawn().expect("the binary is built");
-        let mut server = Self { dir, flags, child, port: 0, shard_ports: Vec::new() };
+        let mut server =
+            Self { dir, flags, child, port: 0, binary_port: 0, shard_ports: Vec::new() };
         server.wait();
         server
     }
@@ -57,6 +60,7 @@ impl Server {
             let line = fs::read_to_string(self.dir.join("ready")).unwrap_or_default();
             if line.ends_with('\n') {
                 self.port = numbers(&line, "\"resp_port\":")[0];
+                self.binary_port = numbers(&line, "\"binary_port\":")[0];
                 self.shard_ports = numbers(&line, "\"shard_ports\":[");
                 return;
             }
@@ -158,7 +162,9 @@ fn command(dir: &Path, flags: &[String]) -> Command {
     command.arg("serve").args(["--shard-port-base", "0", "--log-level", "warn"]);
     command.arg("--data-dir").arg(dir.join("data"));
     command.arg("--ready-file").arg(dir.join("ready"));
-    for (flag, value) in [("--resp-port", "0"), ("--cores", "1"), ("--memory", "1GiB")] {
+    for (flag, value) in
+        [("--resp-port", "0"), ("--binary-port", "0"), ("--cores", "1"), ("--memory", "1GiB")]
+    {
         if !flags.iter().any(|given| given == flag) {
             command.args([flag, value]);
         }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::Code;
 
@@ -164,4 +164,17 @@ pub fn finish(out: &mut [u8], at: usize, header: Header) {
     let (head, body) = out[at..].split_first_chunk_mut::<HEADER_LEN>().expect("begun by start");
     let body_len = u32::try_from(body.len()).expect("limits are far below");
     Header { body_len, body_check: checksum(body), ..header }.encode(head);
+}
+
+/// As [`finish`], of a body that ends with `tail`, which is not in `out`: it is sent after it.
+///
+/// # Panics
+/// As [`finish`].
+pub fn finish_with(out: &mut [u8], at: usize, header: Header, tail: &[u8]) {
+    let (head, body) = out[at..].split_first_chunk_mut::<HEADER_LEN>().expect("begun by start");
+    let mut hasher = Xxh3::new();
+    hasher.update(body);
+    hasher.update(tail);
+    let body_len = u32::try_from(body.len() + tail.len()).expect("limits are far below");
+    Header { body_len, body_check: hasher.digest() as u32, ..header }.encode(head);
 }

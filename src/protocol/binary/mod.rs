@@ -80,8 +80,9 @@
 //!              3 it goes when what it held would have gone
 //! ```
 //!
-//! `operand` is empty but for condition 3, `version` zero but for condition 4, `ttl_ms` zero but
-//! for ttl 1 and 2. An empty `user` is "default".
+//! A name is of printable ASCII without spaces; an empty `user` is "default". `ttl_ms` is at most
+//! 2^53, and zero but for ttl 1 and 2; `operand` is empty but for condition 3, `version` zero but
+//! for condition 4.
 //!
 //! `batch`: all its keys are of one partition, else the error is `cross_partition`: keys with the
 //! same `{hash tag}` always are; the partition of a key is `slot * partition_count / 16384`, where
@@ -91,7 +92,7 @@
 //!
 //! `scan` flags: 1 with values; 2 `pattern` is a glob (`*`, `?`, `[a-z]`, `\`), else a prefix; an
 //! empty pattern is any key. `count` is the most entries of the reply, 0: the server's choice. The
-//! first cursor is empty, the next ones are the replies'; each is good for ever, for the same db.
+//! first cursor is empty, the next ones are the replies'; each is good while the node runs.
 //! A key that was there from the first page to the last is returned at least once; others may be.
 //!
 //! # Replies
@@ -149,7 +150,7 @@ mod tests;
 
 pub use error::{Class, Code, Failure, Retry};
 pub use header::{
-    FLAG_ERROR, FLAG_REPLY, HEADER_LEN, Header, MAGIC, Opcode, VERSION, finish, start,
+    FLAG_ERROR, FLAG_REPLY, HEADER_LEN, Header, MAGIC, Opcode, VERSION, finish, finish_with, start,
 };
 pub use parser::{Breach, Frame, Parser};
 pub use reply::{

@@ -166,6 +166,12 @@ impl<'a> Item<'a> {
 
     /// Appends the item.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        self.encode_head(out);
+        out.extend_from_slice(self.value.unwrap_or_default());
+    }
+
+    /// Appends the item but for the value's bytes, which have to come next.
+    pub fn encode_head(&self, out: &mut Vec<u8>) {
         let state = match self.value {
             Some(_) => ITEM_PRESENT,
             None if self.is_present() => ITEM_LEFT_OUT,
@@ -177,7 +183,6 @@ impl<'a> Item<'a> {
         head[12..16].copy_from_slice(&self.value_len.to_le_bytes());
         head[16..].copy_from_slice(&self.expiry_ms.to_le_bytes());
         out.extend_from_slice(&head);
-        out.extend_from_slice(self.value.unwrap_or_default());
     }
 
     fn read(fields: &mut Fields<'a>) -> Option<Self> {

@@ -154,11 +154,14 @@ impl<'a> Op<'a> {
     }
 }
 
+/// Largest `ttl_ms`: far from where sums overflow.
+const TTL_MS_MAX: u64 = 1 << 53;
+
 fn ttl_of(ttl: u8, ms: u64) -> Result<Ttl, Code> {
     match (ttl, ms) {
         (0, 0) => Ok(Ttl::None),
-        (1, 1..) => Ok(Ttl::InMs(ms)),
-        (2, _) => Ok(Ttl::AtMs(ms)),
+        (1, 1..=TTL_MS_MAX) => Ok(Ttl::InMs(ms)),
+        (2, ..=TTL_MS_MAX) => Ok(Ttl::AtMs(ms)),
         (3, 0) => Ok(Ttl::Keep),
         _ => Err(Code::BadRequest),
     }
@@ -216,7 +219,7 @@ impl<'a> Ops<'a> {
     }
 
     /// Each of them.
-    pub fn iter(&self) -> impl Iterator<Item = Op<'a>> + use<'a> {
+    pub fn iter(&self) -> impl Iterator<Item = Op<'a>> + Clone + use<'a> {
         let mut fields = Fields(self.bytes);
         (0..self.count).map(move |_| Op::decode(&mut fields).expect("checked when decoded"))
     }

@@ -26,6 +26,8 @@ use crate::wal;
 const NODE: NodeId = NodeId(1);
 /// The port shared by its shards.
 pub const PORT: u16 = 6379;
+/// The port of the binary protocol, shared too.
+pub const BINARY_PORT: u16 = 7400;
 /// Shard n has this port plus n of its own.
 pub const SHARD_PORTS: u16 = 7500;
 /// The longest that anything may take; longer is a hang. Virtual time.
@@ -230,6 +232,7 @@ fn options(shape: &Shape) -> Options {
         ack: shape.ack,
         bind: Ipv4Addr::LOCALHOST.into(),
         resp_port: PORT,
+        binary_port: BINARY_PORT,
         shard_port_base: SHARD_PORTS,
         cluster_mode: shape.cluster_mode,
         password: shape.password.map(|word| word.as_bytes().to_vec()),
@@ -280,7 +283,8 @@ impl Seat {
         while life.opened.get() < self.shape.shards {
             env.sleep(Duration::from_micros(50)).await;
         }
-        start::listen(&env, self.id, &self.options, PORT).expect("the ports are free");
+        let shared = start::Shared { resp: PORT, binary: BINARY_PORT };
+        start::listen(&env, self.id, &self.options, shared).expect("the ports are free");
         self.mailbox.connect(&self.wakers);
         let node = self.node();
         let server = Server::new(env, shard, self.mailbox, node, self.stop);

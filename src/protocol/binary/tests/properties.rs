@@ -27,7 +27,7 @@ type Parts = (u8, Vec<u8>, Option<Vec<u8>>, u8, u8, u64, Vec<u8>);
 
 fn parts() -> impl Strategy<Value = Parts> {
     let value = prop::option::of(bytes());
-    (0..16u8, bytes(), value, 0..4u8, 0..5u8, 1..u64::MAX, bytes())
+    (0..16u8, bytes(), value, 0..4u8, 0..5u8, 1..1u64 << 53, bytes())
 }
 
 fn op((db, key, value, ttl, condition, number, operand): &Parts) -> Op<'_> {

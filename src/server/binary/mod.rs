@@ -1,0 +1,208 @@
+//! The binary port: frames in, frames out, answered by request id as soon as they are known.
+//!
+//! A connection of this port is a [`Conn`] with a [`Line`]: the same session, output, stash and
+//! bounds as any other, and requests that become the same evaluations on the same partitions. What
+//! differs is order: a reply that waits for a commit or for another shard waits in [`holds`], not
+//! in the connection's output, and holds up nobody.
+//!
+//! ```text
+//! round   frames of many connections, their keys asked for ahead
+//! serve   one request: here, or one hop to the shard of its key, which runs the same code
+//! holds   replies that tell of what is not committed yet
+//! gather  the parts of a multi-get that several shards make
+//! session hello, auth, ping, info, and the clock that ends a slow handshake
+//! ```
+//!
+//! Bounds: requests under way per connection, by count and by bytes; beyond them, or when replies
+//! are not read, the connection is not read either. Nothing is dropped.
+//!
+//! [`Conn`]: super::conn::Conn
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Work;
+use crate::command::{Spec, lookup};
+use crate::env::{ConnId, ListenerId};
+use crate::id::ShardId;
+use crate::limits::{KEY_LEN_MAX, LARGE_LEN_MIN};
+use crate::protocol::binary::{
+    FLAG_REPLY, Header, Parser, UNAUTHENTICATED_BODY_LEN_MAX, VERSION, finish, finish_with, start,
+};
+use crate::shard::mailbox::Part;
+
+use gather::Gathering;
+use holds::Holds;
+use round::Round;
+
+pub use holds::WAITER;
+
+mod gather;
+mod holds;
+mod round;
+mod serve;
+mod session;
+
+/// Where connections of the binary port come in: every shard listens there third.
+pub const LISTENER: ListenerId = ListenerId(2);
+
+/// Longest value that is taken, bytes: it goes to the log within one turn.
+const VALUE_LEN_MAX: usize = 1 << 20;
+
+/// Longest body that is taken, bytes: an op with the longest key, value and operand.
+const BODY_LEN_MAX: usize = 2 * VALUE_LEN_MAX + KEY_LEN_MAX + 4096;
+
+/// Most ops of a batch.
+const BATCH_COUNT_MAX: usize = 1024;
+
+/// Longest body of a batch, bytes: with what the open entry holds already it fits a log record.
+const BATCH_LEN_MAX: usize = 256 << 10;
+
+/// Most keys of a multi-get: some 200 us of lookups.
+const MULTI_GET_COUNT_MAX: usize = 1024;
+
+/// Longest values of a multi-get together, bytes.
+const MULTI_GET_LEN_MAX: usize = 8 << 20;
+
+/// Most entries of a page of a scan.
+const SCAN_COUNT_MAX: usize = 1024;
+
+/// Entries of a page where the client does not say.
+const SCAN_COUNT: usize = 100;
+
+/// Values of a page of a scan together, bytes; what does not fit is left out.
+const SCAN_VALUES_LEN_MAX: usize = 1 << 20;
+
+/// Requests of one connection that may be under way.
+const IN_FLIGHT_MAX: u32 = 16_384;
+
+/// Bytes of them together.
+const IN_FLIGHT_LEN_MAX: usize = 8 << 20;
+
+const _: () = assert!(LARGE_LEN_MIN <= VALUE_LEN_MAX && BATCH_LEN_MAX <= BODY_LEN_MAX);
+
+/// What a connection of the binary port has beside a session and an output.
+pub struct Line {
+    parser: Parser,
+    /// It said hello.
+    greeted: bool,
+    /// When it came.
+    since: Duration,
+    in_flight: u32,
+    in_flight_len: usize,
+}
+
+impl Line {
+    /// Of a connection that came at `since`.
+    pub fn new(since: Duration) -> Self {
+        Self { parser: Parser::default(), greeted: false, since, in_flight: 0, in_flight_len: 0 }
+    }
+
+    /// Whether so much is under way that no more is taken.
+    pub fn is_full(&self) -> bool {
+        self.in_flight >= IN_FLIGHT_MAX || self.in_flight_len > IN_FLIGHT_LEN_MAX
+    }
+
+    /// Whether enough of it is answered.
+    pub fn is_relieved(&self) -> bool {
+        self.in_flight <= IN_FLIGHT_MAX / 2 && self.in_flight_len <= IN_FLIGHT_LEN_MAX / 2
+    }
+
+    /// Whether nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.in_flight == 0
+    }
+
+    /// Bytes held for it.
+    pub fn held_len(&self) -> usize {
+        self.parser.buffered_len() + self.in_flight_len
+    }
+
+    fn begun(&mut self, header: &Header) {
+        self.in_flight += 1;
+        self.in_flight_len += header.body_len as usize;
+    }
+
+    fn answered(&mut self, body_len: u32) {
+        self.in_flight -= 1;
+        self.in_flight_len -= body_len as usize;
+    }
+}
+
+/// Longest body that a connection may send now, bytes.
+fn body_len_max(authenticated: bool) -> usize {
+    if authenticated { BODY_LEN_MAX } else { UNAUTHENTICATED_BODY_LEN_MAX }
+}
+
+/// Who gets a reply, and to what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asker {
+    /// The shard that has the connection.
+    shard: ShardId,
+    conn: ConnId,
+    /// It is a part of a reply that is put together there.
+    part: Option<Part>,
+    /// Of the request.
+    header: Header,
+    /// Of the process's time; zero: none.
+    deadline: Duration,
+}
+
+/// A shard's side of the binary port.
+pub struct Desk<C> {
+    /// As the server's own, but of the connections of this port.
+    pub work: VecDeque<Work<C>>,
+    round: Round<C>,
+    holds: Holds,
+    gatherings: Vec<Option<Gathering>>,
+    gatherings_free: Vec<u32>,
+    /// What a write is admitted as.
+    set: &'static Spec,
+    delete: &'static Spec,
+}
+
+impl<C> Default for Desk<C> {
+    fn default() -> Self {
+        let spec = |name: &[u8]| lookup(name).expect("it is in the table");
+        Self {
+            work: VecDeque::new(),
+            round: Round::default(),
+            holds: Holds::default(),
+            gatherings: Vec::new(),
+            gatherings_free: Vec::new(),
+            set: spec(b"set"),
+            delete: spec(b"del"),
+        }
+    }
+}
+
+impl<C> Desk<C> {
+    /// Whether no reply waits for anything.
+    pub fn is_idle(&self) -> bool {
+        self.work.is_empty()
+            && self.holds.is_empty()
+            && self.gatherings.len() == self.gatherings_free.len()
+    }
+}
+
+/// A body's last part that is not copied.
+type Large = Option<Arc<Vec<u8>>>;
+
+/// Appends a reply to the request that `header` began; `body` appends its body.
+fn encode(
+    out: &mut Vec<u8>,
+    header: &Header,
+    flags: u16,
+    body: impl FnOnce(&mut Vec<u8>) -> Large,
+) -> Large {
+    let at = start(out);
+    let large = body(out);
+    let flags = FLAG_REPLY | flags;
+    let header = Header { version: VERSION, flags, deadline_ms: 0, ..*header };
+    match &large {
+        None => finish(out, at, header),
+        Some(large) => finish_with(out, at, header, large),
+    }
+    large
+}

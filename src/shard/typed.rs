@@ -1,0 +1,116 @@
+//! Typed reads and writes: those of the binary protocol, on the same partitions and through the
+//! same [`Partition::evaluate`] as commands.
+//!
+//! [`Partition::evaluate`]: crate::partition::Partition::evaluate
+
+use super::{Shard, Target};
+use crate::command::{Found, Value, is_expired, typed};
+use crate::env::Env;
+use crate::lsm::key;
+use crate::lsm::memtable::{Payload, Version};
+use crate::protocol::binary::{Condition, Op, Outcome};
+
+/// The condition of an op does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConditionFailed {
+    /// Which op of a batch.
+    pub index: usize,
+    /// The version of its key; 0: it is absent.
+    pub version: u64,
+}
+
+/// What came of a write, and the entry that has to commit before anyone is told.
+pub type Written<T> = (Result<T, ConditionFailed>, Option<u64>);
+
+impl<E: Env> Shard<E> {
+    /// What a key holds, and the entry that has to commit before anyone is told.
+    pub fn read(&self, target: Target<'_>) -> (Option<Version<'_>>, Option<u64>) {
+        let (version, hold) = self.partition(target.place).find(target.hash, target.key);
+        (version.filter(|version| !is_expired(version.expiry_ms, self.now_ms)), hold)
+    }
+
+    /// Does `op`, if its condition holds.
+    pub fn write(&mut self, target: Target<'_>, op: &Op<'_>) -> Written<Outcome> {
+        let (written, hold) = self.propose(target, op);
+        if self.partitions[target.place as usize].is_open() {
+            self.touch(target.place);
+        }
+        (written, hold)
+    }
+
+    /// Does all of `ops`, whose keys are of the partition at `place`, as one entry, if all their
+    /// conditions hold before.
+    pub fn write_all<'a>(
+        &mut self,
+        place: u32,
+        ops: impl Iterator<Item = Op<'a>> + Clone,
+    ) -> Written<Vec<Outcome>> {
+        let mut encoded = Vec::new();
+        let mut hold = None;
+        for (index, op) in ops.clone().enumerate() {
+            let (version, entry) = self.read(self.find_at(place, &op, &mut encoded));
+            hold = hold.max(entry);
+            let found = version.map(found_of);
+            let version = version.map_or(0, |version| version.timestamp.0);
+            if !typed::holds(&op, found.as_ref(), version) {
+                return (Err(ConditionFailed { index, version }), hold);
+            }
+        }
+        let mut outcomes = Vec::new();
+        self.begin_together();
+        for op in ops {
+            let target = self.find_at(place, &op, &mut encoded);
+            let op = Op { condition: Condition::None, ..op };
+            let (written, entry) = self.write(target, &op);
+            outcomes.push(written.expect("there is no condition"));
+            hold = hold.max(entry);
+        }
+        self.end_together();
+        (Ok(outcomes), hold)
+    }
+
+    fn find_at<'k>(&self, place: u32, op: &Op<'_>, encoded: &'k mut Vec<u8>) -> Target<'k> {
+        key::encode_data_key(key::slot_of(op.key), op.db, op.key, encoded);
+        let hash = self.partition(place).memtable().hash(encoded);
+        Target { place, hash, key: encoded }
+    }
+
+    fn propose(&mut self, target: Target<'_>, op: &Op<'_>) -> Written<Outcome> {
+        let now_ms = self.now_ms;
+        let Target { place, hash, key } = target;
+        let partition = &mut self.partitions[place as usize];
+        let before = partition.clock();
+        let mut written = Err(ConditionFailed { index: 0, version: 0 });
+        let mut evaluated = partition.evaluate(hash, key, now_ms, |found, proposal| {
+            let version = if found.is_some() { proposal.seen().0 } else { 0 };
+            if !typed::holds(op, found.as_ref(), version) {
+                written = Err(ConditionFailed { index: 0, version });
+                return;
+            }
+            let typed::Decided { effect, outcome } = typed::decide(op, found, now_ms);
+            proposal.take((effect, 0));
+            written = Ok(outcome);
+        });
+        if let Some((value, expiry_ms)) = evaluated.large.take() {
+            let blob = self.log_whole_blob(&value);
+            let partition = &mut self.partitions[place as usize];
+            let entry = partition.put_large(hash, key, (&value, blob), expiry_ms, now_ms);
+            evaluated.hold = Some(entry);
+        }
+        let after = self.partitions[place as usize].clock();
+        if let Ok(outcome) = &mut written
+            && after != before
+        {
+            outcome.timestamp = after.0;
+        }
+        (written, evaluated.hold)
+    }
+}
+
+fn found_of(version: Version<'_>) -> Found<'_> {
+    let value = match version.payload {
+        Payload::Bytes(bytes) => Value::Bytes(bytes),
+        Payload::Shared(bytes) => Value::Shared(bytes),
+    };
+    Found { value, expiry_ms: version.expiry_ms }
+}
