@@ -204,8 +204,8 @@ impl Index {
     }
 
     /// Shows `visit` the nodes of one bucket and returns the cursor of the next; 0: it was the
-    /// last. Starts at 0. A node that is there from the first call to the last is shown, however the
-    /// table grows in between, and but for a table that was replaced by a smaller one, once.
+    /// last. Starts at 0. A node that is there from the first call to the last is shown, however
+    /// the table grows in between, and but for a table that was replaced by a smaller one, once.
     ///
     /// The cursor counts with its bits reversed (Pieter Noordhuis, `dictScan` of Redis): what
     /// bucket `i` splits into has `i` as its lower bits, so it is passed together with `i`.
