@@ -1,7 +1,7 @@
 //! Numbers in values: INCR and its kin.
 
 use super::table::{Access, Answer, Flags, Group, Keyed, Keys, Run, Spec};
-use super::{Effect, Error, Input, NewValue, number};
+use super::{Effect, Error, Event, Input, NewValue, number};
 use crate::protocol::resp::Reply;
 
 type Evaluated<'a> = Result<Effect<'a>, Error>;
@@ -32,7 +32,8 @@ fn add<'a>(input: &Input<'a>, reply: &mut Reply<'_>, amount: i64) -> Evaluated<'
     let new = old.checked_add(amount).ok_or(Error::CounterOverflow)?;
     reply.integer(new);
     let expiry_ms = input.found.and_then(|found| found.expiry_ms);
-    Ok(Effect::Put { value: NewValue::Owned(number::format_i64(new)), expiry_ms })
+    let value = NewValue::Owned(number::format_i64(new));
+    Ok(Effect::Put { value, expiry_ms, event: Event::Add })
 }
 
 fn incrbyfloat<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Evaluated<'a> {
@@ -40,7 +41,7 @@ fn incrbyfloat<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Evaluated<'a> {
     let new = number::add_decimal(old, input.args.get(2))?;
     reply.bulk(&new);
     let expiry_ms = input.found.and_then(|found| found.expiry_ms);
-    Ok(Effect::Put { value: NewValue::Owned(new), expiry_ms })
+    Ok(Effect::Put { value: NewValue::Owned(new), expiry_ms, event: Event::AddFloat })
 }
 
 const fn row(name: &'static str, arity: i16, run: Answer) -> Spec {

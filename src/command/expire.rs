@@ -1,7 +1,7 @@
 //! Deadlines: EXPIRE, TTL and their kin, and the deadline options of SET and GETEX.
 
 use super::table::{Access, Answer, Flags, Group, Keyed, Keys, Run, Spec};
-use super::{Args, Effect, Error, Input, number};
+use super::{Args, Effect, Error, Event, Input, number};
 use crate::protocol::resp::Reply;
 
 type Evaluated<'a> = Result<Effect<'a>, Error>;
@@ -134,9 +134,10 @@ fn set_deadline<'a>(
     }
     reply.integer(1);
     if at_ms <= input.now_ms as i64 {
-        return Ok(Effect::Delete);
+        return Ok(Effect::Delete(Event::Delete));
     }
-    Ok(Effect::Put { value: found.value.to_new_value(), expiry_ms: Some(at_ms as u64) })
+    let (value, expiry_ms) = (found.value.to_new_value(), Some(at_ms as u64));
+    Ok(Effect::Put { value, expiry_ms, event: Event::Expire })
 }
 
 fn persist<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Evaluated<'a> {
@@ -145,6 +146,7 @@ fn persist<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Evaluated<'a> {
     Ok(found.map_or(Effect::None, |found| Effect::Put {
         value: found.value.to_new_value(),
         expiry_ms: None,
+        event: Event::Persist,
     }))
 }
 

@@ -1,11 +1,11 @@
 //! Keys of any type: DEL, EXISTS, TYPE and their kin.
 
 use super::table::{Access, Flags, Group, Keyed, Keys, Run, Spec};
-use super::{Args, Effect, Error, Facts, Input, Session, Then, help};
+use super::{Args, Effect, Error, Event, Facts, Input, Session, Then, help};
 use crate::protocol::resp::Reply;
 
 fn del<'a>(input: &Input<'a>) -> (Effect<'a>, u64) {
-    if input.found.is_some() { (Effect::Delete, 1) } else { (Effect::None, 0) }
+    if input.found.is_some() { (Effect::Delete(Event::Delete), 1) } else { (Effect::None, 0) }
 }
 
 fn exists<'a>(input: &Input<'a>) -> (Effect<'a>, u64) {

@@ -61,6 +61,7 @@ pub use facts::{
     Topology, endpoint_id,
 };
 pub use keyspace::Scan;
+pub use notify::Event;
 pub use session::{ReplyMode, Session};
 pub use slot::{moved, slot_of};
 pub use table::{
@@ -144,9 +145,11 @@ pub enum Effect<'a> {
         value: NewValue<'a>,
         /// Its deadline, unix milliseconds, not before `now_ms`; none: it stays.
         expiry_ms: Option<u64>,
+        /// As what it is published.
+        event: Event,
     },
     /// The key is gone. Given only for a key that was found.
-    Delete,
+    Delete(Event),
 }
 
 /// A value to store.

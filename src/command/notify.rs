@@ -1,10 +1,12 @@
-//! Keyspace events: which are told of, and which a command makes.
+//! Keyspace events: which there are, and which are told of.
 //!
 //! An event is published when the change it tells of is committed, by the shard that owns the key:
 //! what a subscriber hears has happened. `expired` is published when the key is deleted, which is
 //! some time after its deadline; nobody sees the key in between.
 
 use std::fmt;
+
+use super::{Access, Args, Spec};
 
 /// The classes of events that are told of, and on which channels: `notify-keyspace-events`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,6 +107,80 @@ impl fmt::Display for Classes {
 pub(super) fn check(letters: &[u8]) -> Result<String, String> {
     let refused = "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.";
     Classes::parse(letters).map(|classes| classes.to_string()).ok_or_else(|| refused.to_owned())
+}
+
+/// What a command did to a key, as Redis names it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Event {
+    /// Nothing.
+    #[default]
+    None,
+    /// SET and its kin.
+    Set,
+    /// The same with a deadline.
+    SetUntil,
+    /// APPEND.
+    Append,
+    /// SETRANGE.
+    SetRange,
+    /// INCR and its kin.
+    Add,
+    /// INCRBYFLOAT.
+    AddFloat,
+    /// A deadline was set.
+    Expire,
+    /// A deadline was taken away.
+    Persist,
+    /// COPY, of the copy.
+    CopyTo,
+    /// RENAME, of the old name.
+    RenameFrom,
+    /// RENAME, of the new name.
+    RenameTo,
+    /// The key was deleted, by a command or a deadline that has passed already.
+    Delete,
+    /// The key was deleted since its time was over.
+    Expired,
+}
+
+impl Event {
+    /// What is published, in order, each with its class.
+    pub fn names(self) -> &'static [(Classes, &'static str)] {
+        const SET: (Classes, &str) = (Classes::STRING, "set");
+        const EXPIRE: (Classes, &str) = (Classes::GENERIC, "expire");
+        match self {
+            Self::None => &[],
+            Self::Set => &[SET],
+            Self::SetUntil => &[SET, EXPIRE],
+            Self::Append => &[(Classes::STRING, "append")],
+            Self::SetRange => &[(Classes::STRING, "setrange")],
+            Self::Add => &[(Classes::STRING, "incrby")],
+            Self::AddFloat => &[(Classes::STRING, "incrbyfloat")],
+            Self::Expire => &[EXPIRE],
+            Self::Persist => &[(Classes::GENERIC, "persist")],
+            Self::CopyTo => &[(Classes::GENERIC, "copy_to")],
+            Self::RenameFrom => &[(Classes::GENERIC, "rename_from")],
+            Self::RenameTo => &[(Classes::GENERIC, "rename_to")],
+            Self::Delete => &[(Classes::GENERIC, "del")],
+            Self::Expired => &[(Classes::EXPIRED, "expired")],
+        }
+    }
+
+    /// Whether the key counts as new even if there was one: COPY and RENAME put theirs in its
+    /// place.
+    pub fn replaces(self) -> bool {
+        matches!(self, Self::CopyTo | Self::RenameTo)
+    }
+}
+
+/// Whether a command looks its key up to read it, so that one that is not there is a miss.
+pub fn is_read(spec: &Spec, args: &Args<'_>) -> bool {
+    match spec.name {
+        "getex" | "getdel" | "getset" | "copy" => true,
+        "set" => (3..args.len()).any(|at| args.is(at, "GET")),
+        // What asks how a value is held does not use it.
+        name => spec.access == Access::Read && !name.starts_with("object|"),
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use super::expire::Deadline;
 use super::table::{Access, Answer, Flags, Group, Keyed, Keys, Run, Spec};
-use super::{Args, Effect, Error, Found, Input, NewValue, number};
+use super::{Args, Effect, Error, Event, Found, Input, NewValue, number};
 use crate::limits::VALUE_LEN_MAX;
 use crate::protocol::resp::Reply;
 
@@ -23,17 +23,22 @@ fn reply_found(found: Option<Found<'_>>, reply: &mut Reply<'_>) {
     }
 }
 
-/// Stores `value`, unless its deadline has passed: then the key is gone.
-fn put<'a>(input: &Input<'a>, value: NewValue<'a>, expiry_ms: Option<u64>) -> Effect<'a> {
-    match expiry_ms {
-        Some(expiry_ms) if expiry_ms <= input.now_ms => delete_found(input),
-        _ => Effect::Put { value, expiry_ms },
+/// Stores `value` without a deadline.
+fn stored(value: NewValue<'_>) -> Effect<'_> {
+    Effect::Put { value, expiry_ms: None, event: Event::Set }
+}
+
+/// Stores `value` until a deadline that the command gives; if it has passed the key is gone.
+fn stored_until<'a>(input: &Input<'a>, value: NewValue<'a>, expiry_ms: u64) -> Effect<'a> {
+    if expiry_ms <= input.now_ms {
+        return delete_found(input);
     }
+    Effect::Put { value, expiry_ms: Some(expiry_ms), event: Event::SetUntil }
 }
 
 /// Deletes the key, if there is anything to delete.
 fn delete_found<'a>(input: &Input<'a>) -> Effect<'a> {
-    if input.found.is_some() { Effect::Delete } else { Effect::None }
+    if input.found.is_some() { Effect::Delete(Event::Delete) } else { Effect::None }
 }
 
 /// When a key may be set.
@@ -94,14 +99,12 @@ fn set<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Evaluated<'a> {
     let value = input.args.arg(2).to_new_value();
     if input.args.len() == 3 {
         reply.simple("OK");
-        return Ok(Effect::Put { value, expiry_ms: None });
+        return Ok(stored(value));
     }
     let options = set_options(&input.args)?;
-    let expiry_ms = match options.deadline {
-        Some((deadline, amount)) => Some(deadline.resolve(amount, input.now_ms, "set")?),
-        None if options.keep_ttl => input.found.and_then(|found| found.expiry_ms),
-        None => None,
-    };
+    let until = options.deadline;
+    let until = until.map(|(deadline, amount)| deadline.resolve(amount, input.now_ms, "set"));
+    let until = until.transpose()?;
     let allowed = match options.condition {
         Condition::Always => true,
         Condition::IfAbsent => input.found.is_none(),
@@ -112,11 +115,15 @@ fn set<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Evaluated<'a> {
         (false, true) => reply.simple("OK"),
         (false, false) => reply.null(),
     }
-    Ok(match allowed {
+    Ok(match until {
+        _ if !allowed => Effect::None,
+        Some(expiry_ms) => stored_until(input, value, expiry_ms),
         // A deadline that is kept is not a new one: at its very millisecond the key still lives.
-        true if options.keep_ttl => Effect::Put { value, expiry_ms },
-        true => put(input, value, expiry_ms),
-        false => Effect::None,
+        None if options.keep_ttl => {
+            let expiry_ms = input.found.and_then(|found| found.expiry_ms);
+            Effect::Put { value, expiry_ms, event: Event::Set }
+        }
+        None => stored(value),
     })
 }
 
@@ -126,7 +133,7 @@ fn setnx<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Evaluated<'a> {
         return Ok(Effect::None);
     }
     reply.integer(1);
-    Ok(Effect::Put { value: input.args.arg(2).to_new_value(), expiry_ms: None })
+    Ok(stored(input.args.arg(2).to_new_value()))
 }
 
 fn setex<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Evaluated<'a> {
@@ -143,14 +150,14 @@ fn set_with_deadline<'a>(
     deadline: Deadline,
     command: &'static str,
 ) -> Evaluated<'a> {
-    let expiry_ms = Some(deadline.resolve(input.args.get(2), input.now_ms, command)?);
+    let expiry_ms = deadline.resolve(input.args.get(2), input.now_ms, command)?;
     reply.simple("OK");
-    Ok(put(input, input.args.arg(3).to_new_value(), expiry_ms))
+    Ok(stored_until(input, input.args.arg(3).to_new_value(), expiry_ms))
 }
 
 fn getset<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Evaluated<'a> {
     reply_found(input.found, reply);
-    Ok(Effect::Put { value: input.args.arg(2).to_new_value(), expiry_ms: None })
+    Ok(stored(input.args.arg(2).to_new_value()))
 }
 
 fn getdel<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Evaluated<'a> {
@@ -179,21 +186,26 @@ fn getex<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Evaluated<'a> {
         reply.null();
         return Ok(Effect::None);
     };
-    let expiry_ms = match deadline {
-        Some((deadline, amount)) => Some(deadline.resolve(amount, input.now_ms, "getex")?),
-        None if persist => None,
-        None => found.expiry_ms,
-    };
+    let until = deadline.map(|(deadline, amount)| deadline.resolve(amount, input.now_ms, "getex"));
+    let until = until.transpose()?;
     found.value.write_to(reply);
-    let unchanged = expiry_ms == found.expiry_ms;
-    Ok(if unchanged { Effect::None } else { put(input, found.value.to_new_value(), expiry_ms) })
+    let value = found.value.to_new_value();
+    Ok(match until {
+        Some(until) if until <= input.now_ms => Effect::Delete(Event::Delete),
+        Some(until) => Effect::Put { value, expiry_ms: Some(until), event: Event::Expire },
+        None if persist && found.expiry_ms.is_some() => {
+            Effect::Put { value, expiry_ms: None, event: Event::Persist }
+        }
+        None => Effect::None,
+    })
 }
 
 fn append<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Evaluated<'a> {
     let tail = input.args.arg(2);
     let Some(found) = input.found else {
         reply.integer(tail.as_slice().len() as i64);
-        return Ok(Effect::Put { value: tail.to_new_value(), expiry_ms: None });
+        let value = tail.to_new_value();
+        return Ok(Effect::Put { value, expiry_ms: None, event: Event::Append });
     };
     let (head, tail) = (found.value.as_slice(), tail.as_slice());
     let len = head.len() + tail.len();
@@ -207,7 +219,8 @@ fn append<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Evaluated<'a> {
     let mut value = SmallVec::with_capacity(len);
     value.extend_from_slice(head);
     value.extend_from_slice(tail);
-    Ok(Effect::Put { value: NewValue::Owned(value), expiry_ms: found.expiry_ms })
+    let (value, expiry_ms) = (NewValue::Owned(value), found.expiry_ms);
+    Ok(Effect::Put { value, expiry_ms, event: Event::Append })
 }
 
 fn strlen<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Evaluated<'a> {
@@ -256,12 +269,11 @@ fn setrange<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Evaluated<'a> {
     value[offset..end].copy_from_slice(patch);
     reply.integer(value.len() as i64);
     let expiry_ms = input.found.and_then(|found| found.expiry_ms);
-    Ok(Effect::Put { value: NewValue::Owned(value), expiry_ms })
+    Ok(Effect::Put { value: NewValue::Owned(value), expiry_ms, event: Event::SetRange })
 }
 
 fn mset<'a>(input: &Input<'a>) -> Effect<'a> {
-    let value = input.args.arg(input.key_at + 1).to_new_value();
-    Effect::Put { value, expiry_ms: None }
+    stored(input.args.arg(input.key_at + 1).to_new_value())
 }
 
 const READ: Flags = Flags::READONLY;

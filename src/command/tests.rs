@@ -230,7 +230,7 @@ impl Server {
         let key = id.1.escape_ascii().to_string();
         match effect {
             Effect::None => {}
-            Effect::Put { value, expiry_ms } => {
+            Effect::Put { value, expiry_ms, .. } => {
                 let value = value.as_slice().to_vec();
                 let mut text = format!("put {key} \"{}\"", value.escape_ascii());
                 if let Some(expiry_ms) = expiry_ms {
@@ -240,7 +240,7 @@ impl Server {
                 self.effects.push(text);
                 self.keys.insert(id, (value, *expiry_ms));
             }
-            Effect::Delete => {
+            Effect::Delete(_) => {
                 self.effects.push(format!("delete {key}"));
                 let old = self.keys.remove(&id);
                 assert!(

@@ -7,7 +7,7 @@
 use smallvec::{SmallVec, smallvec};
 
 use super::table::{Access, Flags, Group, Keys, Run, Spec};
-use super::{Args, DB_COUNT, Effect, Error, Found, number};
+use super::{Args, DB_COUNT, Effect, Error, Event, Found, number};
 use crate::protocol::resp::Reply;
 
 /// Effects in order, each with the number of its key among the command's keys.
@@ -72,11 +72,13 @@ fn moved<'a>(args: Args<'a>, source: Found<'a>) -> Effects<'a> {
     if args.get(1) == args.get(2) {
         return SmallVec::new();
     }
-    smallvec![(1, copied(source)), (0, Effect::Delete)]
+    let to = copied(source, Event::RenameTo);
+    smallvec![(0, Effect::Delete(Event::RenameFrom)), (1, to)]
 }
 
-fn copied(source: Found<'_>) -> Effect<'_> {
-    Effect::Put { value: source.value.to_new_value(), expiry_ms: source.expiry_ms }
+fn copied(source: Found<'_>, event: Event) -> Effect<'_> {
+    let (value, expiry_ms) = (source.value.to_new_value(), source.expiry_ms);
+    Effect::Put { value, expiry_ms, event }
 }
 
 struct CopyOptions {
@@ -118,7 +120,7 @@ fn copy<'a>(
     let replace = copy_options(&args, 0)?.replace;
     let source = found[0].filter(|_| replace || found[1].is_none());
     reply.integer(i64::from(source.is_some()));
-    Ok(source.map(|source| (1, copied(source))).into_iter().collect())
+    Ok(source.map(|source| (1, copied(source, Event::CopyTo))).into_iter().collect())
 }
 
 fn msetnx<'a>(
@@ -132,9 +134,8 @@ fn msetnx<'a>(
     }
     reply.integer(1);
     let value = |nth: usize| args.arg(2 + 2 * nth).to_new_value();
-    let effects =
-        (0..found.len()).map(|nth| (nth, Effect::Put { value: value(nth), expiry_ms: None }));
-    Ok(effects.collect())
+    let put = |nth: usize| Effect::Put { value: value(nth), expiry_ms: None, event: Event::Set };
+    Ok((0..found.len()).map(|nth| (nth, put(nth))).collect())
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the shape that the table asks for")]

@@ -1,6 +1,6 @@
 //! The typed write: what an [`Op`] of the binary protocol does to the key that it names.
 
-use super::{Effect, Found, NewValue};
+use super::{Effect, Event, Found, NewValue};
 use crate::protocol::binary::{Condition, Op, Outcome, OutcomeState, Ttl};
 
 /// What has to be done, and what the client is told once it is durable. The timestamp of the
@@ -31,9 +31,11 @@ pub fn decide<'a>(op: &Op<'a>, found: Option<Found<'_>>, now_ms: u64) -> Decided
             let value = NewValue::Borrowed(value);
             let existed = found.is_some();
             let state = if existed { OutcomeState::Replaced } else { OutcomeState::Created };
-            (Effect::Put { value, expiry_ms }, state)
+            let until = matches!(op.ttl, Ttl::InMs(_) | Ttl::AtMs(_));
+            let event = if until { Event::SetUntil } else { Event::Set };
+            (Effect::Put { value, expiry_ms, event }, state)
         }
-        _ if found.is_some() => (Effect::Delete, OutcomeState::Deleted),
+        _ if found.is_some() => (Effect::Delete(Event::Delete), OutcomeState::Deleted),
         _ => (Effect::None, OutcomeState::Nothing),
     };
     Decided { effect, outcome: Outcome { timestamp: 0, state } }
@@ -85,16 +87,19 @@ mod tests {
     #[test]
     fn a_set_puts_and_a_delete_or_a_deadline_that_has_passed_deletes() {
         let set = Op { key: b"k", value: Some(b"v"), ..Op::default() };
-        let put = |expiry_ms| Effect::Put { value: NewValue::Borrowed(b"v"), expiry_ms };
+        let value = || NewValue::Borrowed(b"v");
+        let put = |expiry_ms| Effect::Put { value: value(), expiry_ms, event: Event::Set };
+        let until =
+            |at_ms| Effect::Put { value: value(), expiry_ms: Some(at_ms), event: Event::SetUntil };
         let (created, replaced) = (OutcomeState::Created, OutcomeState::Replaced);
-        let gone = (Effect::Delete, OutcomeState::Deleted);
+        let gone = (Effect::Delete(Event::Delete), OutcomeState::Deleted);
         for (op, was, wanted) in [
             (set, None, (put(None), created)),
             (set, found(Some(2000)), (put(None), replaced)),
             (Op { ttl: Ttl::Keep, ..set }, found(Some(2000)), (put(Some(2000)), replaced)),
             (Op { ttl: Ttl::Keep, ..set }, None, (put(None), created)),
-            (Op { ttl: Ttl::InMs(5), ..set }, None, (put(Some(1005)), created)),
-            (Op { ttl: Ttl::AtMs(1001), ..set }, None, (put(Some(1001)), created)),
+            (Op { ttl: Ttl::InMs(5), ..set }, None, (until(1005), created)),
+            (Op { ttl: Ttl::AtMs(1001), ..set }, None, (until(1001), created)),
             (Op { ttl: Ttl::AtMs(1000), ..set }, found(None), gone.clone()),
             (Op { ttl: Ttl::AtMs(1), ..set }, None, (Effect::None, OutcomeState::Nothing)),
             (Op { value: None, ..set }, found(None), gone.clone()),

@@ -23,7 +23,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::command::{self, Arg, Found};
+use crate::command::{self, Arg, Event, Found};
 use crate::consensus::{Effects, Group, Handle, Role};
 use crate::env::Env;
 use crate::id::{NodeId, PartitionId, Timestamp};
@@ -96,6 +96,10 @@ pub struct Committed {
 pub struct Evaluated {
     /// The key was there.
     pub hit: bool,
+    /// What was there was no more: its time was over.
+    pub expired: bool,
+    /// What was done to the key.
+    pub event: Event,
     /// The entry that has to commit before the reply may leave.
     pub hold: Option<u64>,
     /// For commands that count.
@@ -112,6 +116,7 @@ pub struct Proposal<'a> {
     timestamp: Timestamp,
     payload: Vec<u8>,
     count: u64,
+    event: Event,
     made: Made,
 }
 
@@ -131,10 +136,16 @@ impl Proposal<'_> {
     /// Takes what a command made of the key.
     pub fn take(&mut self, (effect, count): (command::Effect<'_>, u64)) {
         self.count = count;
-        let command::Effect::Put { value, expiry_ms } = effect else {
-            let deletes = matches!(effect, command::Effect::Delete);
-            self.made = if deletes { Made::Deletion } else { Made::Nothing };
-            return;
+        let (value, expiry_ms) = match effect {
+            command::Effect::Put { value, expiry_ms, event } => {
+                self.event = event;
+                (value, expiry_ms)
+            }
+            command::Effect::Delete(event) => {
+                (self.event, self.made) = (event, Made::Deletion);
+                return;
+            }
+            command::Effect::None => return,
         };
         let bytes = value.as_slice();
         let value_len = bytes.len();
@@ -303,12 +314,13 @@ impl Partition {
             .filter(|version| !command::is_expired(version.expiry_ms, now_ms))
             .map(|version| Found { value: arg_of(version.payload), expiry_ms: version.expiry_ms });
         let hit = found.is_some();
-        let (count, made) = (0, Made::Nothing);
-        let mut proposal = Proposal { key, seen, timestamp, payload, count, made };
+        let expired = version.is_some() && !hit;
+        let (count, event, made) = (0, Event::None, Made::Nothing);
+        let mut proposal = Proposal { key, seen, timestamp, payload, count, event, made };
         run(found, &mut proposal);
-        let Proposal { payload, count, made, .. } = proposal;
+        let Proposal { payload, count, event, made, .. } = proposal;
         self.payload = payload;
-        let mut evaluated = Evaluated { hit, hold, count, large: None };
+        let mut evaluated = Evaluated { hit, expired, event, hold, count, large: None };
         match made {
             Made::Nothing if self.has(Planted::AnswerUncommittedRead) => evaluated.hold = None,
             Made::Nothing => {}

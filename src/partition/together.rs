@@ -11,7 +11,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::{Before, Partition, arg_of};
-use crate::command::{self, Found};
+use crate::command::{self, Event, Found};
 use crate::env::Env;
 use crate::id::{PartitionId, Timestamp};
 use crate::limits::LARGE_LEN_MIN;
@@ -35,6 +35,8 @@ pub struct Decided {
     pub key: usize,
     /// What.
     pub what: What,
+    /// As what it is published.
+    pub event: Event,
 }
 
 /// See [`Decided`].
@@ -49,14 +51,14 @@ pub enum What {
 }
 
 impl What {
-    fn of(effect: command::Effect<'_>) -> Option<Self> {
-        let (value, expiry_ms) = match effect {
+    fn of(effect: command::Effect<'_>) -> Option<(Self, Event)> {
+        let (value, expiry_ms, event) = match effect {
             command::Effect::None => return None,
-            command::Effect::Delete => return Some(Self::Delete),
-            command::Effect::Put { value, expiry_ms } => (value, expiry_ms),
+            command::Effect::Delete(event) => return Some((Self::Delete, event)),
+            command::Effect::Put { value, expiry_ms, event } => (value, expiry_ms, event),
         };
         let bytes = value.as_slice();
-        Some(match value {
+        let what = match value {
             command::NewValue::Shared(value) if bytes.len() >= LARGE_LEN_MIN => {
                 Self::PutLarge(Arc::clone(value), expiry_ms)
             }
@@ -64,7 +66,8 @@ impl What {
                 Self::PutLarge(Arc::new(bytes.to_vec()), expiry_ms)
             }
             _ => Self::Put(bytes.to_vec(), expiry_ms),
-        })
+        };
+        Some((what, event))
     }
 }
 
@@ -87,9 +90,10 @@ impl Partition {
         });
         let found: SmallVec<[_; 4]> = found.collect();
         let effects = run(&found);
-        let decided = effects.into_iter();
-        let decided =
-            decided.filter_map(|(key, effect)| Some(Decided { key, what: What::of(effect)? }));
+        let decided = effects.into_iter().filter_map(|(key, effect)| {
+            let (what, event) = What::of(effect)?;
+            Some(Decided { key, what, event })
+        });
         (decided.collect(), hold)
     }
 
