@@ -40,6 +40,7 @@ mod conn;
 mod job;
 mod keyspace;
 mod node;
+mod notify;
 mod output;
 mod pubsub;
 mod push;
@@ -185,6 +186,7 @@ impl<E: Env> Server<E> {
 
     fn turn(&mut self, events: &mut Vec<Event<E::Chunk>>) {
         self.shard.begin_turn();
+        self.look_for_observers();
         for event in events.drain(..) {
             self.on_event(event);
         }
@@ -201,6 +203,7 @@ impl<E: Env> Server<E> {
         }
         self.shard.end_turn();
         self.release();
+        self.tell_changes();
         self.close_overrun();
         self.flush_dirty();
         let full = self.mailbox.deliver();

@@ -104,6 +104,11 @@ impl Node {
         }
     }
 
+    /// The keyspace events that are told of.
+    pub fn notified(&self) -> Classes {
+        Classes::from_bits(self.common.notify.load(Ordering::Relaxed))
+    }
+
     /// `CONFIG RESETSTAT`.
     pub fn reset_stats(&self) {
         *self.common.reset.lock().expect("no one panics holding it") = self.totals();

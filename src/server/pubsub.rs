@@ -19,13 +19,16 @@ use super::Server;
 use super::output::{Combine, Encoded, Part};
 use super::remote::{Address, Answered, NO_TICKET};
 use crate::command::pubsub::{self, Kind, Merge, PubSub};
-use crate::command::{Arg, Spec, glob};
+use crate::command::{self, Arg, Spec, glob};
 use crate::env::{ConnId, Env};
 use crate::id::ShardId;
-use crate::protocol::resp::{Args, Proto};
+use crate::protocol::resp::{Args, ArgsBuf, Proto};
 
 /// A message, encoded when the first subscriber of a protocol gets it.
 type Encodings = [Option<Encoded>; 2];
+
+/// No connection of ours: the command is the node's own.
+const NOBODY: ConnId = ConnId { index: u32::MAX, generation: 0 };
 
 impl<E: Env> Server<E> {
     /// Runs a command of the family for a connection of ours.
@@ -114,6 +117,16 @@ impl<E: Env> Server<E> {
         if replies {
             let conn = self.conns[index as usize].as_deref_mut().expect("looked at");
             conn.output.answer(ticket, Part::of(&own));
+        }
+    }
+
+    /// Sends a message that nobody counts to the other shards where somebody may listen.
+    pub(super) fn mail_message(&mut self, channel: &[u8], payload: &[u8]) {
+        for shard in self.interested(Kind::Channel, channel) {
+            let spec = command::lookup(b"publish").expect("it is in the table");
+            let message = ArgsBuf::from_iter([&b"publish"[..], channel, payload]);
+            let to = Address { conn: NOBODY, ticket: NO_TICKET };
+            self.forward(shard, to, spec, message.args(), (0, Proto::Resp2));
         }
     }
 

@@ -157,6 +157,8 @@ impl<E: Env> Server<E> {
     /// Takes in everything other shards sent.
     pub(super) fn receive_mail(&mut self) {
         while let Some((from, parcel)) = self.mailbox.receive() {
+            // Whoever sent it may know of an observer that was not there when the turn began.
+            self.look_for_observers();
             for request in &parcel.requests {
                 self.serve(from, request, &parcel);
             }

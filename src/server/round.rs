@@ -283,7 +283,6 @@ impl<E: Env> Server<E> {
         ahead: Option<Target<'_>>,
         scratch: &mut Vec<u8>,
     ) {
-        let Run::Keyed(keyed) = &spec.run else { return };
         let at = spec.keys.first as usize;
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
         let target = match ahead {
@@ -296,7 +295,7 @@ impl<E: Env> Server<E> {
         let sent = conn.session.replies();
         let mark = conn.output.mark();
         let evaluated = conn.output.reply(conn.session.proto, |reply| {
-            self.shard.evaluate(target, keyed, args, at, None, reply)
+            self.shard.evaluate(target, spec, args, at, None, reply)
         });
         if !sent {
             return conn.output.undo(mark);
@@ -338,7 +337,10 @@ impl<E: Env> Server<E> {
                 self.leave_all(id);
             }
             Then::Kill(ids) => self.kill(&ids),
-            Then::Configure(settings) => self.node.configure(settings),
+            Then::Configure(settings) => {
+                self.node.configure(settings);
+                self.look_for_observers();
+            }
             Then::ResetStats => self.node.reset_stats(),
         }
     }

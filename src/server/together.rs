@@ -184,7 +184,6 @@ impl<E: Env> Server<E> {
     /// Evaluates keys of this shard in one step.
     pub(super) fn evaluate_group(&mut self, group: &Group<'_>) -> Answered {
         let Group { spec, args, keys, db, proto, blobs } = *group;
-        let Run::Keyed(keyed) = &spec.run else { return Answered::default() };
         // A long command may have begun before the log failed or the disk was full.
         if let Err(refused) = self.shard.admit(spec) {
             return Answered::error(&refused.to_string(), keys.iter().map(|key| key.part));
@@ -201,7 +200,7 @@ impl<E: Env> Server<E> {
                     let place = target.place;
                     let blob = blobs.iter().find(|(key, _)| key == at).map(|(_, blob)| *blob);
                     let evaluated =
-                        self.shard.evaluate(target, keyed, args, index, blob, &mut reply);
+                        self.shard.evaluate(target, spec, args, index, blob, &mut reply);
                     *count += evaluated.count as i64;
                     evaluated.hold.into_iter().for_each(|entry| holds.add(place, entry));
                 }

@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::cluster::SlotMap;
-use crate::command::{self, Input, Keyed};
+use crate::command::{self, Event, Input, Run, Spec};
 use crate::env::Env;
 use crate::id::{Lsn, ShardId, Slot};
 use crate::metrics::ShardStats;
@@ -29,12 +29,14 @@ use crate::protocol::resp::Reply;
 use crate::wal::{self, Writer};
 
 pub use crate::partition::Planted;
+pub use changes::Change;
 pub use keyspace::Cursor;
 pub use open::{Error, Options, Progress, open};
 pub use together::{Holds, Spread};
 pub use transaction::{Step, Transaction, Watched};
 pub use typed::{ConditionFailed, Written};
 
+mod changes;
 mod crowd;
 mod keyspace;
 pub mod mailbox;
@@ -117,6 +119,7 @@ pub struct Shard<E: Env> {
     now_ms: u64,
     blob_next: u64,
     expired_keys: Vec<Vec<u8>>,
+    changes: changes::Changes,
     stats: Arc<ShardStats>,
     planted: Option<Planted>,
 }
@@ -212,15 +215,19 @@ impl<E: Env> Shard<E> {
     /// Evaluates one key of a command: looks it up, runs the command, proposes its effect.
     ///
     /// `blob`: the value argument's bytes are in the log already ([`Shard::log_blob`]).
+    ///
+    /// # Panics
+    /// When `spec` is not evaluated key by key.
     pub fn evaluate(
         &mut self,
         target: Target<'_>,
-        keyed: &Keyed,
+        spec: &Spec,
         args: command::Args<'_>,
         key_at: usize,
         blob: Option<BlobRef>,
         reply: &mut Reply<'_>,
     ) -> Evaluated {
+        let Run::Keyed(keyed) = &spec.run else { panic!("{spec:?} has no single key") };
         let now_ms = self.now_ms;
         let Target { place, hash, key } = target;
         let partition = &mut self.partitions[place as usize];
@@ -233,6 +240,12 @@ impl<E: Env> Shard<E> {
         }
         if self.partitions[place as usize].is_open() {
             self.touch(place);
+        }
+        if self.changes.are_observed() {
+            if !evaluated.hit {
+                self.note_miss(target, (spec, &args), evaluated.hold);
+            }
+            self.note_evaluated(target, &evaluated);
         }
         evaluated
     }
@@ -310,6 +323,9 @@ impl<E: Env> Shard<E> {
         for place in 0..self.partitions.len() as u32 {
             let count = self.partitions[place as usize].expire(now_ms, EXPIRE_MAX, &mut keys);
             if count > 0 {
+                if self.changes.are_observed() {
+                    self.note_expired(place, &keys);
+                }
                 self.touch(place);
                 self.stats.expired_keys.add(count as u64);
                 more |= count == EXPIRE_MAX;
@@ -317,6 +333,14 @@ impl<E: Env> Shard<E> {
         }
         self.expired_keys = keys;
         more
+    }
+
+    fn note_expired(&mut self, place: u32, keys: &[Vec<u8>]) {
+        let newest = self.partition(place).newest_uncommitted();
+        for key in keys {
+            let at = (place, newest.unwrap_or(0));
+            self.note_change(at, key, Event::Expired, changes::Before::Expired);
+        }
     }
 
     /// Frees a piece of what a clear left behind. True: there is more.
@@ -397,6 +421,7 @@ impl<E: Env> Shard<E> {
         for partition in &mut self.partitions {
             partition.abandon(&mut self.abandoned);
         }
+        self.changes.abandon();
         self.failed = Some(cause);
     }
 

@@ -125,6 +125,7 @@ pub async fn open<E: Env>(
         now_ms: env.unix_ms(),
         blob_next: blob_last,
         expired_keys: Vec::new(),
+        changes: super::changes::Changes::default(),
         stats,
         planted: options.planted,
     };

@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::changes::Before;
 use super::{Planted, Shard, Target};
-use crate::command::{Args, Error, Run, Spec, Together};
+use crate::command::{Args, Error, Event, Run, Spec, Together};
 use crate::env::Env;
 use crate::id::Slot;
 use crate::lsm::key;
-use crate::partition::{Key, What};
+use crate::partition::{Decided, Key, What};
 use crate::protocol::resp::Reply;
 
 /// Entries that a reply waits for: of each partition's place the last.
@@ -103,7 +104,7 @@ impl<E: Env> Shard<E> {
                 for at in indices {
                     let target = self.target(db, args.get(at), &mut scratch);
                     let place = target.place;
-                    let evaluated = self.evaluate(target, keyed, args, at, None, reply);
+                    let evaluated = self.evaluate(target, spec, args, at, None, reply);
                     count += evaluated.count;
                     evaluated.hold.into_iter().for_each(|entry| holds.add(place, entry));
                 }
@@ -154,17 +155,27 @@ impl<E: Env> Shard<E> {
             .map(|(start, end)| &names.bytes[start..*end])
             .map(|key| (partition.memtable().hash(key), key))
             .collect();
-        let (decided, mut hold) =
-            partition.judge(&keys, now_ms, |found| together.decide(args, found, reply));
-        for decided in decided {
-            let key = keys[decided.key];
-            let entry = self.carry_out(place, key, decided.what);
+        let mut missed = false;
+        let (decided, mut hold) = partition.judge(&keys, now_ms, |found| {
+            missed = found[0].is_none();
+            together.decide(args, found, reply)
+        });
+        if missed && self.changes.are_observed() {
+            let (hash, key) = keys[0];
+            self.note_miss(Target { place, hash, key }, (spec, &args), hold);
+        }
+        for Decided { key, what, event } in decided {
+            let (hash, key) = keys[key];
+            let entry = self.carry_out(Target { place, hash, key }, what, event);
             hold = hold.max(entry);
         }
         hold.into_iter().for_each(|entry| holds.add(place, entry));
     }
 
-    fn carry_out(&mut self, place: u32, (hash, key): Key<'_>, what: What) -> Option<u64> {
+    fn carry_out(&mut self, target: Target<'_>, what: What, event: Event) -> Option<u64> {
+        let Target { place, hash, key } = target;
+        let observed = self.changes.are_observed();
+        let before = if observed { self.before(target) } else { Before::There };
         let now_ms = self.now_ms;
         let partition = &mut self.partitions[place as usize];
         let entry = match what {
@@ -173,9 +184,12 @@ impl<E: Env> Shard<E> {
                 Some(partition.put((hash, key), &value, expiry_ms, now_ms))
             }
             What::PutLarge(value, expiry_ms) => {
-                Some(self.put_large(Target { place, hash, key }, &value, expiry_ms, None))
+                Some(self.put_large(target, &value, expiry_ms, None))
             }
         };
+        if observed {
+            self.note_change((place, entry.unwrap_or(0)), key, event, before);
+        }
         if self.partitions[place as usize].is_open() {
             self.touch(place);
         }

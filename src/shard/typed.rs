@@ -97,6 +97,9 @@ impl<E: Env> Shard<E> {
             let entry = partition.put_large(hash, key, (&value, blob), expiry_ms, now_ms);
             evaluated.hold = Some(entry);
         }
+        if self.changes.are_observed() {
+            self.note_evaluated(target, &evaluated);
+        }
         let after = self.partitions[place as usize].clock();
         if let Ok(outcome) = &mut written
             && after != before
