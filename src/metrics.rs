@@ -127,6 +127,27 @@ stats! {
     subscribers_closed,
 }
 
+impl ShardStats {
+    /// Sets what is counted since the last `CONFIG RESETSTAT` back to 0; for the owner.
+    pub fn reset(&self) {
+        for stat in [
+            &self.connections_received,
+            &self.connections_rejected,
+            &self.commands,
+            &self.errors,
+            &self.received_bytes,
+            &self.sent_bytes,
+            &self.keyspace_hits,
+            &self.keyspace_misses,
+            &self.expired_keys,
+            &self.subscribers_slowed,
+            &self.subscribers_closed,
+        ] {
+            stat.set(0);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

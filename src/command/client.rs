@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::connection::{refuse, settle};
+use super::question::{Filter, NodeWide, Pause, Question, Told};
 use super::table::{Access, Connection, Flags, Group, Keys, Run, Spec};
 use super::{Args, Client, Error, Facts, ReplyMode, Session, Then, help, number};
 use crate::protocol::resp::{Proto, Reply};
@@ -99,20 +100,23 @@ fn reply_mode(
     Then::Continue
 }
 
-fn info(session: &mut Session, facts: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>) -> Then {
+fn info(_: &mut Session, facts: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>) -> Then {
     let mut text = String::new();
-    let client = Client { session: session.clone(), input_len: 0, output_len: 0 };
-    write_client(&mut text, &client, facts.now_us() / 1000);
+    if let Some(client) = facts.client() {
+        write_line(&mut text, &client, facts.now_us() / 1000);
+    }
     reply.verbatim(&text);
     Then::Continue
 }
 
-/// One line, with the fields of Redis 7.2 in its order; what we do not have is 0.
-fn write_client(text: &mut String, client: &Client, now_ms: u64) {
-    let Client { session, input_len, output_len } = client;
+fn flags_of(client: &Client) -> String {
+    let session = &client.session;
     let mut flags = String::new();
     for (set, flag) in [
         (session.subscribed.is_any(), 'P'),
+        (client.queued.is_some(), 'x'),
+        (client.is_waiting, 'b'),
+        (client.is_closing, 'c'),
         (session.readonly, 'r'),
         (session.no_evict, 'e'),
         (session.no_touch, 'T'),
@@ -122,150 +126,128 @@ fn write_client(text: &mut String, client: &Client, now_ms: u64) {
     if flags.is_empty() {
         flags.push('N');
     }
+    flags
+}
+
+/// One line, with the fields of Redis 7.2 in its order. What we do not have is 0: buffers of a
+/// fixed size, arguments apart from the input. `qbuf`: received and not yet run; `omem`: due and
+/// not yet with the kernel; `tot-mem`: all that is held for it; `resp=0`: the binary protocol.
+pub(super) fn write_line(text: &mut String, client: &Client, now_ms: u64) {
+    let Client { session, input_len, output_len, queued_len, held_len, .. } = client;
     let cmd = if session.last_command.is_empty() { "NULL" } else { session.last_command };
     let seconds = |since_ms: u64| now_ms.saturating_sub(since_ms) / 1000;
-    let resp = if session.proto == Proto::Resp3 { 3 } else { 2 };
+    let resp = match session.proto {
+        _ if client.is_binary => 0,
+        Proto::Resp2 => 2,
+        Proto::Resp3 => 3,
+    };
+    let multi = client.queued.map_or(-1, |count| count as i64);
+    let events = if client.is_sending { "rw" } else { "r" };
     writeln!(
         text,
-        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={flags} db={} sub={} psub={} \
-         ssub={} multi=-1 qbuf={input_len} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 \
-         oll=0 omem={output_len} tot-mem={} events=r cmd={cmd} user=default redir=-1 resp={resp} \
-         lib-name={} lib-ver={}",
+        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={} db={} sub={} psub={} \
+         ssub={} multi={multi} qbuf={input_len} qbuf-free=0 argv-mem=0 multi-mem={queued_len} \
+         rbs=0 rbp=0 obl=0 oll=0 omem={output_len} tot-mem={held_len} events={events} cmd={cmd} \
+         user=default redir=-1 resp={resp} lib-name={} lib-ver={}",
         session.id,
         session.peer,
         session.local,
         session.name,
         seconds(session.created_ms),
         seconds(session.active_ms),
+        flags_of(client),
         session.db,
         session.subscribed.channels,
         session.subscribed.patterns,
         session.subscribed.shard_channels,
-        input_len + output_len,
         session.lib_name,
         session.lib_ver,
     )
     .expect("a String takes every write");
 }
 
-/// All connections; ours as it is at this moment.
-fn clients(session: &Session, facts: &dyn Facts) -> Vec<Client> {
-    let mut clients = facts.clients();
-    for client in clients.iter_mut().filter(|client| client.session.id == session.id) {
-        client.session = session.clone();
-    }
-    clients
-}
+const LIST: NodeWide =
+    NodeWide { ask: |args| Filter::parse_list(args).map(Question::Clients), tell: tell_list };
 
-fn list(session: &mut Session, facts: &dyn Facts, args: &Args<'_>, reply: &mut Reply<'_>) -> Then {
-    let mut wanted = clients(session, facts);
-    if args.len() == 4 && args.is(2, "TYPE") {
-        match parse_type(args.get(3)) {
-            Ok(normal) => wanted.retain(|_| normal),
-            Err(text) => return refuse_with(reply, &text),
-        }
-    } else if args.len() > 3 && args.is(2, "ID") {
-        let mut ids = Vec::new();
-        for id in args.from(3) {
-            match number::parse_i64(id) {
-                Ok(id) => ids.push(id as u64),
-                Err(_) => return refuse_with(reply, "ERR Invalid client ID"),
-            }
-        }
-        wanted.retain(|client| ids.contains(&client.session.id));
-    } else if args.len() != 2 {
-        refuse(reply, &Error::Syntax);
-        return Then::Continue;
-    }
-    let (mut text, now_ms) = (String::new(), facts.now_us() / 1000);
-    for client in &wanted {
-        write_client(&mut text, client, now_ms);
-    }
-    reply.verbatim(&text);
+/// By id, which is by age.
+fn tell_list(
+    _: &mut Session,
+    _: &dyn Facts,
+    _: &Args<'_>,
+    told: &Told,
+    reply: &mut Reply<'_>,
+) -> Then {
+    let text = String::from_utf8_lossy(&told.body);
+    let mut lines: Vec<&str> = text.split_inclusive('\n').collect();
+    lines.sort_by_cached_key(|line| {
+        let id = line.strip_prefix("id=").and_then(|rest| rest.split(' ').next());
+        id.and_then(|id| id.parse::<u64>().ok())
+    });
+    reply.verbatim(&lines.concat());
     Then::Continue
 }
 
-fn refuse_with(reply: &mut Reply<'_>, text: &str) -> Then {
-    reply.error(text);
+const KILL: NodeWide =
+    NodeWide { ask: |args| Filter::parse_kill(args).map(Question::Kill), tell: tell_kill };
+
+fn tell_kill(
+    _: &mut Session,
+    _: &dyn Facts,
+    args: &Args<'_>,
+    told: &Told,
+    reply: &mut Reply<'_>,
+) -> Then {
+    match (args.len(), told.count) {
+        (3, 0) => reply.error("ERR No such client"),
+        (3, _) => reply.simple("OK"),
+        (_, count) => reply.integer(count),
+    }
     Then::Continue
 }
 
-/// Whether the type is that of all our connections.
-fn parse_type(name: &[u8]) -> Result<bool, String> {
-    match name.to_ascii_lowercase().as_slice() {
-        b"normal" => Ok(true),
-        b"master" | b"slave" | b"replica" | b"pubsub" => Ok(false),
-        _ => Err(format!("ERR Unknown client type '{}'", String::from_utf8_lossy(name))),
-    }
-}
+const PAUSE: NodeWide =
+    NodeWide { ask: |args| parse_pause(args).map(Question::Pause), tell: tell_ok };
+const UNPAUSE: NodeWide = NodeWide { ask: |_| Ok(Question::Unpause), tell: tell_ok };
 
-#[derive(Default)]
-struct Filter<'a> {
-    id: Option<u64>,
-    addr: Option<&'a [u8]>,
-    laddr: Option<&'a [u8]>,
-    of_another_type: bool,
-    with_me: bool,
-}
-
-impl Filter<'_> {
-    fn hits(&self, session: &Session, me: u64) -> bool {
-        !self.of_another_type
-            && self.id.is_none_or(|id| id == session.id)
-            && self.addr.is_none_or(|addr| addr == session.peer.as_bytes())
-            && self.laddr.is_none_or(|addr| addr == session.local.as_bytes())
-            && (self.with_me || session.id != me)
-    }
-}
-
-fn parse_filter<'a>(args: &Args<'a>) -> Result<Filter<'a>, String> {
-    let syntax = || Error::Syntax.to_string();
-    let mut filter = Filter::default();
-    for at in (2..args.len()).step_by(2) {
-        if at + 1 == args.len() {
-            return Err(syntax());
-        }
-        let value = args.get(at + 1);
-        match args.get(at).to_ascii_uppercase().as_slice() {
-            b"ID" => match number::parse_i64(value) {
-                Ok(id @ 1..) => filter.id = Some(id as u64),
-                _ => return Err("ERR client-id should be greater than 0".to_owned()),
-            },
-            b"ADDR" => filter.addr = Some(value),
-            b"LADDR" => filter.laddr = Some(value),
-            b"TYPE" => filter.of_another_type |= !parse_type(value)?,
-            b"USER" if value != b"default" => {
-                return Err(format!("ERR No such user '{}'", String::from_utf8_lossy(value)));
-            }
-            b"USER" => {}
-            b"SKIPME" if value.eq_ignore_ascii_case(b"yes") => filter.with_me = false,
-            b"SKIPME" if value.eq_ignore_ascii_case(b"no") => filter.with_me = true,
-            _ => return Err(syntax()),
-        }
-    }
-    Ok(filter)
-}
-
-fn kill(session: &mut Session, facts: &dyn Facts, args: &Args<'_>, reply: &mut Reply<'_>) -> Then {
-    let by_address = args.len() == 3;
-    let filter = if by_address {
-        Ok(Filter { addr: Some(args.get(2)), with_me: true, ..Filter::default() })
-    } else {
-        parse_filter(args)
+fn parse_pause(args: &Args<'_>) -> Result<Pause, Error> {
+    let all = match args.len() {
+        3 => true,
+        4 if args.is(3, "ALL") => true,
+        4 if args.is(3, "WRITE") => false,
+        4 => return Err(Error::Other("ERR CLIENT PAUSE mode must be WRITE or ALL")),
+        _ => return Err(Error::subcommand_arity(args, "CLIENT")),
     };
-    let filter = match filter {
-        Ok(filter) => filter,
-        Err(text) => return refuse_with(reply, &text),
-    };
-    let hit = |client: &Client| filter.hits(&client.session, session.id);
-    let ids: Vec<u64> =
-        facts.clients().iter().filter(|c| hit(c)).map(|client| client.session.id).collect();
-    match (by_address, ids.len()) {
-        (true, 0) => reply.error("ERR No such client"),
-        (true, _) => reply.simple("OK"),
-        (false, count) => reply.integer(count as i64),
+    match number::parse_i64(args.get(2)) {
+        Ok(ms @ 0..) => Ok(Pause { ms: ms as u64, all }),
+        Ok(_) => Err(Error::Other("ERR timeout is negative")),
+        Err(_) => Err(Error::Other("ERR timeout is not an integer or out of range")),
     }
-    if ids.is_empty() { Then::Continue } else { Then::Kill(ids) }
+}
+
+/// `+OK`, when all shards have done it.
+pub(super) fn tell_ok(
+    _: &mut Session,
+    _: &dyn Facts,
+    _: &Args<'_>,
+    _: &Told,
+    reply: &mut Reply<'_>,
+) -> Then {
+    settle(reply, Ok(()))
+}
+
+/// No command of ours blocks, so nobody is found blocked.
+fn unblock(_: &mut Session, _: &dyn Facts, args: &Args<'_>, reply: &mut Reply<'_>) -> Then {
+    let how = match args.len() {
+        3 => Ok(()),
+        4 if args.is(3, "TIMEOUT") || args.is(3, "ERROR") => Ok(()),
+        4 => Err(Error::Other("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")),
+        _ => Err(Error::subcommand_arity(args, "CLIENT")),
+    };
+    match how.and_then(|()| number::parse_i64(args.get(2))) {
+        Ok(_) => reply.integer(0),
+        Err(error) => refuse(reply, &error),
+    }
+    Then::Continue
 }
 
 fn client_help(_: &mut Session, _: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>) -> Then {
@@ -276,6 +258,10 @@ const fn row(name: &'static str, arity: i16, flags: Flags, run: Connection) -> S
     let access = if flags.has(Flags::ADMIN) { Access::Admin } else { Access::Connection };
     let (group, keys, run) = (Group::Connection, Keys::NONE, Run::Connection(run));
     Spec { name, arity, flags, keys, access, group, summary: "", since: "2.4.0", run }
+}
+
+const fn wide(name: &'static str, arity: i16, wide: NodeWide) -> Spec {
+    Spec { run: Run::Node(wide), ..row(name, arity, ALL, id) }
 }
 
 const HELP: Flags = Flags::LOADING.and(Flags::STALE);
@@ -289,9 +275,14 @@ pub(super) static SPECS: &[Spec] = &[
     row("client|setinfo", 4, OWN, setinfo)
         .about("Tells the client's library (LIB-NAME) or its version (LIB-VER)", "7.2.0"),
     row("client|info", 2, OWN, info).about("This connection's line of CLIENT LIST", "6.2.0"),
-    row("client|list", -2, ALL, list).about("Connections, all or by TYPE or ID", "2.4.0"),
-    row("client|kill", -3, ALL, kill)
-        .about("Closes connections by ID, ADDR, LADDR, TYPE, USER or SKIPME", "2.4.0"),
+    wide("client|list", -2, LIST).about("Connections, all or by TYPE or ID", "2.4.0"),
+    wide("client|kill", -3, KILL)
+        .about("Closes connections by ID, ADDR, LADDR, TYPE, USER, SKIPME or MAXAGE", "2.4.0"),
+    wide("client|pause", -3, PAUSE)
+        .about("For so many milliseconds all commands wait, or those that WRITE", "3.0.0"),
+    wide("client|unpause", 2, UNPAUSE).about("They go on", "6.2.0"),
+    row("client|unblock", -3, ALL, unblock)
+        .about("Ends a command that blocks: none does, so the answer is 0", "5.0.0"),
     row("client|no-evict", 3, ALL, no_evict)
         .about("ON or OFF: this connection stays when memory is short", "7.0.0"),
     row("client|no-touch", 3, OWN, no_touch)

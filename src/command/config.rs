@@ -1,6 +1,7 @@
 //! CONFIG: what the node was started with. Hardly anything can be set while it runs.
 
-use super::connection::{refuse, settle};
+use super::connection::refuse;
+use super::question::{NodeWide, Question};
 use super::table::{Access, Connection, Flags, Group, Keys, Run, Spec};
 use super::{Args, Error, Facts, Session, Then, glob, help, notify};
 use crate::protocol::resp::Reply;
@@ -85,10 +86,8 @@ fn check_log_level(value: &[u8]) -> Result<String, String> {
     Err(format!("argument(s) must be one of the following: {}", LOG_LEVELS.join(", ")))
 }
 
-fn reset_stats(_: &mut Session, _: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>) -> Then {
-    settle(reply, Ok(()));
-    Then::ResetStats
-}
+const RESET_STATS: NodeWide =
+    NodeWide { ask: |_| Ok(Question::ResetStats), tell: super::client::tell_ok };
 
 fn config_help(_: &mut Session, _: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>) -> Then {
     help(reply, "CONFIG", SPECS)
@@ -107,6 +106,7 @@ pub(super) static SPECS: &[Spec] = &[
     row("config|get", -3, ADMIN, get).about("Parameters whose names match patterns", "2.0.0"),
     row("config|set", -4, ADMIN, set)
         .about("Sets parameters: loglevel, notify-keyspace-events", "2.0.0"),
-    row("config|resetstat", 2, ADMIN, reset_stats).about("Sets the counts of INFO to 0", "2.0.0"),
+    Spec { run: Run::Node(RESET_STATS), ..row("config|resetstat", 2, ADMIN, get) }
+        .about("Sets the counts of INFO to 0", "2.0.0"),
     row("config|help", 2, HELP, config_help).about("This text", "5.0.0"),
 ];

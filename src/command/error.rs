@@ -93,6 +93,17 @@ pub enum Error {
         command: Box<str>,
     },
 
+    /// Too many arguments of a subcommand that takes one or two.
+    #[error(
+        "ERR unknown subcommand or wrong number of arguments for '{name}'. Try {command} HELP."
+    )]
+    SubcommandArity {
+        /// As the client wrote it, at most 128 bytes.
+        name: Box<str>,
+        /// Name of the command, upper case.
+        command: &'static str,
+    },
+
     /// The connection has to authenticate first.
     #[error("NOAUTH Authentication required.")]
     NoAuth,
@@ -130,7 +141,34 @@ pub enum Error {
     #[error("CROSSSLOT Keys in request don't hash to the same slot")]
     CrossSlot,
 
+    /// `TYPE` of connections that do not exist.
+    #[error("ERR Unknown client type '{name}'")]
+    ClientType {
+        /// As the client wrote it.
+        name: Box<str>,
+    },
+
+    /// Not the number of a connection.
+    #[error("ERR Invalid client ID")]
+    ClientId,
+
+    /// There is one user.
+    #[error("ERR No such user '{name}'")]
+    NoSuchUser {
+        /// As the client wrote it.
+        name: Box<str>,
+    },
+
     /// A wording that only one command uses.
     #[error("{0}")]
     Other(&'static str),
+}
+
+impl Error {
+    /// A subcommand of `command` with arguments it does not take.
+    pub(super) fn subcommand_arity(args: &super::Args<'_>, command: &'static str) -> Self {
+        let name = args.get(1);
+        let name = String::from_utf8_lossy(&name[..name.len().min(128)]);
+        Self::SubcommandArity { name: name.into(), command }
+    }
 }

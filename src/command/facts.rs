@@ -17,8 +17,8 @@ pub trait Facts {
     fn counters(&self) -> Counters;
     /// Parameters for `CONFIG GET`, by name; secrets never among them.
     fn config(&self) -> Vec<(&'static str, String)>;
-    /// All connections of the node, by id.
-    fn clients(&self) -> Vec<Client>;
+    /// The connection that asks, for the commands that tell of it.
+    fn client(&self) -> Option<Client>;
 }
 
 /// Who a node is. Fixed at start.
@@ -207,12 +207,26 @@ pub struct CommandStat {
 }
 
 /// One connection, as `CLIENT LIST` shows it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Client {
     /// What the connection remembers.
     pub session: super::Session,
-    /// Bytes read and not yet understood.
+    /// Commands it has queued, if it said MULTI.
+    pub queued: Option<usize>,
+    /// Bytes of them, and of what it watches.
+    pub queued_len: usize,
+    /// Bytes received and not yet run.
     pub input_len: usize,
-    /// Bytes of replies not yet sent.
+    /// Bytes of replies that are not with the kernel.
     pub output_len: usize,
+    /// Bytes held for it in all.
+    pub held_len: usize,
+    /// It speaks the binary protocol.
+    pub is_binary: bool,
+    /// Its next command waits for a pause to end.
+    pub is_waiting: bool,
+    /// It is closed when what is due to it has left.
+    pub is_closing: bool,
+    /// A send is under way.
+    pub is_sending: bool,
 }

@@ -4,6 +4,7 @@
 use std::fmt::{Display, Write as _};
 
 use super::connection::{REDIS_VERSION, mode};
+use super::question::{NodeWide, Question, Told};
 use super::{Args, Counters, Facts, Session, Then};
 use crate::protocol::resp::Reply;
 
@@ -38,10 +39,13 @@ impl Section<'_> {
     }
 }
 
-pub(super) fn info(
+pub(super) const INFO: NodeWide = NodeWide { ask: |_| Ok(Question::Gauges), tell: info };
+
+fn info(
     _: &mut Session,
     facts: &dyn Facts,
     args: &Args<'_>,
+    _: &Told,
     reply: &mut Reply<'_>,
 ) -> Then {
     let asks = |word: &str| (1..args.len()).any(|at| args.is(at, word));

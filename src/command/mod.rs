@@ -15,6 +15,7 @@
 //!   Connection  run(session, facts, args, reply) -> Then
 //!   Together    for all keys at once: decide(args, found, reply) -> effects
 //!   Keyspace    parse(args) -> what every shard has to do
+//!   Node        ask(args) -> a question to every shard; tell(.., answers, reply) -> Then
 //! ```
 //!
 //! Invariants:
@@ -42,6 +43,7 @@ mod keyspace;
 pub mod notify;
 mod number;
 pub mod pubsub;
+pub mod question;
 mod server;
 mod session;
 mod slot;
@@ -199,12 +201,8 @@ pub enum Then {
     Continue,
     /// Send what is written, then close.
     Close,
-    /// Close these connections of the node (`CLIENT KILL`); ours, if among them, after its reply.
-    Kill(Vec<u64>),
     /// Set these parameters, whose values were checked (`CONFIG SET loglevel`).
     Configure(Vec<(&'static str, String)>),
     /// Forget what the connection asked for: subscriptions (`RESET`).
     Reset,
-    /// Set the figures of `INFO` that only rise back to 0 (`CONFIG RESETSTAT`).
-    ResetStats,
 }

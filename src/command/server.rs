@@ -43,7 +43,8 @@ const fn row(name: &'static str, arity: i16, flags: Flags, run: Connection) -> S
 const EARLY: Flags = Flags::LOADING.and(Flags::STALE);
 
 pub(super) static SPECS: &[Spec] = &[
-    row("info", -1, EARLY, info::info).about("Facts and figures of the node", "1.0.0"),
+    Spec { run: Run::Node(info::INFO), ..row("info", -1, EARLY, time) }
+        .about("Facts and figures of the node", "1.0.0"),
     row("time", 1, EARLY.and(Flags::FAST), time).about("The node's clock", "2.6.0"),
     row("role", 1, EARLY.and(Flags::FAST).and(Flags::NOSCRIPT), role)
         .about("Whether the node leads, and who follows", "2.8.12"),

@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::{
     Args, Effect, Error, Facts, Input, Scan, Session, Then, cluster, connection, counter, expire,
-    key, keyspace, pubsub, server, string, together, transaction,
+    key, keyspace, pubsub, question, server, string, together, transaction,
 };
 use crate::id::Slot;
 use crate::limits::KEY_LEN_MAX;
@@ -244,6 +244,8 @@ pub enum Run {
     PubSub(pubsub::PubSub),
     /// On every shard.
     Keyspace(fn(&Args<'_>) -> Result<Keyspace, Error>),
+    /// Of all shards: each is asked.
+    Node(question::NodeWide),
     /// Only by its subcommands; [`resolve`] never returns such a row.
     Container(&'static [Spec]),
     /// By its subcommands, or alone (`COMMAND`).

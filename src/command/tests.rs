@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::question::{NodeWide, Question, Told, write_clients};
 use super::*;
 use crate::id::{ShardId, Slot};
 use crate::limits::{KEY_LEN_MAX, LARGE_LEN_MIN};
@@ -107,8 +108,8 @@ impl Facts for TestFacts {
         let config = [("save", ""), ("appendonly", "yes"), ("databases", "16"), ("port", "6379")];
         config.into_iter().map(|(name, value)| (name, value.to_owned())).collect()
     }
-    fn clients(&self) -> Vec<Client> {
-        vec![Client { session: self.session.clone(), input_len: 0, output_len: 0 }]
+    fn client(&self) -> Option<Client> {
+        Some(Client { session: self.session.clone(), ..Client::default() })
     }
 }
 
@@ -162,7 +163,9 @@ impl Server {
                 Ok(keyspace) => self.run_keyspace(keyspace, args, reply),
                 Err(error) => reply.error(&error.to_string()),
             },
+            Run::Node(wide) => self.run_node_wide(wide, args, reply),
             Run::Connection(run) | Run::Both(run, _) => {
+                self.facts.session = self.session.clone();
                 let then = run(&mut self.session, &self.facts, args, reply);
                 if then != Then::Continue {
                     self.effects.push(format!("{then:?}"));
@@ -172,6 +175,32 @@ impl Server {
             Run::Container(_) => unreachable!("{spec:?} was resolved to a container"),
         }
         self.session.replies()
+    }
+
+    /// This connection is the only one, of the only shard.
+    fn run_node_wide(&mut self, wide: &NodeWide, args: &Args<'_>, reply: &mut Reply<'_>) {
+        self.facts.session = self.session.clone();
+        let question = match (wide.ask)(args) {
+            Ok(question) => question,
+            Err(error) => return reply.error(&error.to_string()),
+        };
+        let (mut told, now_ms) = (Told::default(), self.facts.now_ms);
+        match &question {
+            Question::Gauges => {}
+            Question::Clients(filter) => {
+                let client = self.facts.client();
+                let hit = client.iter().filter(|_| filter.hits(&self.session, true, now_ms));
+                told.body = write_clients(hit, now_ms);
+            }
+            Question::Kill(filter) if filter.hits(&self.session, true, now_ms) => {
+                told.count = 1;
+                self.effects.push("Kill".to_owned());
+            }
+            Question::Kill(_) => {}
+            other => self.effects.push(format!("{other:?}")),
+        }
+        let then = (wide.tell)(&mut self.session, &self.facts, args, &told, reply);
+        assert_eq!(then, Then::Continue);
     }
 
     fn run_keyed(&mut self, spec: &Spec, keyed: &Keyed, args: &Args<'_>, reply: &mut Reply<'_>) {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::binary::Line;
 use super::output::Output;
-use super::transaction::Pending;
+use super::question::Asked;
+use super::transaction::{Pending, len_of};
 use crate::command::Session;
 use crate::env::ConnId;
 use crate::protocol::resp::{ArgsBuf, Parser};
@@ -39,6 +40,10 @@ pub struct Conn {
     pub broken: Option<String>,
     /// What it queued and watches, if it does.
     pub pending: Option<Box<Pending>>,
+    /// The question to all shards that it waits for.
+    pub asked: Option<Box<Asked>>,
+    /// Its next command waits for a pause to end.
+    pub postponed: bool,
     /// A send is with the runtime.
     pub sending: bool,
     /// Bytes of it.
@@ -76,6 +81,8 @@ impl Conn {
             queued: 0,
             broken: None,
             pending: None,
+            asked: None,
+            postponed: false,
             sending: false,
             in_flight: 0,
             slow_since: None,
@@ -101,7 +108,7 @@ impl Conn {
 
     /// Whether nothing holds up a request that is at hand.
     pub fn is_free(&self) -> bool {
-        !self.busy && !self.closing && !self.is_full()
+        !self.busy && !self.postponed && !self.closing && !self.is_full()
     }
 
     /// Whether so much is due to it that it has to read first.
@@ -137,11 +144,17 @@ impl Conn {
         self.output.is_empty() && !self.sending && !self.busy
     }
 
+    /// Bytes received and kept, and not run.
+    pub fn input_len(&self) -> usize {
+        let stash: usize = self.stash.iter().map(Vec::len).sum();
+        let deferred: usize = self.deferred.iter().map(|args| len_of(&args.args())).sum();
+        self.parser.buffered_len() + stash + deferred
+    }
+
     /// Bytes held for it.
     pub fn held_len(&self) -> usize {
-        let stash: usize = self.stash.iter().map(Vec::len).sum();
         let pending = self.pending.as_ref().map_or(0, |pending| pending.held_len());
         let line = self.binary.as_deref().map_or(0, Line::held_len);
-        self.parser.buffered_len() + self.output.held_len() + stash + pending + line
+        self.input_len() + self.output.held_len() + pending + line
     }
 }

@@ -28,6 +28,7 @@ use conn::Conn;
 use job::Job;
 use node::Node;
 
+use question::Paused;
 use remote::Held;
 use round::Round;
 
@@ -44,6 +45,7 @@ mod notify;
 mod output;
 mod pubsub;
 mod push;
+mod question;
 mod remote;
 mod round;
 mod start;
@@ -113,6 +115,8 @@ pub struct Server<E: Env> {
     /// Connections that leave too much unread.
     overrun: Vec<ConnId>,
     ticked: Rc<Cell<bool>>,
+    /// Commands wait (`CLIENT PAUSE`).
+    paused: Option<Paused>,
     /// The node stops: what is due is sent, nothing new is begun.
     draining: bool,
 }
@@ -148,6 +152,7 @@ impl<E: Env> Server<E> {
             listeners: Vec::new(),
             overrun: Vec::new(),
             ticked: Rc::default(),
+            paused: None,
             draining: false,
         }
     }
@@ -162,6 +167,7 @@ impl<E: Env> Server<E> {
         }
         self.env.close_listeners();
         self.draining = true;
+        self.end_pause();
         let end = self.env.now() + DRAIN_MAX;
         while !self.is_all_drained() && self.env.now() < end {
             self.env.turn(&mut events).await;
@@ -477,15 +483,14 @@ impl<E: Env> Server<E> {
     }
 
     fn on_tick(&mut self) {
-        let mut held = 0;
-        for conn in self.conns.iter_mut().flatten() {
-            held += conn.held_len();
-            conn.output.shrink();
-        }
-        self.shard.account(held + self.count_channels());
+        self.conns.iter_mut().flatten().for_each(|conn| conn.output.shrink());
+        self.update_gauges();
         self.look_for_slow();
         self.on_typed_tick();
-        if self.shard.expire() || self.shard.release_some() {
+        self.look_at_pause();
+        // While writes are paused, keys stay too.
+        let expired_all = self.paused.is_some() || !self.shard.expire();
+        if !expired_all || self.shard.release_some() {
             self.ticked.set(true);
             self.env.notify();
         }

@@ -35,8 +35,6 @@ pub struct Common {
     pub interest: Vec<Interest>,
     /// Connections are numbered across the node.
     pub client_next: AtomicU64,
-    /// The counters at the last `CONFIG RESETSTAT`.
-    pub reset: Mutex<Totals>,
     /// Largest memory seen.
     pub memory_peak: AtomicU64,
     /// Shards that have nothing due any more, when the node stops.
@@ -109,11 +107,6 @@ impl Node {
         Classes::from_bits(self.common.notify.load(Ordering::Relaxed))
     }
 
-    /// `CONFIG RESETSTAT`.
-    pub fn reset_stats(&self) {
-        *self.common.reset.lock().expect("no one panics holding it") = self.totals();
-    }
-
     fn totals(&self) -> Totals {
         let mut totals = Totals::default();
         self.common.stats.iter().for_each(|stats| totals.add(stats));
@@ -125,8 +118,8 @@ impl Node {
 pub struct View<'a> {
     /// The node.
     pub node: &'a Node,
-    /// Connections, if the command asks for them.
-    pub clients: Vec<Client>,
+    /// The connection that asks, if the command tells of it.
+    pub client: Option<Client>,
     /// Wall time.
     pub unix_ms: u64,
 }
@@ -164,27 +157,26 @@ impl Facts for View<'_> {
     fn counters(&self) -> Counters {
         let common = &self.node.common;
         let now = self.node.totals();
-        let since = *common.reset.lock().expect("no one panics holding it");
         let used = now.memtable_bytes + now.connection_bytes + now.wal_backlog_bytes;
         let peak = common.memory_peak.fetch_max(used, Ordering::Relaxed).max(used);
         let usage = crate::env::os::usage();
         Counters {
             clients: now.clients,
             clients_max: common.clients_max,
-            connections: now.connections_received - since.connections_received,
-            connections_refused: now.connections_rejected - since.connections_rejected,
-            commands: now.commands - since.commands,
-            input_bytes: now.received_bytes - since.received_bytes,
-            output_bytes: now.sent_bytes - since.sent_bytes,
-            hits: now.keyspace_hits - since.keyspace_hits,
-            misses: now.keyspace_misses - since.keyspace_misses,
-            expired: now.expired_keys - since.expired_keys,
-            errors: now.errors - since.errors,
+            connections: now.connections_received,
+            connections_refused: now.connections_rejected,
+            commands: now.commands,
+            input_bytes: now.received_bytes,
+            output_bytes: now.sent_bytes,
+            hits: now.keyspace_hits,
+            misses: now.keyspace_misses,
+            expired: now.expired_keys,
+            errors: now.errors,
             pubsub_channels: now.pubsub_channels,
             pubsub_patterns: now.pubsub_patterns,
             pubsub_shard_channels: now.pubsub_shard_channels,
-            subscribers_slowed: now.subscribers_slowed - since.subscribers_slowed,
-            subscribers_closed: now.subscribers_closed - since.subscribers_closed,
+            subscribers_slowed: now.subscribers_slowed,
+            subscribers_closed: now.subscribers_closed,
             memory_used: used,
             memory_peak: peak,
             memory_rss: usage.rss_bytes,
@@ -211,7 +203,7 @@ impl Facts for View<'_> {
         config
     }
 
-    fn clients(&self) -> Vec<Client> {
-        self.clients.clone()
+    fn client(&self) -> Option<Client> {
+        self.client.clone()
     }
 }

@@ -28,6 +28,9 @@ pub const WATCH_TICKET: u32 = u32::MAX - 1;
 /// The ticket of an answer that is not a reply: what became of a connection's transaction.
 pub const EXEC_TICKET: u32 = u32::MAX - 2;
 
+/// The ticket of an answer that is not a reply: to a question to all shards.
+pub const ASK_TICKET: u32 = u32::MAX - 3;
+
 /// Set in waiters that are answers to other shards; the rest is the place in the table.
 const HELD: u64 = 1 << 63;
 
@@ -179,6 +182,9 @@ impl<E: Env> Server<E> {
         if let Run::PubSub(what) = spec.run {
             return self.serve_pubsub(from, address, what, &args);
         }
+        if let Run::Node(wide) = spec.run {
+            return self.serve_question((from, address), wide, &args);
+        }
         // What came after a long command of the same connection is run after it.
         let is_long = round::is_long(spec, &args) || keyspace::is_long(spec, &args);
         if is_long || self.has_job_of(from, conn) {
@@ -307,6 +313,7 @@ impl<E: Env> Server<E> {
         match ticket {
             WATCH_TICKET => return self.take_watched(id, part),
             EXEC_TICKET => return self.take_executed(id, part),
+            ASK_TICKET => return self.take_told(id, part),
             _ => {}
         }
         let Some(conn) = self.conn(id) else { return };

@@ -7,10 +7,9 @@
 
 use super::conn::Conn;
 use super::job::Job;
-use super::node::View;
 use super::output::{Combine, Hold};
 use super::{Server, Source, Work, remote};
-use crate::command::{self, Access, Keyed, Run, Spec, Then};
+use crate::command::{self, Access, Keyed, Run, Spec};
 use crate::env::{ConnId, Env};
 use crate::id::{ShardId, Slot};
 use crate::limits::SLOT_COUNT;
@@ -190,7 +189,6 @@ impl<E: Env> Server<E> {
             // A long command came before it in the round, or long replies: it waits.
             return conn.deferred.push_back(args.to_buf());
         }
-        self.shard.stats().commands.add(1);
         self.mark_dirty(index);
         let spec = match request.resolved {
             Ok(spec) => spec,
@@ -210,7 +208,6 @@ impl<E: Env> Server<E> {
             && conn.is_free()
             && let Some(request) = conn.deferred.pop_front()
         {
-            self.shard.stats().commands.add(1);
             self.mark_dirty(index);
             match command::resolve(&request.args()) {
                 Ok(spec) => self.dispatch(index, spec, request.args(), None, &mut scratch),
@@ -228,6 +225,10 @@ impl<E: Env> Server<E> {
         ahead: Option<Target<'_>>,
         scratch: &mut Vec<u8>,
     ) {
+        if self.paused.is_some() && self.postpone(index, spec, &args) {
+            return;
+        }
+        self.shard.stats().commands.add(1);
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
         if let Err(error) = command::admit(&conn.session, spec, &args) {
             return self.refuse(index, &error.to_string());
@@ -270,6 +271,7 @@ impl<E: Env> Server<E> {
                 Err(error) => self.refuse(index, &error.to_string()),
             },
             Run::PubSub(what) => self.run_pubsub(index, spec, what, args),
+            Run::Node(wide) => self.run_node_wide(index, spec, wide, args),
             Run::Container(_) => unreachable!("resolve returns no containers"),
         }
     }
@@ -314,59 +316,10 @@ impl<E: Env> Server<E> {
     }
 
     fn run_connection(&mut self, index: u32, run: command::Connection, args: Args<'_>) {
-        if args.is(0, "info") {
-            // This shard's keys as of now; the others' as of their last tick.
-            let held = self.shard.stats().connection_bytes.get() as usize;
-            self.shard.account(held);
-        }
-        let clients = self.clients_if_asked(&args);
-        let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
-        let facts = View { node: &self.node, clients, unix_ms: self.env.unix_ms() };
-        let Conn { session, output, .. } = conn;
-        let mark = output.mark();
-        let proto = session.proto;
-        let then = output.reply(proto, |reply| run(session, &facts, &args, reply));
-        if !session.replies() {
-            output.undo(mark);
-        }
-        match then {
-            Then::Continue => {}
-            Then::Close => conn.closing = true,
-            Then::Reset => {
-                let id = conn.id;
-                self.leave_all(id);
-            }
-            Then::Kill(ids) => self.kill(&ids),
-            Then::Configure(settings) => {
-                self.node.configure(settings);
-                self.look_for_observers();
-            }
-            Then::ResetStats => self.node.reset_stats(),
-        }
-    }
-
-    fn kill(&mut self, ids: &[u64]) {
-        for index in 0..self.conns.len() {
-            if let Some(conn) = &mut self.conns[index]
-                && ids.contains(&conn.session.id)
-            {
-                conn.closing = true;
-                self.mark_dirty(index as u32);
-            }
-        }
-    }
-
-    /// What `CLIENT LIST` shows is gathered only for the commands that ask for it.
-    fn clients_if_asked(&self, args: &Args<'_>) -> Vec<command::Client> {
-        if !args.get(0).eq_ignore_ascii_case(b"client") {
-            return Vec::new();
-        }
-        let clients = self.conns.iter().flatten().map(|conn| command::Client {
-            session: conn.session.clone(),
-            input_len: conn.parser.buffered_len(),
-            output_len: conn.output.held_len(),
+        let client = if args.is(0, "client") { self.client(index) } else { None };
+        self.reply_at_conn(index, client, |session, facts, reply| {
+            run(session, facts, &args, reply)
         });
-        clients.collect()
     }
 
     /// In cluster mode keys must share a slot, and the slot must be this shard's.

@@ -26,7 +26,7 @@ use crate::config::Runtime;
 use crate::env::uring::{self, Features, Start};
 use crate::env::{Env, Wake, os};
 use crate::id::{NodeId, ShardId, Slot};
-use crate::metrics::{ShardStats, Totals};
+use crate::metrics::ShardStats;
 use crate::shard::mailbox::{self, Mailbox};
 use crate::shard::{self, Ack, Progress, Shard};
 use crate::wal;
@@ -308,7 +308,6 @@ pub(super) fn common(options: &Arc<Options>, stats: &[Arc<ShardStats>]) -> Commo
         notify: AtomicU32::new(options.notify.bits()),
         interest: stats.iter().map(|_| Interest::default()).collect(),
         client_next: AtomicU64::new(0),
-        reset: Mutex::new(Totals::default()),
         memory_peak: AtomicU64::new(0),
         idle: stats.iter().map(|_| AtomicBool::new(false)).collect(),
     }

@@ -10,12 +10,14 @@
 //!
 //! Commands without keys run at the connection in their place among the others. Those on all keys
 //! (DBSIZE, SCAN, KEYS, RANDOMKEY) are answered, but are no part of the step: each shard answers
-//! for itself. FLUSHALL and FLUSHDB touch every partition: a transaction that has them must not
-//! have commands on keys.
+//! for itself. Those that ask all shards (INFO, CLIENT LIST) do so before anything is run, also if
+//! then nothing is. FLUSHALL and FLUSHDB touch every partition: a transaction that has them must
+//! not have commands on keys.
 //!
 //! Bounds: [`STEPS_MAX`], [`QUEUED_LEN_MAX`], [`WATCHED_MAX`]; past them a command is refused, and
 //! the transaction with it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Server;
@@ -23,7 +25,8 @@ use super::node::View;
 use super::output::Part;
 use super::remote::{self, Answered};
 use super::together::{Group, Place};
-use crate::command::{Keyspace, Op, ReplyMode, Run, Session, Spec};
+use crate::command::question::{NodeWide, Told};
+use crate::command::{Access, Keyspace, Op, ReplyMode, Run, Session, Spec};
 use crate::env::{ConnId, Env};
 use crate::id::{ShardId, Slot, Timestamp};
 use crate::lsm::key;
@@ -61,6 +64,8 @@ pub struct Pending {
     watched: Vec<Watched>,
     /// Shards that have not said what they watch.
     watching: usize,
+    /// What the shards say to its questions, in order.
+    told: VecDeque<Told>,
     /// What is left of a transaction that another shard is running.
     running: Option<Running>,
 }
@@ -68,6 +73,7 @@ pub struct Pending {
 /// A transaction while its keyed commands are with another shard: the others, in their places.
 struct Running {
     steps: Vec<Option<Step>>,
+    told: VecDeque<Told>,
 }
 
 impl Pending {
@@ -77,9 +83,22 @@ impl Pending {
     }
 
     /// Commands that are queued, if MULTI was said.
-    #[expect(dead_code, reason = "CLIENT LIST will tell it")]
     pub fn queued_count(&self) -> Option<usize> {
         self.is_open.then_some(self.queued.len())
+    }
+
+    /// Whether a command that is queued writes.
+    pub fn writes(&self) -> bool {
+        self.queued.iter().any(|step| step.spec.access == Access::Write)
+    }
+
+    /// The first question that was not asked, and how.
+    fn next_question(&self) -> Option<(&Step, NodeWide)> {
+        let mut questions = self.queued.iter().filter_map(|step| match step.spec.run {
+            Run::Node(wide) => Some((step, wide)),
+            _ => None,
+        });
+        questions.nth(self.told.len())
     }
 
     /// A command was refused: if it was to be queued, EXEC runs nothing.
@@ -89,7 +108,7 @@ impl Pending {
 }
 
 /// The command's arguments as text and numbers take them, bytes.
-fn len_of(args: &Args<'_>) -> usize {
+pub fn len_of(args: &Args<'_>) -> usize {
     args.iter().map(<[u8]>::len).sum::<usize>() + 16 * args.len()
 }
 
@@ -300,9 +319,16 @@ impl<E: Env> Server<E> {
             Ok(shard) => shard,
             Err(text) => return self.refuse(index, text),
         };
-        if shard == self.shard.id() {
-            return self.exec_here(index, &pending);
+        if let Some((step, wide)) = pending.next_question() {
+            let (asked, args) = (step.spec, step.args.clone());
+            let conn = self.conns[index as usize].as_deref_mut().expect("found above");
+            conn.pending = Some(pending);
+            return self.ask_all(index, asked, wide, args.args(), Some(spec));
         }
+        if shard == self.shard.id() {
+            return self.exec_here(index, *pending);
+        }
+        let told = std::mem::take(&mut pending.told);
         self.foresee(index, &mut pending.queued);
         let mut transaction = Transaction { watched: pending.watched, steps: Vec::new() };
         let steps = pending.queued.into_iter().map(|step| {
@@ -312,12 +338,21 @@ impl<E: Env> Server<E> {
             transaction.steps.push(step);
             None
         });
-        let running = Some(Running { steps: steps.collect() });
+        let running = Some(Running { steps: steps.collect(), told });
         let conn = self.conns[index as usize].as_deref_mut().expect("found above");
         conn.pending = Some(Box::new(Pending { running, ..Pending::default() }));
         conn.busy = true;
         let to = remote::Address { conn: conn.id, ticket: remote::EXEC_TICKET };
         self.forward_transaction(shard, to, spec, Arc::new(transaction));
+    }
+
+    /// A question of a transaction is answered.
+    pub(super) fn go_on_with_exec(&mut self, index: u32, told: Told, spec: &'static Spec) {
+        let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
+        if let Some(pending) = conn.pending.as_deref_mut() {
+            pending.told.push_back(told);
+            self.exec(index, spec);
+        }
     }
 
     /// Where a transaction runs.
@@ -359,14 +394,14 @@ impl<E: Env> Server<E> {
                 let (mut out, mut spliced) = (Vec::new(), Vec::new());
                 let mut reply = Reply::new(session.proto, &mut out, &mut spliced);
                 let (node, unix_ms) = (&self.node, self.env.unix_ms());
-                let facts = View { node, clients: Vec::new(), unix_ms };
+                let facts = View { node, client: None, unix_ms };
                 run(&mut session, &facts, &step.args.args(), &mut reply);
             }
         }
     }
 
     /// A transaction whose keys are all on this shard.
-    fn exec_here(&mut self, index: u32, pending: &Pending) {
+    fn exec_here(&mut self, index: u32, mut pending: Pending) {
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
         let (sent, proto) = (conn.session.replies(), conn.session.proto);
         let (mark, mut holds) = (conn.output.mark(), Holds::default());
@@ -388,7 +423,7 @@ impl<E: Env> Server<E> {
             if is_on_keys(step.spec) {
                 self.exec_step(index, step, &mut holds);
             } else {
-                self.exec_aside(index, step);
+                self.exec_aside(index, step, &mut pending.told);
             }
         }
         self.shard.end_together();
@@ -429,9 +464,17 @@ impl<E: Env> Server<E> {
     }
 
     /// A command of a transaction that is not on keys, in its place.
-    fn exec_aside(&mut self, index: u32, step: &Step) {
+    fn exec_aside(&mut self, index: u32, step: &Step, told: &mut VecDeque<Told>) {
         self.shard.stats().commands.add(1);
-        self.run_command(index, step.spec, step.args.args(), None, &mut Vec::new());
+        let args = step.args.args();
+        let Run::Node(wide) = step.spec.run else {
+            return self.run_command(index, step.spec, args, None, &mut Vec::new());
+        };
+        let told = told.pop_front().unwrap_or_default();
+        match (wide.ask)(&args) {
+            Ok(_) => self.tell(index, wide, &args, &told),
+            Err(error) => self.refuse(index, &error.to_string()),
+        }
     }
 
     /// A transaction of another shard's connection, all of whose keys are here.
@@ -464,7 +507,9 @@ impl<E: Env> Server<E> {
     pub(super) fn take_executed(&mut self, id: ConnId, part: Part<'_>) {
         let Some(conn) = self.conn(id) else { return };
         conn.busy = false;
-        let Some(running) = conn.pending.take().and_then(|pending| pending.running) else { return };
+        let Some(mut running) = conn.pending.take().and_then(|pending| pending.running) else {
+            return;
+        };
         let (sent, proto) = (conn.session.replies(), conn.session.proto);
         match part.count {
             EXECUTED => {
@@ -475,7 +520,7 @@ impl<E: Env> Server<E> {
                 for step in &running.steps {
                     match step {
                         None => self.put_element(id.index, part, elements.next()),
-                        Some(step) => self.exec_aside(id.index, step),
+                        Some(step) => self.exec_aside(id.index, step, &mut running.told),
                     }
                 }
                 let Some(conn) = self.conn(id) else { return };

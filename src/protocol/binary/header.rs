@@ -76,6 +76,22 @@ impl Opcode {
     pub fn of(byte: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|opcode| *opcode as u8 == byte)
     }
+
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hello => "hello",
+            Self::Auth => "auth",
+            Self::Ping => "ping",
+            Self::Info => "info",
+            Self::Get => "get",
+            Self::Set => "set",
+            Self::Delete => "delete",
+            Self::Batch => "batch",
+            Self::MultiGet => "multi-get",
+            Self::Scan => "scan",
+        }
+    }
 }
 
 /// A header, decoded; magic and checksums are not kept.

@@ -204,7 +204,9 @@ impl<E: Env> Server<E> {
         };
         let shard = self.shard.id();
         let asker = Asker { shard, conn, part: None, header, deadline };
+        let now_ms = self.shard.now_ms();
         let Some(open) = self.conn(conn) else { return };
+        open.session.note(Opcode::of(header.opcode).map_or("", Opcode::name), now_ms);
         let (known, authenticated) = (open.binary.as_deref(), open.session.authenticated);
         let greeted = known.is_some_and(|line| line.greeted);
         if !(greeted && authenticated) || is_of_session(header.opcode) {
@@ -213,6 +215,10 @@ impl<E: Env> Server<E> {
         if header.flags != 0 {
             let text = "a request has no flags";
             return self.fail(&asker, Failure::new(Code::BadRequest, text));
+        }
+        if self.is_paused_for(writes(header.opcode)) {
+            let text = "paused (CLIENT PAUSE): try again later";
+            return self.fail(&asker, Failure::new(Code::Overloaded, text));
         }
         let target = ahead.map(|ahead| {
             let Ahead { place, hash, key } = ahead;
@@ -238,6 +244,11 @@ where
 fn is_of_session(opcode: u8) -> bool {
     let own = [Opcode::Hello, Opcode::Auth, Opcode::Ping, Opcode::Info];
     own.iter().any(|own| *own as u8 == opcode)
+}
+
+fn writes(opcode: u8) -> bool {
+    let reads = [Opcode::Get, Opcode::MultiGet, Opcode::Scan];
+    !reads.iter().any(|reads| *reads as u8 == opcode)
 }
 
 /// Why a body does not decode.

@@ -8,6 +8,7 @@
 mod crashes;
 mod groups;
 mod house;
+mod introspection;
 mod model;
 mod planted;
 mod talk;

@@ -8,19 +8,19 @@ use crate::cluster::SlotMap;
 use crate::id::ShardId;
 use crate::lsm::key::slot_of;
 
-fn house(shards: u16) -> House {
+pub fn house(shards: u16) -> House {
     House::new(7, Shape { shards, ..Shape::default() })
 }
 
 /// A key of each shard, by its number.
-fn keys(shards: u16) -> Vec<String> {
+pub fn keys(shards: u16) -> Vec<String> {
     let map = SlotMap::new(shards, Shape::default().partitions);
     let of = |key: &String| map.shard_of(map.partition_of(slot_of(key.as_bytes())));
     let key = |shard| (0..).map(|n| format!("{{{n}}}")).find(|key| of(key) == ShardId(shard));
     (0..shards).map(|shard| key(shard).expect("there are many")).collect()
 }
 
-fn ask(house: &House, talk: &mut Talk, line: &str) -> Value {
+pub fn ask(house: &House, talk: &mut Talk, line: &str) -> Value {
     let words: Vec<&str> = line.split(' ').collect();
     house.ask(talk, &words)
 }
