@@ -123,10 +123,10 @@ fn parse_hello<'a>(args: &Args<'a>) -> Result<Hello<'a>, String> {
 
 /// All or nothing, but for the authentication.
 fn greet(session: &mut Session, facts: &dyn Facts, hello: &Hello<'_>) -> Result<(), Error> {
-    let name = hello.name.map(client::parse_name).transpose()?;
     if let Some((user, password)) = hello.auth {
         authenticate(session, facts, user, password)?;
     }
+    let name = hello.name.map(client::parse_name).transpose()?;
     if !session.authenticated {
         return Err(Error::Other(
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the \

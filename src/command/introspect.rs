@@ -59,7 +59,7 @@ fn list(_: &mut Session, _: &dyn Facts, args: &Args<'_>, reply: &mut Reply<'_>) 
             return Then::Continue;
         }
     };
-    reply.set(names.len());
+    reply.array(names.len());
     names.iter().for_each(|name| reply.bulk(name.as_bytes()));
     Then::Continue
 }

@@ -44,9 +44,12 @@ fn scan(args: &Args<'_>) -> Result<Keyspace, Error> {
     Ok(Keyspace::Scan(scan))
 }
 
-/// A cursor as C's `strtoul` reads it, but for leading blanks.
+/// A cursor as C's `strtoul` reads it, but for leading blanks; nothing is 0.
 fn parse_cursor(text: &[u8]) -> Result<u64, Error> {
     let invalid = Error::Other("ERR invalid cursor");
+    if text.is_empty() {
+        return Ok(0);
+    }
     let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
         [b'+', digits @ ..] => (false, digits),

@@ -1,20 +1,8 @@
 //! The exchanges of `testdata/*.txt`, and random ones against a model.
 //!
-//! An exchange is a request, its effects and its reply. `UPDATE_GOLDEN=1` rewrites the latter two;
-//! the replies were compared with those of redis-server 7.0.15, except where a line `~` says why
-//! ours differs.
-//!
-//! ```text
-//! # prose
-//! ! fresh            a new store and a new connection (RESP2)
-//! ! resp3            the same, RESP3
-//! ! password WORD    the same, RESP2, at a server with a password
-//! ! clock +MS        time passes
-//! ~ REASON           the next reply differs from Redis's
-//! > REQUEST
-//! = EFFECT; EFFECT   absent when there is none
-//! < REPLY            escaped
-//! ```
+//! An exchange is a request, its effects and its reply; [`transcript`] has the grammar.
+//! `UPDATE_GOLDEN=1` rewrites effects and replies. `tests/it/conformance` sends the same requests
+//! to a real Redis and to the whole program, and compares the replies.
 
 #![expect(clippy::disallowed_methods, reason = "golden files are read and rewritten")]
 
@@ -22,6 +10,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+mod transcript;
 
 use proptest::prelude::*;
 
@@ -31,6 +21,7 @@ use crate::id::{ShardId, Slot};
 use crate::limits::{KEY_LEN_MAX, LARGE_LEN_MIN};
 use crate::protocol::resp::ArgsBuf;
 use crate::protocol::resp::Proto;
+use transcript::{Line, escape, words};
 
 const NODE_ID: &str = "0123456789abcdef0123456789abcdef01234567";
 const START_MS: u64 = 1_700_000_000_000;
@@ -324,78 +315,43 @@ impl Server {
     }
 }
 
-/// Words of a request line: blanks part them, quotes keep them together, `\x00 \r \n \t` escape.
-fn words(line: &str) -> Vec<Vec<u8>> {
-    let (mut words, mut word, mut quoted, mut open) = (Vec::new(), Vec::new(), false, false);
-    let mut bytes = line.bytes();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'"' => (quoted, open) = (!quoted, true),
-            b' ' if !quoted => {
-                if open {
-                    words.push(std::mem::take(&mut word));
-                }
-                open = false;
-            }
-            b'\\' if quoted => word.push(match bytes.next().expect("an escape is whole") {
-                b'r' => b'\r',
-                b'n' => b'\n',
-                b't' => b'\t',
-                b'x' => {
-                    let digits: Vec<u8> = bytes.by_ref().take(2).collect();
-                    let digits = String::from_utf8(digits).expect("hex is ASCII");
-                    u8::from_str_radix(&digits, 16).expect("two hex digits")
-                }
-                other => other,
-            }),
-            other => {
-                word.push(other);
-                open = true;
-            }
-        }
-    }
-    if open {
-        words.push(word);
-    }
-    words
-}
-
 /// The file as it should be: requests and prose as they are, effects and replies anew.
 fn replay(text: &str) -> (String, usize) {
     let (mut out, mut count) = (String::new(), 0);
     let mut server = Server::new(Proto::Resp2, None);
     for line in text.lines() {
-        let (mark, rest) = line.split_at(line.len().min(2));
-        if ["= ", "< "].contains(&mark) {
+        let parsed = Line::parse(line);
+        if matches!(parsed, Line::Effects(_) | Line::Reply(_)) {
             continue;
         }
         out.push_str(line);
         out.push('\n');
-        match mark {
-            "! " => obey(&mut server, rest),
-            "> " => {
-                let reply = server.run(&words(rest));
+        match parsed {
+            Line::Directive(word, rest) => obey(&mut server, word, rest),
+            Line::Request(request) => {
+                let reply = server.run(&words(request));
                 count += 1;
                 if !server.effects.is_empty() {
                     out.push_str(&format!("= {}\n", server.effects.join("; ")));
                 }
-                let reply = reply.escape_ascii().to_string().replace("\\\"", "\"");
-                out.push_str(&format!("< {}\n", reply.replace("\\'", "'")));
+                out.push_str(&format!("< {}\n", escape(&reply)));
             }
-            "# " | "~ " | "#" | "" => {}
-            _ => panic!("what is {line:?}?"),
+            Line::Prose | Line::Remark(..) => {}
+            Line::Raw(_) | Line::Effects(_) | Line::Reply(_) => {
+                panic!("handlers get whole requests: {line:?}")
+            }
         }
     }
     (out, count)
 }
 
-fn obey(server: &mut Server, directive: &str) {
-    match directive.split_once(' ').unwrap_or((directive, "")) {
-        ("fresh", "") => *server = Server::new(Proto::Resp2, None),
-        ("resp3", "") => *server = Server::new(Proto::Resp3, None),
-        ("password", word) => *server = Server::new(Proto::Resp2, Some(word)),
-        ("clock", ms) => server.facts.now_ms += ms.parse::<u64>().expect("milliseconds"),
-        _ => panic!("what is {directive:?}?"),
+fn obey(server: &mut Server, word: &str, rest: &str) {
+    match word {
+        "fresh" | "resp2" => *server = Server::new(Proto::Resp2, None),
+        "resp3" => *server = Server::new(Proto::Resp3, None),
+        "password" => *server = Server::new(Proto::Resp2, Some(rest)),
+        "clock" => server.facts.now_ms += rest.parse::<u64>().expect("milliseconds"),
+        _ => panic!("what is {word:?}?"),
     }
 }
 

@@ -12,6 +12,7 @@
 mod binary;
 mod client;
 mod clients;
+mod conformance;
 mod crash;
 mod fuzz;
 mod hostile;
