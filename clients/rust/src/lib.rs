@@ -63,6 +63,11 @@
 //! | `tokio` | the async client (default) |
 //! | `blocking` | the blocking client (default) |
 
+/// The examples of the README compile.
+#[cfg(all(doctest, feature = "tokio", feature = "blocking"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(not(any(feature = "tokio", feature = "blocking")))]
 compile_error!("stavekv-client: enable the feature `tokio` or `blocking`");
 

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use self::pool::Pool;
 pub use self::scanner::Scanner;
 use crate::answer::{self, FAR};
-use crate::error::Result;
+use crate::error::{Code, Result};
 use crate::op::{BatchOutcome, Item, Op, Outcome, ServerInfo};
 use crate::options::Options;
 use crate::retry::Attempts;
@@ -106,8 +106,17 @@ impl Client {
             false => self.server().await?.multi_get_count_max.max(1) as usize,
         };
         let mut items = Vec::with_capacity(keys.len());
-        for keys in keys.chunks(count_max) {
-            items.extend(self.call(&Request::MultiGet { db: self.db, keys }, wire::items).await?);
+        let mut parts: Vec<_> = keys.chunks(count_max).rev().collect();
+        while let Some(keys) = parts.pop() {
+            match self.call(&Request::MultiGet { db: self.db, keys }, wire::items).await {
+                Ok(some) => items.extend(some),
+                // The values are too long for one reply.
+                Err(error) if keys.len() > 1 && error.code() == Some(Code::TooLarge) => {
+                    let (head, tail) = keys.split_at(keys.len() / 2);
+                    parts.extend([tail, head]);
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(items)
     }

@@ -2,9 +2,10 @@
 //!
 //! ```
 //! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/server.rs"));
-//! # let server = Server::start();
-//! # let address = server.address.as_str();
 //! use stavekv_client::{Op, blocking::Client};
+//! # fn main() -> stavekv_client::Result<()> {
+//! # let server = Server::start();
+//! # let address = server.address.as_str(); // "127.0.0.1:7400"
 //!
 //! let client = Client::connect(address)?;
 //! client.set("greeting", "hello")?;
@@ -13,7 +14,8 @@
 //!
 //! // Nobody wrote it in between, or this fails:
 //! client.write(&Op::set("greeting", "hi").if_version(item.version))?;
-//! # Ok::<(), stavekv_client::Error>(())
+//! # Ok(())
+//! # }
 //! ```
 
 mod conn;
@@ -29,7 +31,7 @@ pub use self::pipeline::{Answer, Pipeline};
 use self::pool::Pool;
 pub use self::scanner::Scanner;
 use crate::answer::{self, FAR};
-use crate::error::Result;
+use crate::error::{Code, Result};
 use crate::op::{BatchOutcome, Item, Op, Outcome, ServerInfo};
 use crate::options::Options;
 use crate::retry::Attempts;
@@ -121,8 +123,17 @@ impl Client {
             false => self.server()?.multi_get_count_max.max(1) as usize,
         };
         let mut items = Vec::with_capacity(keys.len());
-        for keys in keys.chunks(count_max) {
-            items.extend(self.call(&Request::MultiGet { db: self.db, keys }, wire::items)?);
+        let mut parts: Vec<_> = keys.chunks(count_max).rev().collect();
+        while let Some(keys) = parts.pop() {
+            match self.call(&Request::MultiGet { db: self.db, keys }, wire::items) {
+                Ok(some) => items.extend(some),
+                // The values are too long for one reply.
+                Err(error) if keys.len() > 1 && error.code() == Some(Code::TooLarge) => {
+                    let (head, tail) = keys.split_at(keys.len() / 2);
+                    parts.extend([tail, head]);
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(items)
     }

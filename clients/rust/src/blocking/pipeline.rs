@@ -16,6 +16,7 @@ use crate::wire::{self, Request};
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/server.rs"));
+/// # fn main() -> stavekv_client::Result<()> {
 /// # let server = Server::start();
 /// # let client = stavekv_client::blocking::Client::connect(server.address.as_str())?;
 /// let mut pipeline = client.pipeline();
@@ -24,7 +25,8 @@ use crate::wire::{self, Request};
 ///
 /// let item = answers[2].clone()?.into_item().expect("it was set before");
 /// assert_eq!(item.value, b"1");
-/// # Ok::<(), stavekv_client::Error>(())
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Debug)]
 #[must_use = "nothing is sent before run()"]

@@ -12,8 +12,11 @@ use stavekv_client::{Client, Error, Op, Options, Reason, Result, blocking};
 
 use crate::server::Server;
 
-/// How often a server is killed, per client.
-const KILLS: u32 = 12;
+/// How often a server is killed, per client: `STAVE_KILLS`, or a few times.
+fn kills() -> u32 {
+    let given = std::env::var("STAVE_KILLS").ok();
+    given.map_or(6, |text| text.parse().expect("STAVE_KILLS is a number"))
+}
 
 /// What was said of the writes, by key.
 #[derive(Default)]
@@ -78,14 +81,14 @@ async fn every_kill_tells_done_from_not_done_from_unknown_async() {
     let options = Options::new(&server.address).connections_max(3);
     let client = options.connect().await.expect("it serves");
     let said = Arc::new(Said::default());
-    for round in 0..KILLS {
+    for round in 0..kills() {
         let stop = Arc::new(AtomicBool::new(false));
         let writers = (0..48).map(|writer| {
             let (client, said, stop) = (client.clone(), said.clone(), stop.clone());
             tokio::spawn(write_async(client, said, stop, round, writer))
         });
         let writers: Vec<_> = writers.collect();
-        tokio::time::sleep(Duration::from_millis(u64::from(20 + 7 * round))).await;
+        tokio::time::sleep(Duration::from_millis(u64::from(20 + 7 * (round % 12)))).await;
         server.kill();
         tokio::time::sleep(Duration::from_millis(30)).await;
         stop.store(true, Ordering::Relaxed);
@@ -126,14 +129,14 @@ fn every_kill_tells_done_from_not_done_from_unknown_blocking() {
     let options = Options::new(&server.address).connections_max(8);
     let client = options.connect_blocking().expect("it serves");
     let said = Said::default();
-    for round in 0..KILLS {
+    for round in 0..kills() {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             for writer in 0..8 {
                 let (client, said, stop) = (client.clone(), &said, &stop);
                 scope.spawn(move || write_blocking(&client, said, stop, round, writer));
             }
-            std::thread::sleep(Duration::from_millis(u64::from(20 + 7 * round)));
+            std::thread::sleep(Duration::from_millis(u64::from(20 + 7 * (round % 12))));
             server.kill();
             std::thread::sleep(Duration::from_millis(30));
             stop.store(true, Ordering::Relaxed);
