@@ -10,9 +10,6 @@ use super::parser::{Limits, take_args};
 use super::{Batch, Error, Span, inline};
 use crate::limits::{ARGS_MAX, INLINE_LEN_MAX, LARGE_LEN_MIN, VALUE_LEN_MAX};
 
-/// Bytes that may be reserved for a large argument before any of it came.
-const RESERVE_LEN: usize = 1 << 20;
-
 /// What became of the bytes offered to a partial frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
@@ -92,7 +89,7 @@ impl Partial {
 
     /// Bytes of memory held, beside the struct itself.
     pub(super) fn held_len(&self) -> usize {
-        let current = if let Step::Large { value, .. } = &self.step { value.capacity() } else { 0 };
+        let current = if let Step::Large { value, .. } = &self.step { value.len() } else { 0 };
         let large: usize = self.large.iter().map(|value| value.capacity()).sum();
         let lists = self.spans.capacity() * size_of::<Span>()
             + self.large.capacity() * size_of::<Arc<Vec<u8>>>();
@@ -205,7 +202,7 @@ impl Partial {
             return Err(Error::FrameTooLong);
         }
         self.step = if len >= LARGE_LEN_MIN {
-            Step::Large { value: Vec::new(), len }
+            Step::Large { value: with_address_space(len), len }
         } else {
             Step::Bulk { start: self.buf.len(), len }
         };
@@ -254,7 +251,6 @@ impl Partial {
     fn take_large(&mut self, chunk: &[u8], at: &mut usize) -> Option<Taken> {
         let Step::Large { value, len } = &mut self.step else { return None };
         let taken = &chunk[*at..][..(*len - value.len()).min(chunk.len() - *at)];
-        reserve(value, taken.len(), *len);
         value.extend_from_slice(taken);
         *at += taken.len();
         if value.len() < *len {
@@ -289,14 +285,17 @@ impl Partial {
     }
 }
 
-/// Makes room for `more` bytes of a value that will have `len`: in big steps, since each may copy,
-/// but never far ahead of what came, since a client can announce more than it sends.
-fn reserve(value: &mut Vec<u8>, more: usize, len: usize) {
-    let want = value.len() + more;
-    if want > value.capacity() {
-        let capacity = len.min(RESERVE_LEN.max(2 * want));
-        value.reserve_exact(capacity - value.len());
-    }
+/// An empty vector in which `len` bytes fit.
+///
+/// Why all at once: growing by doubling copies a 512 MiB value twice over and stalls the core for
+/// 290 ms (`tools/hostile --case big`: 9 ms so), while a client that announces more than it sends
+/// costs only address space, for the pages are the kernel's until they are written. Where address
+/// space is limited the vector grows as it fills.
+fn with_address_space(len: usize) -> Vec<u8> {
+    let mut value = Vec::new();
+    // A refusal is no loss: the vector stays empty.
+    let _ = value.try_reserve_exact(len);
+    value
 }
 
 /// Redis `string2ll`: an optional `-`, digits without a leading zero, nothing else.
