@@ -28,8 +28,9 @@ use io_uring::{opcode, types};
 use crate::env::{Class, ConnId, Counters, Env, Event, ListenerId, Mode, Sent};
 use executor::Executor;
 use file::{Ops, UringFile};
+use moderation::{Moderation, Want};
 use net::Net;
-use ring::{Chunk, Completion, Ring};
+use ring::{Chunk, Completion, Ring, Wait};
 use tag::{Kind, tag, untag};
 
 pub use super::os::Start;
@@ -38,6 +39,7 @@ pub use wake::Waker;
 
 mod executor;
 mod file;
+mod moderation;
 mod net;
 mod ring;
 mod tag;
@@ -49,6 +51,7 @@ const SPIN: Duration = Duration::from_micros(20);
 const SPIN_MEMORY: Duration = Duration::from_micros(200);
 /// How long the end of a shard waits for the kernel to let go of its memory.
 const TEARDOWN_MAX: Duration = Duration::from_secs(2);
+const TEARDOWN_WAIT: Wait = Wait { want: Want::ONE, limit: Some(Duration::from_millis(10)) };
 
 /// How a shard's runtime is set up.
 #[derive(Clone, Debug)]
@@ -76,6 +79,7 @@ struct Reactor {
     waker: Waker,
     wake_buf: RefCell<Box<u64>>,
     heard_at: Cell<Instant>,
+    moderation: RefCell<Moderation>,
     random: Cell<u64>,
     start: Instant,
     turns: Cell<u64>,
@@ -141,6 +145,7 @@ impl Reactor {
             waker,
             wake_buf: RefCell::default(),
             heard_at: Cell::new(options.start.0),
+            moderation: RefCell::new(Moderation::new(options.start.0)),
             random: Cell::new(options.seed | 1),
             start: options.start.0,
             turns: Cell::new(0),
@@ -155,9 +160,14 @@ impl Reactor {
         if self.ring.borrow_mut().provide_buffers() || self.net.borrow().is_starved() {
             self.net.borrow_mut().rearm(&mut self.ring.borrow_mut());
         }
+        let parks = self.parks.get();
         self.submit_and_wait()?;
+        let parked = self.parks.get() > parks;
         completions.clear();
         self.ring.borrow_mut().reap(completions);
+        if parked {
+            self.moderation.borrow_mut().came(completions.len());
+        }
         for completion in completions.iter() {
             self.complete(*completion);
         }
@@ -173,15 +183,24 @@ impl Reactor {
         if !idle || self.spin() {
             return self.ring.borrow_mut().enter(None);
         }
+        let now = Instant::now();
         let next = self.timers.borrow().first_key_value().map(|((at, _), _)| *at);
-        let limit = next.map(|at| at.saturating_duration_since(Instant::now()));
+        let limit = next.map(|at| at.saturating_duration_since(now));
+        let want = self.want(now);
         if !self.waker.fall_asleep() {
             return self.ring.borrow_mut().enter(None);
         }
         self.parks.set(self.parks.get() + 1);
-        let result = self.ring.borrow_mut().enter(Some(limit));
+        let result = self.ring.borrow_mut().enter(Some(Wait { want, limit }));
         self.waker.wake_up();
         result
+    }
+
+    /// What to park for; another shard that was heard from lately is not to wait.
+    fn want(&self, now: Instant) -> Want {
+        let is_heard = now.duration_since(self.heard_at.get()) <= SPIN_MEMORY;
+        let want = self.moderation.borrow_mut().want(now);
+        if is_heard || !self.ring.borrow().features().min_wait { Want::ONE } else { want }
     }
 
     /// Polls for news while another shard was heard from lately; true if some came.
@@ -213,7 +232,10 @@ impl Reactor {
         let mut ring = self.ring.borrow_mut();
         let mut events = self.events.borrow_mut();
         match kind {
-            Kind::Recv => net.on_recv(&mut ring, index, done, &mut events),
+            Kind::Recv => {
+                let mut moderation = self.moderation.borrow_mut();
+                net.on_recv(&mut ring, index, done, &mut events, &mut moderation);
+            }
             Kind::Send => net.on_send(&mut ring, index, done, &mut events),
             Kind::Accept => net.on_accept(&mut ring, index, done, &mut events),
             Kind::Op => self.ops.borrow_mut().complete(index, generation, done.result),
@@ -273,7 +295,7 @@ impl Reactor {
             if Instant::now() > end {
                 return Err(io::Error::other("the kernel kept operations past the shard's end"));
             }
-            self.ring.borrow_mut().enter(Some(Some(Duration::from_millis(10))))?;
+            self.ring.borrow_mut().enter(Some(TEARDOWN_WAIT))?;
             completions.clear();
             self.ring.borrow_mut().reap(completions);
             for done in completions.iter().filter(|done| untag(done.user_data).0 != Kind::Wake) {

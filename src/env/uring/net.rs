@@ -13,6 +13,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use io_uring::{opcode, squeue};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::moderation::Moderation;
 use super::ring::{BUFFER_GROUP, Chunk, Completion, Ring, fd};
 use super::tag::{Kind, tag};
 use crate::env::{ConnId, Event, ListenerId, Sent};
@@ -23,6 +24,8 @@ const BACKLOG: i32 = 4096;
 struct Conn {
     stream: TcpStream,
     generation: u32,
+    /// See [`Moderation::note`].
+    seen: u32,
     /// A receive is with the kernel.
     receiving: bool,
     paused: bool,
@@ -128,6 +131,7 @@ impl Net {
         *place = Place::Used(Conn {
             stream,
             generation,
+            seen: 0,
             receiving: false,
             paused: false,
             ended: false,
@@ -175,6 +179,7 @@ impl Net {
         index: u32,
         done: Completion,
         events: &mut Vec<Event<Chunk>>,
+        moderation: &mut Moderation,
     ) {
         let chunk = ring.chunk(done.flags, done.result.max(0) as u32);
         let conn = self.used(index).expect("a slot lives until its receive ends");
@@ -183,6 +188,7 @@ impl Net {
             && let Some(chunk) = chunk
             && done.result > 0
         {
+            moderation.note(&mut conn.seen);
             events.push(Event::Received { conn: id, chunk });
         }
         if done.more() {

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use io_uring::{IoUring, cqueue, squeue, types};
 
+use super::moderation::Want;
 use crate::env::Aligned;
 
 /// Bytes of one receive buffer.
@@ -34,11 +35,13 @@ pub struct Features {
     /// 6.0 and 6.1: completions are posted only when the loop asks (`SINGLE_ISSUER`,
     /// `DEFER_TASKRUN`). Else: `COOP_TASKRUN` alone.
     pub defer_taskrun: bool,
+    /// 6.12: a wait for several completions settles for one after a while.
+    pub min_wait: bool,
 }
 
 impl Features {
     /// What a kernel of 5.19 has: the floor.
-    pub const OLDEST: Self = Self { multishot_recv: false, defer_taskrun: false };
+    pub const OLDEST: Self = Self { multishot_recv: false, defer_taskrun: false, min_wait: false };
 
     /// Asks the running kernel.
     ///
@@ -54,7 +57,11 @@ impl Features {
             );
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
-        Ok(Self { multishot_recv: version >= (6, 0), defer_taskrun: version >= (6, 1) })
+        Ok(Self {
+            multishot_recv: version >= (6, 0),
+            defer_taskrun: version >= (6, 1),
+            min_wait: version >= (6, 12),
+        })
     }
 }
 
@@ -95,6 +102,15 @@ impl std::fmt::Debug for Chunk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Chunk({} bytes)", self.len)
     }
+}
+
+/// How a core parks.
+#[derive(Clone, Copy, Debug)]
+pub struct Wait {
+    /// For what.
+    pub want: Want,
+    /// How long at most.
+    pub limit: Option<Duration>,
 }
 
 /// One shard's ring with its receive buffers.
@@ -186,12 +202,12 @@ impl Ring {
         }
     }
 
-    /// Submits what is queued and, if `wait` says how long, sleeps until a completion comes or the
-    /// time is over (`None` in it: no limit). Interrupted waits just end.
+    /// Submits what is queued and, if `wait` says so, sleeps until completions come or the time is
+    /// over. Interrupted waits just end.
     ///
     /// # Errors
     /// Only what a broken ring gives.
-    pub fn enter(&mut self, wait: Option<Option<Duration>>) -> io::Result<()> {
+    pub fn enter(&mut self, wait: Option<Wait>) -> io::Result<()> {
         let result = match wait {
             None => {
                 if self.uring.submission().is_empty() && !self.uring.submission().taskrun() {
@@ -199,11 +215,13 @@ impl Ring {
                 }
                 self.uring.submit_and_wait(0)
             }
-            Some(None) => self.uring.submit_and_wait(1),
-            Some(Some(limit)) => {
-                let time = types::Timespec::from(limit);
-                let args = types::SubmitArgs::new().timespec(&time);
-                self.uring.submitter().submit_with_args(1, &args)
+            Some(Wait { want, limit }) => {
+                let time = limit.map(types::Timespec::from);
+                let mut args = types::SubmitArgs::new().min_wait_usec(want.time.as_micros() as u32);
+                if let Some(time) = &time {
+                    args = args.timespec(time);
+                }
+                self.uring.submitter().submit_with_args(want.count as usize, &args)
             }
         };
         match result {
