@@ -67,6 +67,8 @@ pub enum Planted {
     SplitTransaction,
     /// EXEC does not look at what is watched.
     SkipWatch,
+    /// EXEC's reply does not wait for its commit.
+    ExecBeforeCommit,
 }
 
 /// Who waits for an entry to commit: a token that only the shard can read.

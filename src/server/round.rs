@@ -192,7 +192,7 @@ impl<E: Env> Server<E> {
         self.mark_dirty(index);
         let spec = match request.resolved {
             Ok(spec) => spec,
-            Err(error) => return self.refuse(index, &error.to_string()),
+            Err(error) => return self.reject(index, &error),
         };
         let ahead = request.ahead.map(|ahead| {
             let Ahead { place, hash, key } = ahead;
@@ -211,8 +211,16 @@ impl<E: Env> Server<E> {
             self.mark_dirty(index);
             match command::resolve(&request.args()) {
                 Ok(spec) => self.dispatch(index, spec, request.args(), None, &mut scratch),
-                Err(error) => self.refuse(index, &error.to_string()),
+                Err(error) => self.reject(index, &error),
             }
+        }
+    }
+
+    /// Answers what is no command, or not with these arguments.
+    fn reject(&mut self, index: u32, error: &command::Error) {
+        match error {
+            command::Error::Arity { command: "exec" } => self.abort(index, &error.to_string()),
+            _ => self.refuse(index, &error.to_string()),
         }
     }
 

@@ -75,6 +75,14 @@ impl<E: Env> Shard<E> {
         false
     }
 
+    /// Ends the step of a transaction; `holds`: what its reply has to wait for.
+    pub fn end_transaction(&mut self, holds: &mut Holds) {
+        self.end_together();
+        if self.planted == Some(Planted::ExecBeforeCommit) {
+            *holds = Holds::default();
+        }
+    }
+
     /// Whether all of these would be taken.
     ///
     /// # Errors

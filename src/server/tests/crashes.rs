@@ -125,7 +125,7 @@ pub fn shape(seed: u64) -> Shape {
     }
 }
 
-fn key(register: usize) -> String {
+pub(super) fn key(register: usize) -> String {
     format!("key{register}")
 }
 

@@ -2,14 +2,15 @@
 //!
 //! A *group* is some keys with one writer, which writes all of them to the same value, by MSET or
 //! by a transaction, which may give them others on the way. So whoever reads them all finds them
-//! alike, at any time and after any crash; and what they hold is a [`Register`]'s state. Some are
-//! longer than a record of the log, or than a block. A *token* is one of two names that its writer
+//! alike, at any time and after any crash, also if that MSET wrote to other partitions as well; and
+//! what they hold is a [`Register`]'s state. Some are longer than a record of the log, or than a
+//! block. A *token* is one of two names that its writer
 //! renames to the other: exactly one is there. A *guarded* increment is WATCH, GET, and a
 //! transaction that sets the counter: it counts as any other, or does nothing.
 //!
 //! [`Register`]: super::model::Register
 
-use super::crashes::{Expect, KEYS, Run, number, words};
+use super::crashes::{Expect, KEYS, Run, key, number, words};
 use super::model::State;
 use super::talk::{Talk, Value, encode};
 
@@ -111,12 +112,24 @@ impl Run {
         // EXEC would take what is watched for a transaction of its own.
         let watches = self.players[who].guard.is_some();
         if watches || self.rng.one_in(3) {
-            let mut args = words(&["MSET"]);
-            args.extend(members(who).into_iter().flat_map(|key| [key.into_bytes(), value.clone()]));
-            self.note(who, &args, Expect::Exactly(Value::ok()), vec![(index, at)]);
-            return encode(&args);
+            return self.write_in_one_command(who, (index, at), &value);
         }
         self.write_in_transaction(who, (index, at), &value)
+    }
+
+    /// The keys lie in one partition; perhaps there are keys of others among them.
+    fn write_in_one_command(&mut self, who: usize, tells: (usize, usize), value: &[u8]) -> Vec<u8> {
+        let (mut keys, mut tells) = (members(who), vec![tells]);
+        if self.rng.one_in(2) {
+            let singles = who * KEYS..(who + 1) * KEYS;
+            keys.splice(MEMBERS / 2..MEMBERS / 2, singles.clone().map(key));
+            let state = State::of(value);
+            tells.extend(singles.map(|at| (at, self.registers[at].sent(state.clone()))));
+        }
+        let mut args = words(&["MSET"]);
+        args.extend(keys.into_iter().flat_map(|key| [key.into_bytes(), value.to_vec()]));
+        self.note(who, &args, Expect::Exactly(Value::ok()), tells);
+        encode(&args)
     }
 
     /// Each key gets the value, and perhaps another one before.

@@ -68,6 +68,11 @@ fn an_exec_that_ignores_what_is_watched_is_seen() {
 }
 
 #[test]
+fn an_exec_that_answers_before_its_commit_is_seen() {
+    in_shard(Planted::ExecBeforeCommit);
+}
+
+#[test]
 fn a_log_that_acks_before_it_is_durable_is_seen() {
     in_log(wal::Planted::AckBeforeDurable);
 }

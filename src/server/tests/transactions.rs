@@ -202,6 +202,77 @@ fn what_can_not_be_queued_aborts() {
 }
 
 #[test]
+fn an_exec_with_arguments_ends_the_transaction() {
+    let house = house(1);
+    let mut talk = house.connect();
+
+    ask(&house, &mut talk, "MULTI");
+    ask(&house, &mut talk, "SET a 1");
+    let refused = ask(&house, &mut talk, "EXEC x");
+
+    let text = "EXECABORT Transaction discarded because of: wrong number of arguments for 'exec'";
+    assert!(refused.is_error(text), "{refused:?}");
+    assert!(ask(&house, &mut talk, "EXEC").is_error("ERR EXEC without MULTI"));
+    assert_eq!(ask(&house, &mut talk, "GET a"), Value::Nil);
+}
+
+#[test]
+fn in_cluster_mode_a_transaction_keeps_to_one_slot_of_its_shard() {
+    let house = House::new(7, Shape { shards: 2, cluster_mode: true, ..Shape::default() });
+    let [here, there] = <[String; 2]>::try_from(keys(2)).expect("two shards");
+    let mut talk = house.connect_to(0);
+
+    for line in [format!("SET {there} 1"), format!("MGET {here} {there}")] {
+        ask(&house, &mut talk, "MULTI");
+        assert_eq!(ask(&house, &mut talk, &format!("SET {here} 1")), queued());
+        let refused = ask(&house, &mut talk, &line);
+        assert!(refused.is_error("MOVED") || refused.is_error("CROSSSLOT"), "{refused:?}");
+        assert!(ask(&house, &mut talk, "EXEC").is_error("EXECABORT"));
+    }
+    assert!(ask(&house, &mut talk, &format!("WATCH {there}")).is_error("MOVED"));
+    let map = SlotMap::new(2, Shape::default().partitions);
+    let of = |key: &String| map.partition_of(slot_of(key.as_bytes()));
+    let is_near =
+        |key: &String| of(key) == of(&here) && slot_of(key.as_bytes()) != slot_of(here.as_bytes());
+    let near = (0..).map(|n| format!("{{near{n}}}")).find(is_near).expect("a partition has many");
+    ask(&house, &mut talk, "MULTI");
+    for key in [&here, &near] {
+        assert_eq!(ask(&house, &mut talk, &format!("SET {key} 1")), queued());
+    }
+    let refused = ask(&house, &mut talk, "EXEC");
+    assert!(refused.is_error("CROSSSLOT Keys in request don't hash"), "{refused:?}");
+
+    assert_eq!(ask(&house, &mut talk, &format!("WATCH {here}")), Value::ok());
+    ask(&house, &mut talk, "MULTI");
+    ask(&house, &mut talk, &format!("INCR {here}"));
+    assert_eq!(ask(&house, &mut talk, "EXEC"), ints(&[1]));
+}
+
+#[test]
+fn a_connection_that_ends_takes_what_it_queued_with_it() {
+    let house = house(2);
+    let mut reader = house.connect();
+    for key in keys(2) {
+        let mut talk = house.connect_to(0);
+        for line in ["WATCH KEY", "MULTI", "SET KEY 1"] {
+            ask(&house, &mut talk, &line.replace("KEY", &key));
+        }
+        drop(talk);
+        house.run_ms(10);
+        assert_eq!(ask(&house, &mut reader, &format!("GET {key}")), Value::Nil);
+
+        // One that ends without waiting for its EXEC, which is done all the same.
+        let talk = house.connect_to(0);
+        for line in ["MULTI", "SET KEY 1", "APPEND KEY 2", "EXEC"] {
+            talk.send(&line.replace("KEY", &key).split(' ').collect::<Vec<_>>());
+        }
+        drop(talk);
+        house.run_ms(10);
+        assert_eq!(ask(&house, &mut reader, &format!("GET {key}")), Value::bulk("12"));
+    }
+}
+
+#[test]
 fn a_transaction_too_large_is_refused_as_a_whole() {
     use super::super::transaction::STEPS_MAX;
     let house = house(1);

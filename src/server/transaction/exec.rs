@@ -1,0 +1,227 @@
+//! EXEC: where the keys of what is queued are, and running it if that is here.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::super::Server;
+use super::super::node::View;
+use super::super::remote;
+use super::elsewhere::Running;
+use super::{Pending, is_on_keys};
+use crate::command::question::Told;
+use crate::command::{Keyspace, ReplyMode, Run, Session, Spec};
+use crate::env::Env;
+use crate::id::{ShardId, Slot};
+use crate::lsm::key;
+use crate::protocol::resp::Reply;
+use crate::shard::{Holds, Spread, Step, Transaction};
+
+const CROSSED: &str = "CROSSSLOT Keys of a transaction must be in one partition, give them one \
+                       {hash tag}; nothing was executed";
+
+fn slots_of(steps: &[Step]) -> impl Iterator<Item = Slot> {
+    steps.iter().filter(|step| is_on_keys(step.spec)).flat_map(|step| {
+        let args = step.args.args();
+        step.spec.key_indices(&args).map(move |at| key::slot_of(args.get(at)))
+    })
+}
+
+fn is_flush(step: &Step) -> bool {
+    let Run::Keyspace(parse) = step.spec.run else { return false };
+    let what = parse(&step.args.args());
+    matches!(what, Ok(Keyspace::FlushAll | Keyspace::FlushDb))
+}
+
+impl<E: Env> Server<E> {
+    pub(super) fn exec(&mut self, index: u32, spec: &'static Spec) {
+        let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
+        let mut pending = conn.pending.take().expect("EXEC comes after MULTI");
+        if pending.is_broken {
+            let text = "EXECABORT Transaction discarded because of previous errors.";
+            return self.refuse(index, text);
+        }
+        let shard = match self.where_to_run(&pending) {
+            Ok(shard) => shard,
+            Err(text) => return self.refuse(index, text),
+        };
+        if let Some((step, wide)) = pending.next_question() {
+            let (asked, args) = (step.spec, step.args.clone());
+            let conn = self.conns[index as usize].as_deref_mut().expect("found above");
+            conn.pending = Some(pending);
+            return self.ask_all(index, asked, wide, args.args(), Some(spec));
+        }
+        if shard == self.shard.id() {
+            return self.exec_here(index, *pending);
+        }
+        let told = std::mem::take(&mut pending.told);
+        self.foresee(index, &mut pending.queued);
+        let mut transaction = Transaction { watched: pending.watched, steps: Vec::new() };
+        let steps = pending.queued.into_iter().map(|step| {
+            if !is_on_keys(step.spec) {
+                return Some(step);
+            }
+            transaction.steps.push(step);
+            None
+        });
+        let running = Some(Running { steps: steps.collect(), told });
+        let conn = self.conns[index as usize].as_deref_mut().expect("found above");
+        conn.pending = Some(Box::new(Pending { running, ..Pending::default() }));
+        conn.busy = true;
+        let to = remote::Address { conn: conn.id, ticket: remote::EXEC_TICKET };
+        self.forward_transaction(shard, to, spec, Arc::new(transaction));
+    }
+
+    /// A question of a transaction is answered.
+    pub(in crate::server) fn go_on_with_exec(
+        &mut self,
+        index: u32,
+        told: Told,
+        spec: &'static Spec,
+    ) {
+        let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
+        if let Some(pending) = conn.pending.as_deref_mut() {
+            pending.told.push_back(told);
+            self.exec(index, spec);
+        }
+    }
+
+    /// Where a transaction runs.
+    fn where_to_run(&self, pending: &Pending) -> Result<ShardId, &'static str> {
+        let slots = || slots_of(&pending.queued);
+        let first = slots().next();
+        if self.node.is_cluster_mode() && slots().any(|slot| Some(slot) != first) {
+            return Err("CROSSSLOT Keys in request don't hash to the same slot");
+        }
+        if first.is_some() && pending.queued.iter().any(is_flush) {
+            return Err("CROSSSLOT A transaction that clears the keyspace must not have commands \
+                        on keys; nothing was executed");
+        }
+        let map = self.shard.map();
+        let mut watched =
+            pending.watched.iter().map(|watched| map.shard_of(map.partition_of(watched.slot)));
+        let here = match self.shard.place_of_all(slots()) {
+            Spread::Here(_) => self.shard.id(),
+            Spread::Elsewhere(shard) => shard,
+            Spread::Several => return Err(CROSSED),
+            Spread::Nowhere => watched.clone().next().unwrap_or(self.shard.id()),
+        };
+        if watched.any(|shard| shard != here) {
+            return Err(CROSSED);
+        }
+        Ok(here)
+    }
+
+    /// Finds out which database each command is about, and how its reply is encoded: SELECT and
+    /// HELLO may stand among them, and run when the others have.
+    fn foresee(&self, index: u32, steps: &mut [Step]) {
+        let conn = self.conns[index as usize].as_deref().expect("the caller found it");
+        let mut session: Session = conn.session.clone();
+        for step in steps {
+            (step.db, step.proto) = (session.db, session.proto);
+            if let Run::Connection(run) = step.spec.run
+                && matches!(step.spec.name, "select" | "hello")
+            {
+                let (mut out, mut spliced) = (Vec::new(), Vec::new());
+                let mut reply = Reply::new(session.proto, &mut out, &mut spliced);
+                let (node, unix_ms) = (&self.node, self.env.unix_ms());
+                let facts = View { node, client: None, unix_ms };
+                run(&mut session, &facts, &step.args.args(), &mut reply);
+            }
+        }
+    }
+
+    /// A transaction whose keys are all on this shard.
+    fn exec_here(&mut self, index: u32, mut pending: Pending) {
+        let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
+        let (sent, proto) = (conn.session.replies(), conn.session.proto);
+        let (mark, mut holds) = (conn.output.mark(), Holds::default());
+        if !self.shard.are_untouched(&pending.watched, &mut holds) {
+            if sent {
+                conn.output.reply(proto, |reply| reply.null_array());
+                self.hold_all(index, mark, &holds);
+            }
+            return;
+        }
+        let specs = pending.queued.iter().map(|step| step.spec);
+        if let Err(refused) = self.shard.admit_all(specs) {
+            return self.abort(index, &refused.to_string());
+        }
+        let after = mute(&mut conn.session, sent);
+        conn.output.reply(proto, |reply| reply.array(pending.queued.len()));
+        self.shard.begin_together();
+        for step in &pending.queued {
+            if is_on_keys(step.spec) {
+                self.exec_step(index, step, &mut holds);
+            } else {
+                self.exec_aside(index, step, &mut pending.told);
+            }
+        }
+        self.shard.end_transaction(&mut holds);
+        let conn = self.conns[index as usize].as_deref_mut().expect("found above");
+        unmute(&mut conn.session, after);
+        if sent {
+            self.hold_all(index, mark, &holds);
+        } else {
+            conn.output.undo(mark);
+        }
+    }
+
+    /// An EXEC that is refused ends the transaction.
+    pub(in crate::server) fn abort(&mut self, index: u32, why: &str) {
+        let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
+        conn.pending = None;
+        self.refuse(index, &aborted(why));
+    }
+
+    /// A command on keys of this shard.
+    fn exec_step(&mut self, index: u32, step: &Step, holds: &mut Holds) {
+        let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
+        let (db, proto) = (conn.session.db, conn.session.proto);
+        conn.session.note(step.spec.name, self.shard.now_ms());
+        self.shard.stats().commands.add(1);
+        let args = step.args.args();
+        let checked = match &step.spec.run {
+            Run::Together(together) => self.check_together(step.spec, together, &args, db),
+            _ => Ok(()),
+        };
+        let conn = self.conns[index as usize].as_deref_mut().expect("found above");
+        conn.output.reply(proto, |reply| match checked {
+            Ok(()) => self.shard.evaluate_whole(step.spec, args, db, reply, holds),
+            Err(error) => reply.error(&error),
+        });
+    }
+
+    /// A command of a transaction that is not on keys, in its place.
+    pub(super) fn exec_aside(&mut self, index: u32, step: &Step, told: &mut VecDeque<Told>) {
+        self.shard.stats().commands.add(1);
+        let args = step.args.args();
+        let Run::Node(wide) = step.spec.run else {
+            return self.run_command(index, step.spec, args, None, &mut Vec::new());
+        };
+        let told = told.pop_front().unwrap_or_default();
+        match (wide.ask)(&args) {
+            Ok(_) => self.tell(index, wide, &args, &told),
+            Err(error) => self.refuse(index, &error.to_string()),
+        }
+    }
+}
+
+/// The reply of an EXEC that was refused.
+pub(super) fn aborted(why: &str) -> String {
+    let why = why.strip_prefix("ERR ").unwrap_or(why);
+    format!("EXECABORT Transaction discarded because of: {why}")
+}
+
+/// Keeps a session from answering while a transaction runs whose reply is not wanted. Returns how
+/// it is to be after that.
+pub(super) fn mute(session: &mut Session, sent: bool) -> Option<ReplyMode> {
+    (!sent).then(|| std::mem::replace(&mut session.reply_mode, ReplyMode::Off))
+}
+
+pub(super) fn unmute(session: &mut Session, after: Option<ReplyMode>) {
+    if let Some(after) = after
+        && session.reply_mode == ReplyMode::Off
+    {
+        session.reply_mode = after;
+    }
+}
