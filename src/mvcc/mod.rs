@@ -114,6 +114,14 @@ impl Effect<'_> {
         }
     }
 
+    /// The encoded key, of an effect on one.
+    pub fn key(&self) -> Option<&[u8]> {
+        match *self {
+            Effect::Put { key, .. } | Effect::Delete { key, .. } => Some(key),
+            Effect::Clear { .. } | Effect::Elsewhere { .. } => None,
+        }
+    }
+
     /// The effect's version.
     pub fn timestamp(&self) -> Timestamp {
         match *self {
@@ -158,6 +166,11 @@ pub struct Effects<'a> {
 }
 
 impl<'a> Effects<'a> {
+    /// Where the next one begins, bytes from the start of the entry.
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
     fn next_effect(&mut self) -> Option<Effect<'a>> {
         let rest = &self.entry[self.offset..];
         let header = rest.get(..EFFECT_HEADER_LEN)?;

@@ -330,10 +330,10 @@ impl Partition {
             Made::Large(value, expiry_ms) => evaluated.large = Some((value, expiry_ms)),
             Made::Value { value_len, expiry_ms } => {
                 // The value may have lain in the memtable itself: the entry's copy goes in.
-                let before = Before::of(&self.memtable);
+                let before = Before::of(key, &self.memtable);
                 let value = Payload::Bytes(&self.payload[self.payload.len() - value_len..]);
                 let entry = self.memtable.put(hash, key, timestamp, expiry_ms, value);
-                self.took(key, timestamp, entry, before);
+                self.took(timestamp, entry, before);
                 let held = !self.has(Planted::ReplyBeforeCommit);
                 evaluated.hold = held.then(|| self.next_index());
             }
@@ -353,15 +353,15 @@ impl Partition {
         let timestamp = self.clock.next(now_ms);
         let logged = Logged::Blob(blob);
         Effect::Put { key, timestamp, expiry_ms, value: logged }.encode(&mut self.payload);
-        let before = Before::of(&self.memtable);
+        let before = Before::of(key, &self.memtable);
         let entry = self.memtable.put(hash, key, timestamp, expiry_ms, Payload::Shared(value));
-        self.took(key, timestamp, entry, before);
+        self.took(timestamp, entry, before);
         self.next_index()
     }
 
     /// The memtable took a version that the open entry has.
-    fn took(&mut self, key: &[u8], timestamp: Timestamp, entry: EntryRef, before: Before) {
-        self.sizes.note(key, before, &self.memtable);
+    fn took(&mut self, timestamp: Timestamp, entry: EntryRef, before: Before) {
+        self.sizes.note(before, &self.memtable);
         self.clock = timestamp;
         self.open.timestamp = timestamp;
         self.open.touched.push(entry);
@@ -373,10 +373,10 @@ impl Partition {
         if !self.absences.is_empty() {
             self.absences.note_deletion(key, self.memtable.get(hash, key), timestamp);
         }
-        let before = Before::of(&self.memtable);
+        let before = Before::of(key, &self.memtable);
         let entry = self.memtable.delete(hash, key, timestamp)?;
         Effect::Delete { key, timestamp }.encode(&mut self.payload);
-        self.took(key, timestamp, entry, before);
+        self.took(timestamp, entry, before);
         Some(self.next_index())
     }
 
@@ -514,7 +514,9 @@ impl Partition {
         for mut entry in uncommitted.into_iter().rev() {
             if entry.generation == self.generation {
                 for touched in entry.touched.drain(..).rev() {
+                    let before = Before::of(self.memtable.key(touched), &self.memtable);
                     self.memtable.rollback(touched, to);
+                    self.sizes.note(before, &self.memtable);
                 }
             }
             abandoned.append(&mut entry.waiters);

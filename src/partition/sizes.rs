@@ -10,24 +10,28 @@ pub struct Sizes {
     dbs: [(i64, i64); 16],
 }
 
-/// What the memtable held before a write.
+/// What the memtable held before a key of this database changed.
 #[derive(Clone, Copy)]
-pub struct Before(i64, i64);
+pub struct Before {
+    db: u8,
+    keys: i64,
+    expiring: i64,
+}
 
 impl Before {
-    /// Looks before the write.
-    pub fn of(table: &Memtable) -> Self {
-        Self(table.live_len() as i64, table.expiring_len() as i64)
+    /// Looks before `key` changes.
+    pub fn of(key: &[u8], table: &Memtable) -> Self {
+        let (keys, expiring) = (table.live_len() as i64, table.expiring_len() as i64);
+        Self { db: db_of(key) & 15, keys, expiring }
     }
 }
 
 impl Sizes {
-    /// Notes what the write of `key` changed.
-    pub fn note(&mut self, key: &[u8], before: Before, table: &Memtable) {
-        let after = Before::of(table);
-        let db = &mut self.dbs[usize::from(db_of(key) & 15)];
-        db.0 += after.0 - before.0;
-        db.1 += after.1 - before.1;
+    /// Notes what the change of the key made of it.
+    pub fn note(&mut self, before: Before, table: &Memtable) {
+        let db = &mut self.dbs[usize::from(before.db)];
+        db.0 += table.live_len() as i64 - before.keys;
+        db.1 += table.expiring_len() as i64 - before.expiring;
     }
 
     /// Keys and keys with a deadline.

@@ -108,9 +108,9 @@ impl Partition {
         let timestamp = self.clock.next(now_ms);
         let logged = Logged::Inline(value);
         Effect::Put { key, timestamp, expiry_ms, value: logged }.encode(&mut self.payload);
-        let before = Before::of(&self.memtable);
+        let before = Before::of(key, &self.memtable);
         let entry = self.memtable.put(hash, key, timestamp, expiry_ms, Payload::Bytes(value));
-        self.took(key, timestamp, entry, before);
+        self.took(timestamp, entry, before);
         self.next_index()
     }
 

@@ -226,6 +226,11 @@ impl Memtable {
         self.give_back(node, up_to);
     }
 
+    /// The encoded key of an entry that is not given back yet.
+    pub fn key(&self, EntryRef(node): EntryRef) -> &[u8] {
+        self.store.key(node)
+    }
+
     /// Drops the versions newer than `to`, and gives `entry` back: its version was not committed
     /// and never will be.
     ///
