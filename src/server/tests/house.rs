@@ -82,7 +82,6 @@ pub struct House {
     stop: Arc<AtomicBool>,
 }
 
-#[expect(dead_code, reason = "the tests of single behaviours use them")]
 impl House {
     /// A node that serves.
     pub fn new(seed: u64, shape: Shape) -> Self {

@@ -11,5 +11,6 @@ mod house;
 mod introspection;
 mod model;
 mod planted;
+mod replies;
 mod talk;
 mod transactions;
