@@ -53,6 +53,50 @@ pub struct Identity {
     pub partitions: u32,
 }
 
+impl Identity {
+    /// The number that the directory's logs carry, so that a log of another is told apart.
+    pub fn log_id(&self) -> u128 {
+        self.cluster_id ^ u128::from(self.node_id.0)
+    }
+
+    /// What the data directory at `path` is; none if it is none. Changes nothing.
+    ///
+    /// # Errors
+    /// It is damaged, of a newer format, or can not be read.
+    pub fn read(path: &Path) -> Result<Option<Self>, Error> {
+        read_identity(path)
+    }
+}
+
+/// Keeps servers from a data directory that is looked at, until dropped. Changes nothing.
+#[derive(Debug)]
+pub struct Visit {
+    /// Closing it releases the lock.
+    _lock: Option<File>,
+}
+
+impl Visit {
+    /// Shuts servers out of the data directory at `path`. Without a `LOCK` none was ever there.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] if one is there.
+    pub fn begin(path: &Path) -> Result<Self, Error> {
+        let lock = path.join(LOCK);
+        let mut file = match File::open(&lock) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Self { _lock: None });
+            }
+            Err(error) => return Err(io_error("open", &lock)(error)),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Self { _lock: Some(file) }),
+            Err(TryLockError::WouldBlock) => Err(locked(path, &mut file)),
+            Err(TryLockError::Error(error)) => Err(io_error("lock", &lock)(error)),
+        }
+    }
+}
+
 /// An open data directory, locked until dropped.
 #[derive(Debug)]
 pub struct DataDir {
@@ -208,18 +252,21 @@ fn lock(dir: &Path) -> Result<File, Error> {
     let mut file = opened.map_err(io_error("open", &path))?;
     match file.try_lock() {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            let known = file.read_to_string(&mut pid).is_ok() && !pid.trim().is_empty();
-            let pid = if known { pid.trim().to_owned() } else { "unknown".to_owned() };
-            return Err(Error::Locked { path: dir.to_owned(), pid });
-        }
+        Err(TryLockError::WouldBlock) => return Err(locked(dir, &mut file)),
         Err(TryLockError::Error(error)) => return Err(io_error("lock", &path)(error)),
     }
     file.set_len(0)
         .and_then(|()| writeln!(file, "{}", std::process::id()))
         .map_err(io_error("write", &path))?;
     Ok(file)
+}
+
+/// Another has `lock`.
+fn locked(dir: &Path, lock: &mut File) -> Error {
+    let mut pid = String::new();
+    let known = lock.read_to_string(&mut pid).is_ok() && !pid.trim().is_empty();
+    let pid = if known { pid.trim().to_owned() } else { "unknown".to_owned() };
+    Error::Locked { path: dir.to_owned(), pid }
 }
 
 /// A directory without an identity must be empty but for what an interrupted birth leaves behind,

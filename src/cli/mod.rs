@@ -18,6 +18,7 @@ use clap::Parser;
 
 mod completion;
 mod directory;
+mod inspect;
 mod log;
 mod ready;
 mod serve;
@@ -58,6 +59,7 @@ struct Cli {
 #[derive(clap::Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    Inspect(inspect::Inspect),
     Completion(completion::Completion),
 }
 
@@ -66,6 +68,7 @@ pub fn run() -> ExitCode {
     let out = &mut std::io::stdout().lock();
     let code = match Cli::parse().command {
         Command::Serve(serve) => serve.run(out),
+        Command::Inspect(inspect) => inspect.run(out),
         Command::Completion(completion) => completion.run(out),
     };
     ExitCode::from(code)

@@ -63,7 +63,7 @@ fn options(plan: &Plan) -> server::Options {
     server::Options {
         data_dir: config.data_dir.clone(),
         node: identity.node_id,
-        log_id: identity.cluster_id ^ u128::from(identity.node_id.0),
+        log_id: identity.log_id(),
         map: SlotMap::new(identity.cores, per_shard),
         pin: true,
         memory_max: usize::try_from(config.memory).unwrap_or(usize::MAX),

@@ -33,7 +33,7 @@ use remote::Held;
 use round::Round;
 
 pub use push::OUTPUT_LIMITS;
-pub use start::{Options, Running, start};
+pub use start::{Options, Running, log_dir, start};
 
 mod binary;
 mod channels;

@@ -10,7 +10,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -415,9 +415,14 @@ async fn open<E: Env>(
         .map_err(|source| Error::Open { shard: id, source })
 }
 
+/// Where the log of shard `id` is.
+pub fn log_dir(data_dir: &Path, id: ShardId) -> PathBuf {
+    data_dir.join(format!("shard-{id:02}")).join("wal")
+}
+
 /// How shard `id` of the node is opened.
 pub(super) fn opening(id: ShardId, options: &Options) -> shard::Options {
-    let dir = options.data_dir.join(format!("shard-{id:02}")).join("wal");
+    let dir = log_dir(&options.data_dir, id);
     shard::Options {
         node: options.node,
         shard: id,

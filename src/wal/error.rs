@@ -1,7 +1,11 @@
 //! Why the log could not be written or read back.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use super::format::VERSION;
+use super::segments;
+use super::walk::Defect;
 
 /// See the variants. Whoever meets one while writing stops acking.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +129,28 @@ pub enum Error {
 }
 
 impl Error {
+    /// Why the log in `dir` is refused.
+    pub fn of(dir: &Path, defect: Defect) -> Self {
+        let path = |seq| segments::path(dir, seq);
+        match defect {
+            Defect::Corrupt { what, seq, offset, end, durable } => {
+                Self::Corrupt { what, path: path(seq), offset, end: end.0, durable: durable.0 }
+            }
+            Defect::Truncated { seq, len, expected } => {
+                Self::Truncated { path: path(seq), len, expected }
+            }
+            Defect::Missing { seq } => Self::Missing { path: path(seq) },
+            Defect::Malformed { seq, offset } => Self::Malformed { path: path(seq), offset },
+            Defect::Version { seq, version } => {
+                Self::Version { path: path(seq), version, known: VERSION }
+            }
+            Defect::Foreign { seq } => Self::Foreign { path: path(seq) },
+            Defect::Misfit { seq, base, end } => {
+                Self::Misfit { path: path(seq), base: base.0, end: end.0 }
+            }
+        }
+    }
+
     /// Whether it says that the disk is full.
     pub fn is_disk_full(&self) -> bool {
         use io::ErrorKind::{QuotaExceeded, StorageFull};

@@ -51,6 +51,7 @@ pub use error::Error;
 pub use format::{LogId, Record, RecordKind};
 pub use pace::Company;
 pub use replay::{Ended, Progress, replay};
+pub use segments::{path as segment_path, seq_of as segment_seq};
 pub use writer::{Flush, Writer};
 
 use crate::id::{Lsn, ShardId};

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::format::{Record, VERSION};
+use super::format::Record;
 use super::segments::{self, Reader, io};
-use super::walk::{Defect, End, Fed, Found, Walker};
+use super::walk::{End, Fed, Found, Met, Walker};
 use super::{Error, Options, Planted};
 use crate::env::{Aligned, Env, File as _, Mode};
 use crate::id::Lsn;
@@ -62,7 +62,7 @@ pub async fn replay<E: Env>(
     let found = find(env, options).await?;
     let seqs: Vec<u64> = found.iter().map(|found| found.seq).collect();
     let walker = Walker::new(options.log(), found, options.needed_from, options.planted);
-    let mut walker = walker.map_err(|defect| error(options, defect))?;
+    let mut walker = walker.map_err(|defect| Error::of(&options.dir, defect))?;
     walk(env, options, &mut walker, &seqs, &mut on_record, &mut on_progress).await?;
     let end = walker.end();
     let (used, void) = seqs.split_at(end.segment_count);
@@ -84,7 +84,7 @@ pub async fn replay<E: Env>(
 }
 
 fn path_of(options: &Options, seq: u64) -> PathBuf {
-    options.dir.join(segments::name(seq))
+    segments::path(&options.dir, seq)
 }
 
 /// The segments, by number.
@@ -94,7 +94,7 @@ async fn find<E: Env>(env: &E, options: &Options) -> Result<Vec<Found>, Error> {
     for seq in names.iter().filter_map(|name| segments::seq_of(name)) {
         let (head, len) = segments::read_head(env, &path_of(options, seq)).await?;
         let found = Found::new(options.log(), seq, len, &head);
-        all.push(found.map_err(|defect| error(options, defect))?);
+        all.push(found.map_err(|defect| Error::of(&options.dir, defect))?);
     }
     all.sort_by_key(|found| found.seq);
     Ok(all)
@@ -150,8 +150,12 @@ impl<E: Env> Feeding<'_, E> {
             && (index, self.walker.read_len(index)) == (self.index, self.len)
         {
             let last = self.reader.is_done();
-            let fed = self.walker.feed(&window[used..], last, on_record);
-            match fed.map_err(|defect| error(self.options, defect))? {
+            let fed = self.walker.feed(&window[used..], last, &mut |met| {
+                if let Met::Record(record) = met {
+                    on_record(record);
+                }
+            });
+            match fed.map_err(|defect| Error::of(&self.options.dir, defect))? {
                 Fed::Used(count) => {
                     used += count;
                     since_yield += count;
@@ -190,28 +194,6 @@ async fn make_durable<E: Env>(
         io("sync", &path, file.sync().await)?;
     }
     io("sync", &options.dir, env.sync_dir(&options.dir).await)
-}
-
-/// The defect with the path of its file.
-fn error(options: &Options, defect: Defect) -> Error {
-    let path = |seq| path_of(options, seq);
-    match defect {
-        Defect::Corrupt { what, seq, offset, end, durable } => {
-            Error::Corrupt { what, path: path(seq), offset, end: end.0, durable: durable.0 }
-        }
-        Defect::Truncated { seq, len, expected } => {
-            Error::Truncated { path: path(seq), len, expected }
-        }
-        Defect::Missing { seq } => Error::Missing { path: path(seq) },
-        Defect::Malformed { seq, offset } => Error::Malformed { path: path(seq), offset },
-        Defect::Version { seq, version } => {
-            Error::Version { path: path(seq), version, known: VERSION }
-        }
-        Defect::Foreign { seq } => Error::Foreign { path: path(seq) },
-        Defect::Misfit { seq, base, end } => {
-            Error::Misfit { path: path(seq), base: base.0, end: end.0 }
-        }
-    }
 }
 
 const _: () = assert!(segments::PIECE_LEN.is_multiple_of(SECTOR_LEN));

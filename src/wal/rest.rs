@@ -82,6 +82,11 @@ impl Rest {
         })
     }
 
+    /// Where the log ended: index of the segment, and byte of it.
+    pub fn stop(&self) -> (usize, u64) {
+        self.stop
+    }
+
     /// The highest epoch seen, the log's included.
     pub fn epoch(&self) -> u64 {
         self.epoch

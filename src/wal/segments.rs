@@ -28,6 +28,11 @@ pub fn name(seq: u64) -> String {
     format!("{seq:020}.wal")
 }
 
+/// Where segment `seq` of the log in `dir` is.
+pub fn path(dir: &Path, seq: u64) -> PathBuf {
+    dir.join(name(seq))
+}
+
 /// The name of spare `n`.
 pub fn spare_name(n: u64) -> String {
     format!("spare-{n:020}.wal")

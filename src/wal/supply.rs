@@ -39,7 +39,7 @@ pub async fn tidy<E: Env>(
     });
     let name_next = numbers.max().map_or(0, |number| number.saturating_add(1));
     for seq in void.iter().rev() {
-        let path = dir.join(segments::name(*seq));
+        let path = segments::path(dir, *seq);
         io("remove", &path, env.remove(&path).await)?;
     }
     for name in unfinished {
@@ -98,7 +98,7 @@ pub async fn prepare<E: Env>(
     stopped: impl Fn() -> bool,
 ) -> Result<Option<Segment<E>>, Error> {
     let dir = &options.dir;
-    let path = dir.join(segments::name(seq));
+    let path = segments::path(dir, seq);
     let file = match spare {
         Some(number) => {
             let from = dir.join(segments::spare_name(number));

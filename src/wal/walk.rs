@@ -104,6 +104,15 @@ pub enum Fed {
     Needs(usize),
 }
 
+/// What a walk meets in the log, in order.
+#[derive(Clone, Copy, Debug)]
+pub enum Met<'a> {
+    /// A sound block at its place. Its records are next.
+    Block(&'a BlockHeader),
+    /// A record.
+    Record(Record<'a>),
+}
+
 /// See the module's header.
 #[derive(Debug)]
 pub struct Walker {
@@ -193,6 +202,12 @@ impl Walker {
         (self.index < self.segments.len()).then_some((self.index, self.offset))
     }
 
+    /// Where the log ended: index of the segment, and byte of it; none as long as it is read. What
+    /// is wanted from then on is behind the end.
+    pub fn ended_at(&self) -> Option<(usize, u64)> {
+        self.rest.as_ref().map(Rest::stop)
+    }
+
     /// How far segment `index` is to be read: to its end, or to where the next one's header says
     /// that the log went on there.
     pub fn read_len(&self, index: usize) -> u64 {
@@ -254,14 +269,14 @@ impl Walker {
         &mut self,
         bytes: &[u8],
         last: bool,
-        on_record: &mut impl FnMut(Record<'_>),
+        on_met: &mut impl FnMut(Met<'_>),
     ) -> Result<Fed, Defect> {
         if self.rest.is_none() && self.next_continues() {
             return self.enter(self.index + 1).map(|()| Fed::Used(0));
         }
         match &self.rest {
             _ if bytes.is_empty() && !last => Ok(Fed::Needs(SECTOR_LEN)),
-            None => self.feed_log(bytes, last, on_record),
+            None => self.feed_log(bytes, last, on_met),
             Some(_) => self.feed_rest(bytes, last),
         }
     }
@@ -270,7 +285,7 @@ impl Walker {
         &mut self,
         bytes: &[u8],
         last: bool,
-        on_record: &mut impl FnMut(Record<'_>),
+        on_met: &mut impl FnMut(Met<'_>),
     ) -> Result<Fed, Defect> {
         let Some(head) = BlockHeader::peek(self.key, bytes) else {
             return self.stop().map(|()| Fed::Used(0));
@@ -283,7 +298,8 @@ impl Walker {
         let Some((block, checksum)) = block.filter(|(block, _)| self.is_next(block)) else {
             return self.stop().map(|()| Fed::Used(0));
         };
-        self.deliver(&block, &bytes[BLOCK_HEADER_LEN..][..block.payload_len], on_record)?;
+        on_met(Met::Block(&block));
+        self.deliver(&block, &bytes[BLOCK_HEADER_LEN..][..block.payload_len], on_met)?;
         self.offset += len as u64;
         self.end.lsn = Lsn(self.end.lsn.0.saturating_add(len as u64));
         self.end.chain = checksum;
@@ -317,11 +333,11 @@ impl Walker {
         &mut self,
         block: &BlockHeader,
         payload: &[u8],
-        on_record: &mut impl FnMut(Record<'_>),
+        on_met: &mut impl FnMut(Met<'_>),
     ) -> Result<(), Defect> {
         let (mut rest, mut count) = (payload, 0);
         while let Some((record, after)) = decode_record(rest) {
-            on_record(record);
+            on_met(Met::Record(record));
             count += 1;
             rest = after;
         }
@@ -416,7 +432,11 @@ pub fn walk_bytes(
     while let Some((index, offset)) = walker.wants() {
         let whole = walker.read_len(index) as usize;
         let bytes = &segments[index].1[(offset as usize).min(whole)..whole];
-        let fed = walker.feed(bytes, true, &mut on_record)?;
+        let fed = walker.feed(bytes, true, &mut |met| {
+            if let Met::Record(record) = met {
+                on_record(record);
+            }
+        })?;
         assert!(!matches!(fed, Fed::Needs(_)), "all there is was given: {fed:?}");
     }
     Ok(walker.end())

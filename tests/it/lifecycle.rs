@@ -79,3 +79,30 @@ fn a_second_server_on_the_same_port_is_refused_by_name() {
     assert!(said.contains(&server.port.to_string()), "{said}");
     assert_eq!(server.client().run(&["PING"]), Reply::Simple("PONG".to_owned()));
 }
+
+#[test]
+fn inspect_shows_what_a_server_left_and_never_disturbs_one_that_runs() {
+    let mut server = Server::start(&["--cores", "2"]);
+    let mut client = server.client();
+    for n in 0..20 {
+        let set = client.run(&["SET", &format!("inspected:{n}"), "value"]);
+        assert_eq!(set, Reply::Simple("OK".to_owned()));
+    }
+
+    let (code, said) = server.inspect(&[]);
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains(&format!("is in use by process {}", server.pid())), "{said}");
+    server.kill();
+    let (code, text) = server.inspect(&[]);
+    let (json_code, json) = server.inspect(&["--json"]);
+
+    assert_eq!((code, json_code), (Some(0), Some(0)), "{text}{json}");
+    for n in 0..20 {
+        let shown = format!("put \"inspected:{n}\"");
+        assert_eq!(text.matches(&shown).count(), 1, "{shown}: {text}");
+        assert!(json.contains(&format!("\"type\":\"put\",\"key\":\"inspected:{n}\"")), "{json}");
+    }
+    assert_eq!(text.matches("\nsound up to lsn").count(), 2, "{text}");
+    server.restart();
+    assert_eq!(server.client().run(&["DBSIZE"]), Reply::Integer(20));
+}

@@ -111,6 +111,13 @@ impl Server {
         (status, text)
     }
 
+    /// `stave inspect wal` of the data directory; its exit code and what it said.
+    pub fn inspect(&self, flags: &[&str]) -> (Option<i32>, String) {
+        let mut command = Command::new(binary());
+        command.args(["inspect", "wal"]).arg(self.dir.join("data")).args(flags);
+        told(command.output().expect("the binary is built"))
+    }
+
     /// SIGTERM, without waiting.
     pub fn terminate(&self) {
         let sent = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status();

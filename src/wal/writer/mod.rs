@@ -379,7 +379,7 @@ fn on_written<E: Env>(
     let result = match result {
         Ok(count) if count == len => Ok(()),
         result => {
-            let path = state.options.dir.join(segments::name(seq));
+            let path = segments::path(&state.options.dir, seq);
             tail::written(&path, offset, len, result)
         }
     };
