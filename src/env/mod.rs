@@ -36,6 +36,7 @@ mod aligned;
 pub mod glommio;
 pub mod machine;
 pub mod os;
+mod plain;
 pub mod process;
 pub mod uring;
 

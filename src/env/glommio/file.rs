@@ -22,8 +22,8 @@ use glommio::io::{DmaFile, OpenOptions};
 
 use super::io_error;
 use super::tasks::Tasks;
+use crate::env::plain::check_direct;
 use crate::env::{Aligned, File, Mode};
-use crate::limits::SECTOR_LEN;
 
 /// An open file, direct I/O.
 #[derive(Clone)]
@@ -49,15 +49,6 @@ impl GlommioFile {
     }
 }
 
-fn check(buf: &Aligned, len: usize, offset: u64) {
-    let sector = SECTOR_LEN as u64;
-    assert!(len <= buf.len(), "{len} bytes of a buffer of {}", buf.len());
-    assert!(
-        len.is_multiple_of(SECTOR_LEN) && offset.is_multiple_of(sector),
-        "direct I/O of {len} bytes at {offset} is not aligned"
-    );
-}
-
 impl File for GlommioFile {
     fn read_at(
         &self,
@@ -65,7 +56,7 @@ impl File for GlommioFile {
         len: usize,
         offset: u64,
     ) -> impl Future<Output = (io::Result<usize>, Aligned)> + 'static {
-        check(&buf, len, offset);
+        check_direct(&buf, len, offset);
         let file = Rc::clone(&self.plain);
         self.tasks.operate(async move {
             let result = file.read_at_aligned(offset, len).await.map_err(io_error);
@@ -84,7 +75,7 @@ impl File for GlommioFile {
         offset: u64,
         durable: bool,
     ) -> impl Future<Output = (io::Result<usize>, Aligned)> + 'static {
-        check(&buf, len, offset);
+        check_direct(&buf, len, offset);
         let file = Rc::clone(if durable { &self.durable } else { &self.plain });
         self.tasks.operate(async move {
             let mut copy = file.alloc_dma_buffer(len);

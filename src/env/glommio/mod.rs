@@ -33,6 +33,7 @@ use glommio::io::PollableFd;
 use glommio::timer::Timer;
 use glommio::{GlommioError, Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
 
+use crate::env::plain::{self, Chance};
 use crate::env::uring::Waker;
 use crate::env::{Class, ConnId, Counters, Env, Event, ListenerId, Mode, Sent, os};
 use beat::Beats;
@@ -89,7 +90,7 @@ struct Core {
     notified: Cell<bool>,
     turn_task: RefCell<Option<TaskWaker>>,
     waker: Waker,
-    random: Cell<u64>,
+    chance: Chance,
     start: Instant,
     turns: Cell<u64>,
     parks: Cell<u64>,
@@ -158,7 +159,7 @@ impl Core {
             notified: Cell::new(false),
             turn_task: RefCell::new(None),
             waker,
-            random: Cell::new(options.seed | 1),
+            chance: Chance::new(options.seed),
             start: options.start.0,
             turns: Cell::new(0),
             parks: Cell::new(0),
@@ -279,17 +280,11 @@ impl Env for GlommioEnv {
     }
 
     fn unix_ms(&self) -> u64 {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        since.map_or(0, |since| since.as_millis() as u64)
+        os::unix_ms()
     }
 
     fn random(&self) -> u64 {
-        // SplitMix64 (Steele, Lea, Flood 2014).
-        let state = self.0.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        self.0.random.set(state);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0.chance.draw()
     }
 
     fn spawn(&self, class: Class, task: impl Future<Output = ()> + 'static) {
@@ -383,12 +378,7 @@ impl Env for GlommioEnv {
     }
 
     async fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(dir)? {
-            names.push(entry?.file_name().to_string_lossy().into_owned());
-        }
-        names.sort_unstable();
-        Ok(names)
+        plain::list(dir)
     }
 
     async fn create_dir(&self, dir: &Path) -> io::Result<()> {

@@ -16,8 +16,8 @@ use io_uring::{opcode, squeue, types};
 use super::Reactor;
 use super::ring::fd;
 use super::tag::{Kind, tag};
+use crate::env::plain::check_direct;
 use crate::env::{Aligned, File};
-use crate::limits::SECTOR_LEN;
 
 /// An open file, direct I/O.
 #[derive(Clone)]
@@ -176,15 +176,6 @@ impl UringFile {
     }
 }
 
-fn check(buf: &Aligned, len: usize, offset: u64) {
-    let sector = SECTOR_LEN as u64;
-    assert!(len <= buf.len(), "{len} bytes of a buffer of {}", buf.len());
-    assert!(
-        len.is_multiple_of(SECTOR_LEN) && offset.is_multiple_of(sector),
-        "direct I/O of {len} bytes at {offset} is not aligned"
-    );
-}
-
 impl File for UringFile {
     fn read_at(
         &self,
@@ -192,7 +183,7 @@ impl File for UringFile {
         len: usize,
         offset: u64,
     ) -> impl Future<Output = (io::Result<usize>, Aligned)> + 'static {
-        check(&buf, len, offset);
+        check_direct(&buf, len, offset);
         let operation = self.submit(Some(buf), |fd, address| {
             opcode::Read::new(fd, address, len as u32).offset(offset).build()
         });
@@ -209,7 +200,7 @@ impl File for UringFile {
         offset: u64,
         durable: bool,
     ) -> impl Future<Output = (io::Result<usize>, Aligned)> + 'static {
-        check(&buf, len, offset);
+        check_direct(&buf, len, offset);
         let flags = if durable { libc::RWF_DSYNC } else { 0 };
         let operation = self.submit(Some(buf), |fd, address| {
             opcode::Write::new(fd, address, len as u32).offset(offset).rw_flags(flags).build()

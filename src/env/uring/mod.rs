@@ -25,7 +25,8 @@ use std::time::{Duration, Instant};
 
 use io_uring::{opcode, types};
 
-use crate::env::{Class, ConnId, Counters, Env, Event, ListenerId, Mode, Sent};
+use crate::env::plain::{self, Chance};
+use crate::env::{Class, ConnId, Counters, Env, Event, ListenerId, Mode, Sent, os};
 use executor::Executor;
 use file::{Ops, UringFile};
 use moderation::{Moderation, Want};
@@ -80,7 +81,7 @@ struct Reactor {
     wake_buf: RefCell<Box<u64>>,
     heard_at: Cell<Instant>,
     moderation: RefCell<Moderation>,
-    random: Cell<u64>,
+    chance: Chance,
     start: Instant,
     turns: Cell<u64>,
     /// The turn whose events the shard's loop was given last.
@@ -146,7 +147,7 @@ impl Reactor {
             wake_buf: RefCell::default(),
             heard_at: Cell::new(options.start.0),
             moderation: RefCell::new(Moderation::new(options.start.0)),
-            random: Cell::new(options.seed | 1),
+            chance: Chance::new(options.seed),
             start: options.start.0,
             turns: Cell::new(0),
             turn_given: Cell::new(0),
@@ -350,17 +351,11 @@ impl Env for UringEnv {
     }
 
     fn unix_ms(&self) -> u64 {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        since.map_or(0, |since| since.as_millis() as u64)
+        os::unix_ms()
     }
 
     fn random(&self) -> u64 {
-        // SplitMix64 (Steele, Lea, Flood 2014).
-        let state = self.0.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        self.0.random.set(state);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0.chance.draw()
     }
 
     fn spawn(&self, class: Class, task: impl Future<Output = ()> + 'static) {
@@ -464,12 +459,7 @@ impl Env for UringEnv {
     }
 
     async fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(dir)? {
-            names.push(entry?.file_name().to_string_lossy().into_owned());
-        }
-        names.sort_unstable();
-        Ok(names)
+        plain::list(dir)
     }
 
     async fn create_dir(&self, dir: &Path) -> io::Result<()> {
