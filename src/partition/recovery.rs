@@ -122,8 +122,8 @@ impl Recovery {
         Ok(())
     }
 
-    /// Applies effects, some at a time, so that the cache misses of their keys overlap: most of what
-    /// a replay takes.
+    /// Applies effects, some at a time, so that the cache misses of their keys overlap: they are
+    /// most of what a replay takes.
     fn apply_all(&mut self, index: u64, effects: &[u8], blobs: &mut Blobs) -> Result<(), Error> {
         let partition = self.id;
         let mut effects = mvcc::decode(effects);
