@@ -7,6 +7,7 @@
 //! node is killed, loses power, is stopped, or all is answered; then it starts anew, all keys are
 //! read, and what is read must be allowed. Some lives have a disk that fails.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
@@ -31,6 +32,16 @@ pub struct Done {
     pub kills: u64,
     pub stops: u64,
     pub answers: u64,
+}
+
+impl Done {
+    fn add(&mut self, other: &Self) {
+        self.trace_hash ^= other.trace_hash;
+        self.power_cuts += other.power_cuts;
+        self.kills += other.kills;
+        self.stops += other.stops;
+        self.answers += other.answers;
+    }
 }
 
 /// One key of a command's reply.
@@ -543,9 +554,12 @@ pub(super) fn number(bytes: &[u8]) -> Result<i64, String> {
 
 #[test]
 fn nothing_acknowledged_or_read_is_taken_back_by_a_crash() {
+    let total = RefCell::new(Done::default());
     check(60, |seed| {
-        run(seed, shape(seed), 4).unwrap_or_else(|error| panic!("{error}"));
+        let done = run(seed, shape(seed), 4).unwrap_or_else(|error| panic!("{error}"));
+        total.borrow_mut().add(&done);
     });
+    eprintln!("{:?}", total.borrow());
 }
 
 #[test]

@@ -20,6 +20,7 @@ struct Model {
     numbers: u64,
     replays: u64,
     opened: u64,
+    power_cuts: u64,
 }
 
 impl Model {
@@ -109,6 +110,7 @@ fn lives(seed: u64, lives: u64, planted: Option<Planted>, faults: &Faults) -> Mo
             node.kill();
         } else {
             node.power_cut();
+            model.borrow_mut().power_cuts += 1;
         }
     }
     node.restart();
@@ -121,7 +123,7 @@ fn lives(seed: u64, lives: u64, planted: Option<Planted>, faults: &Faults) -> Mo
 
 #[test]
 fn acked_records_survive_and_lost_ones_stay_lost() {
-    let total = RefCell::new((0, 0, 0, 0));
+    let total = RefCell::new((0, 0, 0, 0, 0));
     check(120, |seed| {
         let model = lives(seed, 12, None, &Faults::none());
         let mut total = total.borrow_mut();
@@ -129,9 +131,10 @@ fn acked_records_survive_and_lost_ones_stay_lost() {
         total.1 += model.opened;
         total.2 += model.records.len();
         total.3 += model.numbers - model.records.len() as u64;
+        total.4 += model.power_cuts;
     });
-    let (replays, opened, kept, lost) = *total.borrow();
-    eprintln!("{replays} replays, {opened} openings, {kept} records kept, {lost} lost");
+    let (replays, opened, kept, lost, cuts) = *total.borrow();
+    eprintln!("{cuts} power cuts, {replays} replays, {opened} openings, {kept} records kept");
     let alone = crate::sim::seeds(2).count() < 2;
     assert!(alone || (opened > 300 && kept > 30_000 && lost > 2_000), "too little happened");
 }
