@@ -113,7 +113,9 @@ class Server:
         ready = self.dir / "ready"
         ready.unlink(missing_ok=True)
         begin = time.monotonic()
-        env = {name: value for name, value in os.environ.items() if not name.startswith("STAVE_")}
+        # Of our variables only this one: all servers of a test run are of one runtime.
+        ours = lambda name: name.startswith("STAVE_") and name != "STAVE_RUNTIME"
+        env = {name: value for name, value in os.environ.items() if not ours(name)}
         with open(self.dir / "log", "a") as log:
             self.process = subprocess.Popen(self.line, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         while not (ready.exists() and (text := ready.read_text()).endswith("\n")):

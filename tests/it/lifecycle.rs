@@ -80,6 +80,20 @@ fn a_second_server_on_the_same_port_is_refused_by_name() {
     assert_eq!(server.client().run(&["PING"]), Reply::Simple("PONG".to_owned()));
 }
 
+/// `tools/test glommio` has the servers of these tests run on the other runtime.
+#[test]
+fn the_runtime_that_was_asked_for_serves() {
+    let asked = std::env::var("STAVE_RUNTIME").unwrap_or_else(|_| "io_uring".to_owned());
+    let server = Server::start(&[]);
+
+    let info = match server.client().run(&["INFO", "server"]) {
+        Reply::Bulk(text) => String::from_utf8_lossy(&text).into_owned(),
+        other => panic!("INFO was answered {other:?}"),
+    };
+
+    assert!(info.contains(&format!("multiplexing_api:{asked}\r\n")), "{asked}: {info}");
+}
+
 #[test]
 fn inspect_shows_what_a_server_left_and_never_disturbs_one_that_runs() {
     let mut server = Server::start(&["--cores", "2"]);
