@@ -1,0 +1,22 @@
+//! Clients in languages of their own: a script per client, run against a server. A script exits
+//! with 77 if its client is not installed.
+
+use std::process::Command;
+
+use crate::server::{Server, told};
+
+/// Runs a part of a script of this directory; loud if it can not be run.
+pub fn run(program: &str, script: &str, part: &str, server: &Server) {
+    let script = format!("{}/tests/it/{script}", env!("CARGO_MANIFEST_DIR"));
+    let ports = [server.port].into_iter().chain(server.shard_ports.iter().copied());
+    let mut command = Command::new(program);
+    command.args([&script, part]).args(ports.map(|port| port.to_string()));
+    let Ok(output) = command.output() else {
+        return println!("SKIPPED: {program} does not run; tools/test installs it");
+    };
+    match told(output) {
+        (Some(0), _) => {}
+        (Some(77), said) => println!("SKIPPED: no client for {program}; tools/test: {said}"),
+        (_, said) => panic!("{said}"),
+    }
+}
