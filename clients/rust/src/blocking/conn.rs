@@ -72,9 +72,14 @@ impl Conn {
             }
             let failed = |error: io::Error| Error::connect(address, &error);
             self.stream.set_read_timeout(Some(left(deadline)?)).map_err(failed)?;
-            match self.stream.read(&mut self.buffer).map_err(failed)? {
-                0 => return Err(failed(closed())),
-                len => input.extend_from_slice(&self.buffer[..len]),
+            match self.stream.read(&mut self.buffer) {
+                Ok(0) => return Err(failed(closed())),
+                Ok(len) => input.extend_from_slice(&self.buffer[..len]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let text = "no hello came in time";
+                    return Err(failed(io::Error::new(io::ErrorKind::TimedOut, text)));
+                }
+                Err(error) => return Err(failed(error)),
             }
         }
     }
