@@ -5,7 +5,7 @@ use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use stavekv::protocol::binary::{
-    Class, Code, Condition, Hello, Op, OutcomeState, Reply, Request, Retry, Scan, Ttl,
+    Class, Code, Condition, Hello, Keys, Op, OutcomeState, Reply, Request, Retry, Scan, Ttl,
 };
 
 use crate::client::Reply as Resp;
@@ -417,6 +417,41 @@ fn large_values_come_back_whole() {
         for key in keys {
             assert_eq!(client.get(key).as_deref(), Some(value.as_bytes()));
         }
+    }
+}
+
+#[test]
+fn wide_replies_that_nobody_reads_take_bounded_memory() {
+    for cores in CORES {
+        let server = Server::start(&["--cores", cores]);
+        let value = "v".repeat(1 << 20);
+        let mut client = Typed::greeted(&server);
+        let keys: Vec<String> = (0..7).map(|n| format!("wide:{n}")).collect();
+        for key in &keys {
+            client.set(key, &value);
+        }
+        let before = server.rss_mib();
+        let names: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
+        let mut body = Vec::new();
+        Keys::encode(0, &names, &mut body);
+        let mut requests = Vec::new();
+        for n in 0..2_000 {
+            let request = Request::decode(0x14, &body).expect("encoded");
+            encode(&mut requests, n, 0, &request);
+        }
+
+        // 14 GB of replies.
+        client.stream().set_write_timeout(Some(Duration::from_secs(1))).expect("not zero");
+        let _ = client.stream().write_all(&requests);
+        sleep(Duration::from_millis(500));
+
+        let grown = server.rss_mib().saturating_sub(before);
+        assert!(grown < 256, "{grown} MiB for one connection, {cores} cores");
+        for _ in 0..20 {
+            assert!(!client.answer().is_error());
+        }
+        drop(client);
+        assert!(Typed::greeted(&server).get("wide:0").is_some());
     }
 }
 

@@ -84,6 +84,14 @@ impl Server {
         self.child.id()
     }
 
+    /// Its memory.
+    pub fn rss_mib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = fs::read_to_string(path).expect("it lives");
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix(" kB"));
+        kib.and_then(|kib| kib.trim().parse::<u64>().ok()).expect("it is told") / 1024
+    }
+
     /// What it logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()

@@ -182,16 +182,15 @@ impl<E: Env> Server<E> {
     /// Hands a reply to its connection, to the shard that has it, or to the gathering that it is a
     /// part of.
     fn deliver_typed(&mut self, asker: &Asker, frame: &[u8], large: Option<&Arc<Vec<u8>>>) {
-        let body_len = asker.header.body_len;
         if asker.shard == self.shard.id() {
             return match asker.part {
                 Some(part) => self.take_typed_part(part, frame),
-                None => self.give_typed(asker.conn, body_len, frame, large),
+                None => self.give_typed(asker.conn, asker.cost(), frame, large),
             };
         }
         let parcel = self.mailbox.to(asker.shard);
         let at = parcel.bytes.len();
         parcel.bytes.extend_from_slice(frame);
-        parcel.answer_typed((asker.conn, asker.part, body_len), at, large.cloned());
+        parcel.answer_typed((asker.conn, asker.part, asker.cost()), at, large.cloned());
     }
 }

@@ -28,7 +28,8 @@ use crate::env::{ConnId, ListenerId};
 use crate::id::ShardId;
 use crate::limits::{KEY_LEN_MAX, LARGE_LEN_MIN};
 use crate::protocol::binary::{
-    FLAG_REPLY, Header, Parser, UNAUTHENTICATED_BODY_LEN_MAX, VERSION, finish, finish_with, start,
+    FLAG_REPLY, Header, Opcode, Parser, UNAUTHENTICATED_BODY_LEN_MAX, VERSION, finish, finish_with,
+    start,
 };
 use crate::shard::mailbox::Part;
 
@@ -80,6 +81,10 @@ const IN_FLIGHT_MAX: u32 = 16_384;
 /// Bytes of them together.
 const IN_FLIGHT_LEN_MAX: usize = 8 << 20;
 
+/// What a request for many keys counts beside its bytes: its reply, put together in memory, can be
+/// [`MULTI_GET_LEN_MAX`] bytes, so nine may be under way.
+const WIDE_LEN: u32 = 1 << 20;
+
 const _: () = assert!(LARGE_LEN_MIN <= VALUE_LEN_MAX && BATCH_LEN_MAX <= BODY_LEN_MAX);
 
 /// What a connection of the binary port has beside a session and an output.
@@ -121,13 +126,19 @@ impl Line {
 
     fn begun(&mut self, header: &Header) {
         self.in_flight += 1;
-        self.in_flight_len += header.body_len as usize;
+        self.in_flight_len += cost_of(header) as usize;
     }
 
-    fn answered(&mut self, body_len: u32) {
+    fn answered(&mut self, cost: u32) {
         self.in_flight -= 1;
-        self.in_flight_len -= body_len as usize;
+        self.in_flight_len -= cost as usize;
     }
+}
+
+/// What a request counts against [`IN_FLIGHT_LEN_MAX`].
+fn cost_of(header: &Header) -> u32 {
+    let is_wide = [Opcode::MultiGet, Opcode::Scan].map(|wide| wide as u8).contains(&header.opcode);
+    header.body_len + if is_wide { WIDE_LEN } else { 0 }
 }
 
 /// Longest body that a connection may send now, bytes.
@@ -147,6 +158,12 @@ pub(super) struct Asker {
     header: Header,
     /// Of the process's time; zero: none.
     deadline: Duration,
+}
+
+impl Asker {
+    fn cost(&self) -> u32 {
+        cost_of(&self.header)
+    }
 }
 
 /// A shard's side of the binary port.

@@ -76,7 +76,7 @@ impl<E: Env> Server<E> {
             && conn.id == asker.conn
             && let Some(line) = conn.binary.as_deref_mut()
         {
-            line.answered(asker.header.body_len);
+            line.answered(asker.cost());
             let large = encode(conn.output.end(), &asker.header, 0, |out| item(version, out));
             if let Some(large) = large {
                 conn.output.append(&[], std::iter::once((0, &large)));
@@ -330,7 +330,7 @@ impl<E: Env> Server<E> {
             let parcel = self.mailbox.to(asker.shard);
             let at = parcel.bytes.len();
             let large = encode(&mut parcel.bytes, &asker.header, flags, body);
-            let to = (asker.conn, asker.part, asker.header.body_len);
+            let to = (asker.conn, asker.part, asker.cost());
             return parcel.answer_typed(to, at, large);
         }
         if let Some(part) = asker.part {
@@ -340,20 +340,20 @@ impl<E: Env> Server<E> {
         }
         let Some(conn) = self.conn(asker.conn) else { return };
         let large = encode(conn.output.end(), &asker.header, flags, body);
-        self.give_typed(asker.conn, asker.header.body_len, &[], large.as_ref());
+        self.give_typed(asker.conn, asker.cost(), &[], large.as_ref());
     }
 
     /// Appends a reply to a connection's output: one request less is under way.
     pub(super) fn give_typed(
         &mut self,
         id: ConnId,
-        body_len: u32,
+        cost: u32,
         frame: &[u8],
         large: Option<&Arc<Vec<u8>>>,
     ) {
         let Some(conn) = self.conn(id) else { return };
         let Some(line) = conn.binary.as_deref_mut() else { return };
-        line.answered(body_len);
+        line.answered(cost);
         match large {
             None => conn.output.end().extend_from_slice(frame),
             Some(large) => conn.output.append(frame, std::iter::once((frame.len(), large))),
