@@ -15,6 +15,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
+mod binary;
 mod resp;
 mod wal;
 
