@@ -74,7 +74,7 @@ const IMPURE: [&str; 13] = [
 ];
 
 /// Crates that belong to one room; elsewhere its own types stand for them.
-const ROOMS: [(&str, &[&str]); 12] = [
+const ROOMS: [(&str, &[&str]); 15] = [
     ("io_uring", &["env"]),
     ("glommio", &["env"]),
     // The memtable asks for huge pages: a hint that changes no result.
@@ -86,6 +86,9 @@ const ROOMS: [(&str, &[&str]); 12] = [
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),
     ("anyhow", &["cli"]),
+    ("rustyline", &["cli"]),
+    ("serde_json", &["cli"]),
+    ("stavekv_client", &["cli"]),
     ("tracing_subscriber", &["cli"]),
     ("toml", &["config", "cli"]),
 ];

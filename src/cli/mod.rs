@@ -5,7 +5,8 @@
 //! before there is a shard and after the last one has ended.
 //!
 //! Reading order: `serve` (the life of a server), `directory` (lock and identity), `start` (where
-//! the server begins), then `log`, `ready`, `stop`.
+//! the server begins), then `log`, `ready`, `stop`; `ask` (commands that ask a server), `failure`
+//! (what went wrong there), `repl`.
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -14,39 +15,58 @@
 
 use std::process::ExitCode;
 
+use ask::Remote;
 use clap::Parser;
 
+mod ask;
 mod completion;
+mod condition;
+mod del;
 mod directory;
+mod duration;
+mod failure;
+mod get;
+mod info;
 mod inspect;
 mod log;
+mod ping;
 mod ready;
+mod repl;
+mod scan;
 mod serve;
+mod set;
 mod settings;
 mod start;
 mod stop;
+mod text;
 
 pub use directory::{DataDir, Identity};
 pub use log::set_level;
 
 /// Everything went well.
 pub const EXIT_OK: u8 = 0;
-/// It failed while running, or did not drain in time.
+/// It failed, was refused, or did not drain in time.
 pub const EXIT_FAILURE: u8 = 1;
 /// The command line or the configuration is wrong; clap's own code too.
 pub const EXIT_USAGE: u8 = 2;
 /// The data directory is in use, damaged, or not one of this configuration's.
 pub const EXIT_DATA_DIR: u8 = 3;
-/// An address or port can not be had.
+/// An address or port can not be had, or no server is there.
 pub const EXIT_ADDRESS: u8 = 4;
+/// The key is absent, or the condition does not hold.
+pub const EXIT_ABSENT: u8 = 5;
+/// Nobody knows whether the write was done.
+pub const EXIT_UNKNOWN: u8 = 6;
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0  ended as asked
-  1  failed while running, or did not drain within 10 s
+  1  failed, was refused, or did not drain within 10 s
   2  the command line or the configuration is wrong
   3  the data directory is in use, damaged, or of another shape
-  4  an address or port can not be had";
+  4  an address or port can not be had, or no server is there
+  5  the key is absent, or the condition does not hold
+  6  it is unknown whether the write was done";
 
 /// A durable, replicated key-value store that is as fast as a cache and speaks the Redis protocol.
 #[derive(Parser)]
@@ -59,6 +79,13 @@ struct Cli {
 #[derive(clap::Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    Get(Remote<get::Get>),
+    Set(Remote<set::Set>),
+    Del(Remote<del::Del>),
+    Scan(Remote<scan::Scan>),
+    Info(Remote<info::Info>),
+    Ping(Remote<ping::Ping>),
+    Repl(repl::Repl),
     Inspect(inspect::Inspect),
     Completion(completion::Completion),
 }
@@ -68,6 +95,13 @@ pub fn run() -> ExitCode {
     let out = &mut std::io::stdout().lock();
     let code = match Cli::parse().command {
         Command::Serve(serve) => serve.run(out),
+        Command::Get(get) => get.run(out),
+        Command::Set(set) => set.run(out),
+        Command::Del(del) => del.run(out),
+        Command::Scan(scan) => scan.run(out),
+        Command::Info(info) => info.run(out),
+        Command::Ping(ping) => ping.run(out),
+        Command::Repl(repl) => repl.run(out),
         Command::Inspect(inspect) => inspect.run(out),
         Command::Completion(completion) => completion.run(out),
     };

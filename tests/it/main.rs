@@ -10,6 +10,7 @@
 )]
 
 mod binary;
+mod cli;
 mod client;
 mod clients;
 mod conformance;
