@@ -85,17 +85,58 @@ fn pipelined_transactions_of_several_shards_answer_in_order() {
 }
 
 #[test]
-fn keys_of_several_partitions_are_refused_and_nothing_is_run() {
+fn keys_of_several_shards_run_in_turn() {
+    let house = house(2);
+    let keys = keys(2);
+    let mut talk = house.connect();
+    let (a, b) = (&keys[0], &keys[1]);
+
+    let lines = ["MULTI", "MSET $a 1 $b 2", "INCR $b", "SELECT 1", "APPEND $a x", "SELECT 0"];
+    for line in lines.into_iter().chain(["MGET $a $b", "EXEC"]) {
+        let line = line.replace("$a", a).replace("$b", b);
+        talk.send(&line.split(' ').collect::<Vec<_>>());
+    }
+    talk.send(&["GET", a]);
+
+    let replies = house.replies(&mut talk, 9);
+    let both = Value::Array(vec![Value::bulk("1"), Value::bulk("3")]);
+    let expected = vec![Value::ok(), Value::Int(3), Value::ok(), Value::Int(1), Value::ok(), both];
+    assert_eq!(replies[7], Value::Array(expected));
+    assert_eq!(replies[8], Value::bulk("1"));
+
+    ask(&house, &mut talk, "MULTI");
+    ask(&house, &mut talk, &format!("SET {b} 1"));
+    ask(&house, &mut talk, "FLUSHALL");
+    ask(&house, &mut talk, "DBSIZE");
+    let expected = vec![Value::ok(), Value::ok(), Value::Int(0)];
+    assert_eq!(ask(&house, &mut talk, "EXEC"), Value::Array(expected));
+}
+
+#[test]
+fn keys_of_several_partitions_of_a_shard_run_in_one_step() {
+    let house = house(1);
+    let keys: Vec<String> = (0..8).map(|n| format!("k{n}")).collect();
+    let (mut talk, mut other) = (house.connect(), house.connect());
+    let all = keys.join(" ");
+
+    for round in 1..=20i64 {
+        talk.send(&["MULTI"]);
+        keys.iter().for_each(|key| talk.send(&["INCR", key]));
+        talk.send(&["EXEC"]);
+        let seen = ask(&house, &mut other, &format!("MGET {all}"));
+        let Value::Array(seen) = seen else { panic!("{seen:?}") };
+        assert!(seen.iter().all(|value| *value == seen[0]), "{seen:?}");
+        let replies = house.replies(&mut talk, 10);
+        assert_eq!(replies[9], ints(&[round; 8]));
+    }
+}
+
+#[test]
+fn watched_keys_of_several_shards_are_refused_and_nothing_is_run() {
     let house = house(2);
     let keys = keys(2);
     let mut talk = house.connect();
 
-    ask(&house, &mut talk, "MULTI");
-    for key in &keys {
-        ask(&house, &mut talk, &format!("SET {key} 1"));
-    }
-    let refused = ask(&house, &mut talk, "EXEC");
-    assert!(refused.is_error("CROSSSLOT"), "{refused:?}");
     ask(&house, &mut talk, &format!("WATCH {}", keys[0]));
     ask(&house, &mut talk, "MULTI");
     ask(&house, &mut talk, &format!("SET {} 1", keys[1]));
@@ -105,10 +146,6 @@ fn keys_of_several_partitions_are_refused_and_nothing_is_run() {
         let refused = ask(&house, &mut talk, &format!("{command} {} {}", keys[0], keys[1]));
         assert!(refused.is_error("CROSSSLOT Keys in request"), "{refused:?}");
     }
-    ask(&house, &mut talk, "MULTI");
-    ask(&house, &mut talk, &format!("SET {} 1", keys[1]));
-    ask(&house, &mut talk, "FLUSHALL");
-    assert!(ask(&house, &mut talk, "EXEC").is_error("CROSSSLOT"));
 
     assert_eq!(ask(&house, &mut talk, "DBSIZE"), Value::Int(0));
 }

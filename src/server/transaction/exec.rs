@@ -14,10 +14,18 @@ use crate::env::Env;
 use crate::id::{ShardId, Slot};
 use crate::lsm::key;
 use crate::protocol::resp::Reply;
-use crate::shard::{Holds, Spread, Step, Transaction};
+use crate::shard::{Holds, Step, Transaction};
 
-const CROSSED: &str = "CROSSSLOT Keys of a transaction must be in one partition, give them one \
-                       {hash tag}; nothing was executed";
+const CROSSED: &str = "CROSSSLOT A transaction that watches keys must have all its keys on one core, \
+                       give them one {hash tag}; nothing was executed";
+
+/// Where a transaction runs.
+enum Place {
+    /// On this shard, in one step.
+    At(ShardId),
+    /// On several, one command after the other.
+    Several,
+}
 
 fn slots_of(steps: &[Step]) -> impl Iterator<Item = Slot> {
     steps.iter().filter(|step| is_on_keys(step.spec)).flat_map(|step| {
@@ -41,7 +49,8 @@ impl<E: Env> Server<E> {
             return self.refuse(index, text);
         }
         let shard = match self.where_to_run(&pending) {
-            Ok(shard) => shard,
+            Ok(Place::At(shard)) => shard,
+            Ok(Place::Several) => return self.exec_in_turn(index, *pending),
             Err(text) => return self.refuse(index, text),
         };
         if let Some((step, wide)) = pending.next_question() {
@@ -86,29 +95,40 @@ impl<E: Env> Server<E> {
     }
 
     /// Where a transaction runs.
-    fn where_to_run(&self, pending: &Pending) -> Result<ShardId, &'static str> {
+    fn where_to_run(&self, pending: &Pending) -> Result<Place, &'static str> {
         let slots = || slots_of(&pending.queued);
         let first = slots().next();
+        let clears = first.is_some() && pending.queued.iter().any(is_flush);
         if self.node.is_cluster_mode() && slots().any(|slot| Some(slot) != first) {
             return Err("CROSSSLOT Keys in request don't hash to the same slot");
         }
-        if first.is_some() && pending.queued.iter().any(is_flush) {
+        if self.node.is_cluster_mode() && clears {
             return Err("CROSSSLOT A transaction that clears the keyspace must not have commands \
                         on keys; nothing was executed");
         }
         let map = self.shard.map();
-        let mut watched =
-            pending.watched.iter().map(|watched| map.shard_of(map.partition_of(watched.slot)));
-        let here = match self.shard.place_of_all(slots()) {
-            Spread::Here(_) => self.shard.id(),
-            Spread::Elsewhere(shard) => shard,
-            Spread::Several => return Err(CROSSED),
-            Spread::Nowhere => watched.clone().next().unwrap_or(self.shard.id()),
-        };
-        if watched.any(|shard| shard != here) {
-            return Err(CROSSED);
+        let watched = pending.watched.iter().map(|watched| watched.slot);
+        let mut shards = slots().chain(watched).map(|slot| map.shard_of(map.partition_of(slot)));
+        let shard = shards.next().unwrap_or(self.shard.id());
+        if !clears && shards.all(|other| other == shard) {
+            return Ok(Place::At(shard));
         }
-        Ok(here)
+        if pending.watched.is_empty() { Ok(Place::Several) } else { Err(CROSSED) }
+    }
+
+    /// A transaction whose keys are on several shards: its commands run as if they came without
+    /// one, their replies are the elements of this one's.
+    fn exec_in_turn(&mut self, index: u32, pending: Pending) {
+        let specs = pending.queued.iter().map(|step| step.spec);
+        if let Err(refused) = self.shard.admit_all(specs) {
+            return self.abort(index, &refused.to_string());
+        }
+        self.say(index, |reply| reply.array(pending.queued.len()));
+        let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
+        for step in pending.queued.into_iter().rev() {
+            conn.deferred.push_front(step.args);
+        }
+        self.run_deferred(index);
     }
 
     /// Finds out which database each command is about, and how its reply is encoded: SELECT and

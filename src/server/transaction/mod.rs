@@ -1,18 +1,20 @@
 //! MULTI, EXEC, DISCARD, WATCH: transactions of a connection.
 //!
-//! What is queued waits in the connection. EXEC takes the keys of all queued commands together:
-//! they have to be in one partition (in cluster mode: in one slot), and what is watched on the same
-//! shard; otherwise nothing is run. The commands on keys run there in one step, in order, each
-//! seeing what those before it did, and what they did is one entry: a crash leaves all of it or
-//! none, and nobody sees a part. If that is another shard, one request takes them there, and the
-//! connection waits for the answer. A command that fails at run time does not undo the others, as
-//! in Redis.
+//! What is queued waits in the connection. If all keys of the queued commands and all that is
+//! watched are on one shard, the commands on keys run there in one step, in order, each seeing what
+//! those before it did, and nobody sees a part. What they did is one entry per partition: a crash
+//! leaves all of a partition's part or none. If that is another shard, one request takes them
+//! there, and the connection waits for the answer. A command that fails at run time does not undo
+//! the others, as in Redis.
+//!
+//! With keys on several shards the commands run in turn like a pipeline, and others may come in
+//! between. Why not refuse: most clients wrap every pipeline in MULTI. What must not be weakened
+//! is: with WATCH, and in cluster mode, whose clients know where keys are, nothing is run.
 //!
 //! Commands without keys run at the connection in their place among the others. Those on all keys
 //! (DBSIZE, SCAN, KEYS, RANDOMKEY) are answered, but are no part of the step: each shard answers
 //! for itself. Those that ask all shards (INFO, CLIENT LIST) do so before anything is run, also if
-//! then nothing is. FLUSHALL and FLUSHDB touch every partition: a transaction that has them must
-//! not have commands on keys.
+//! then nothing is. FLUSHALL and FLUSHDB touch every shard.
 //!
 //! Bounds: [`STEPS_MAX`], [`QUEUED_LEN_MAX`], [`WATCHED_MAX`]; past them a command is refused, and
 //! the transaction with it.
