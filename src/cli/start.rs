@@ -137,6 +137,8 @@ fn parameters(config: &Config) -> Vec<(&'static str, String)> {
         ("cluster-enabled", if config.cluster_mode { "yes" } else { "no" }.to_owned()),
         ("notify-keyspace-events", config.notify_keyspace_events.to_string()),
         ("client-output-buffer-limit", crate::server::OUTPUT_LIMITS.to_owned()),
+        ("latency-tracking", "yes".to_owned()),
+        ("latency-tracking-info-percentiles", "50 99 99.9".to_owned()),
         ("proto-max-bulk-len", crate::limits::VALUE_LEN_MAX.to_string()),
     ]
 }

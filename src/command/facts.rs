@@ -1,6 +1,7 @@
 //! What a reply may need to know of the node: filled in by the server, or by the simulator.
 
 use crate::id::{ShardId, Slot};
+use crate::metrics::Distribution;
 
 /// Facts of the node, as seen from one shard. Methods that gather may be slow-ish (micro-, not
 /// milliseconds); none blocks.
@@ -15,6 +16,10 @@ pub trait Facts {
     fn now_us(&self) -> u64;
     /// Figures for `INFO`, gathered now.
     fn counters(&self) -> Counters;
+    /// Calls by command: of those that were called or refused.
+    fn calls(&self) -> Vec<Calls>;
+    /// Error replies by their first word.
+    fn errors(&self) -> Vec<(String, u64)>;
     /// Parameters for `CONFIG GET`, by name; secrets never among them.
     fn config(&self) -> Vec<(&'static str, String)>;
     /// The connection that asks, for the commands that tell of it.
@@ -185,25 +190,25 @@ pub struct Counters {
     pub cpu_user_us: u64,
     /// Databases that hold keys, by number.
     pub keyspace: Vec<Keyspace>,
-    /// Calls and microseconds by command, for `INFO commandstats`; may be empty.
-    pub commandstats: Vec<CommandStat>,
     /// Followers that hold every acknowledged write.
     pub replicas: u64,
 }
 
 /// Calls of one command.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CommandStat {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Calls {
     /// Full name, lower case.
     pub name: &'static str,
-    /// Calls since start.
+    /// Those that ran.
     pub calls: u64,
-    /// Time in them, microseconds.
-    pub total_us: u64,
+    /// Time of cores in them, nanoseconds.
+    pub busy_ns: u64,
     /// Calls refused before they ran.
     pub rejected: u64,
-    /// Calls answered with an error.
+    /// Calls that ran and were answered with an error.
     pub failed: u64,
+    /// From the turn that took a call up until its reply could leave, nanoseconds.
+    pub latency: Distribution,
 }
 
 /// One connection, as `CLIENT LIST` shows it.

@@ -12,7 +12,7 @@ use crate::protocol::resp::Reply;
 type Write = fn(&mut Section<'_>);
 
 /// Name, heading, whether it is shown by default, text.
-const SECTIONS: [(&str, &str, bool, Write); 12] = [
+const SECTIONS: [(&str, &str, bool, Write); 14] = [
     ("server", "Server", true, server),
     ("clients", "Clients", true, clients),
     ("memory", "Memory", true, memory),
@@ -22,6 +22,8 @@ const SECTIONS: [(&str, &str, bool, Write); 12] = [
     ("cpu", "CPU", true, cpu),
     ("modules", "Modules", true, |_| ()),
     ("commandstats", "Commandstats", false, commandstats),
+    ("errorstats", "Errorstats", true, errorstats),
+    ("latencystats", "Latencystats", false, latencystats),
     ("cluster", "Cluster", true, cluster),
     ("keyspace", "Keyspace", true, keyspace),
     ("stave", "Stave", true, stave),
@@ -165,15 +167,34 @@ fn cpu(s: &mut Section<'_>) {
     s.line("used_cpu_user", seconds(s.counters.cpu_user_us));
 }
 
+/// `usec`: the time of cores in the command.
 fn commandstats(s: &mut Section<'_>) {
-    for stat in &s.counters.commandstats {
-        let each_us = stat.total_us as f64 / stat.calls.max(1) as f64;
+    for of in s.facts.calls() {
+        let us = of.busy_ns / 1000;
+        let each_us = of.busy_ns as f64 / 1000.0 / of.calls.max(1) as f64;
         s.line(
-            &format!("cmdstat_{}", stat.name),
+            &format!("cmdstat_{}", of.name),
             format_args!(
-                "calls={},usec={},usec_per_call={each_us:.2},rejected_calls={},failed_calls={}",
-                stat.calls, stat.total_us, stat.rejected, stat.failed
+                "calls={},usec={us},usec_per_call={each_us:.2},rejected_calls={},failed_calls={}",
+                of.calls, of.rejected, of.failed
             ),
+        );
+    }
+}
+
+fn errorstats(s: &mut Section<'_>) {
+    for (prefix, count) in s.facts.errors() {
+        s.line(&format!("errorstat_{prefix}"), format_args!("count={count}"));
+    }
+}
+
+/// Until the reply could leave: of a write, until it was durable.
+fn latencystats(s: &mut Section<'_>) {
+    for of in s.facts.calls().iter().filter(|of| of.latency.count > 0) {
+        let us = |percent| of.latency.percentile(percent) as f64 / 1000.0;
+        s.line(
+            &format!("latency_percentiles_usec_{}", of.name),
+            format_args!("p50={:.3},p99={:.3},p99.9={:.3}", us(50.0), us(99.0), us(99.9)),
         );
     }
 }

@@ -40,6 +40,7 @@ mod info;
 mod introspect;
 mod key;
 mod keyspace;
+mod latency;
 pub mod notify;
 mod number;
 pub mod pubsub;
@@ -59,7 +60,7 @@ mod tests;
 pub use connection::same_secret;
 pub use error::Error;
 pub use facts::{
-    Client, CommandStat, Counters, Endpoint, Facts, Identity, Keyspace as KeyspaceFacts, SlotRange,
+    Calls, Client, Counters, Endpoint, Facts, Identity, Keyspace as KeyspaceFacts, SlotRange,
     Topology, endpoint_id,
 };
 pub use keyspace::Scan;
@@ -68,7 +69,7 @@ pub use session::{ReplyMode, Session};
 pub use slot::{moved, slot_of};
 pub use table::{
     Access, Answer, Connection, Flags, Group, Keyed, Keys, Keyspace, Run, Spec, admit, all, lookup,
-    resolve,
+    lookup_full, numbered, resolve,
 };
 
 pub use together::{Effects, Together};

@@ -2,7 +2,7 @@
 
 use super::connection::refuse;
 use super::table::{Access, Connection, Flags, Group, Keys, Run, Spec};
-use super::{Args, Error, Facts, Session, Then, config, info, introspect, number};
+use super::{Args, Error, Facts, Session, Then, config, info, introspect, latency, number};
 use crate::protocol::resp::Reply;
 
 fn time(_: &mut Session, facts: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>) -> Then {
@@ -62,4 +62,10 @@ pub(super) static SPECS: &[Spec] = &[
         ..row("config", -2, Flags::NONE, time)
     }
     .about("Parameters of the node", "2.0.0"),
+    Spec {
+        run: Run::Container(latency::SPECS),
+        access: Access::Admin,
+        ..row("latency", -2, Flags::NONE, time)
+    }
+    .about("How long commands take", "2.8.13"),
 ];

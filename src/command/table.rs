@@ -12,6 +12,7 @@ use super::{
 };
 use crate::id::Slot;
 use crate::limits::KEY_LEN_MAX;
+use crate::metrics::COMMANDS_MAX;
 use crate::protocol::resp::Reply;
 
 /// What a command touches, and so who may run it and where it goes.
@@ -301,9 +302,24 @@ impl Spec {
     /// Subcommands; empty for most.
     pub fn subcommands(&self) -> &'static [Spec] {
         match self.run {
-            Run::Container(subcommands) | Run::Both(_, subcommands) => subcommands,
+            Run::Container(_) | Run::Both(..) => {
+                let (first, end) = SUBCOMMANDS[self.number()];
+                &ROWS[first..end]
+            }
             _ => &[],
         }
+    }
+
+    /// The row's place in the table of all: below [`COMMANDS_MAX`], fit for indexing.
+    ///
+    /// # Panics
+    /// On a copy of a row.
+    #[inline]
+    pub fn number(&self) -> usize {
+        let offset = std::ptr::from_ref(self).addr().wrapping_sub(ROWS.as_ptr().addr());
+        let number = offset / size_of::<Self>();
+        assert!(number < ROWS.len(), "{self:?} is not of the table");
+        number
     }
 
     /// The name of a subcommand without its container's; the name of any other.
@@ -339,12 +355,12 @@ pub fn resolve(args: &Args<'_>) -> Result<&'static Spec, Error> {
     if spec.takes(args) { Ok(spec) } else { Err(Error::Arity { command: spec.name }) }
 }
 
-fn subcommand(spec: &Spec, name: &[u8]) -> Option<&'static Spec> {
+fn subcommand(spec: &'static Spec, name: &[u8]) -> Option<&'static Spec> {
     spec.subcommands().iter().find(|s| s.short_name().as_bytes().eq_ignore_ascii_case(name))
 }
 
 /// The row of a full name, such as `client|list`.
-pub(super) fn lookup_full(name: &[u8]) -> Option<&'static Spec> {
+pub fn lookup_full(name: &[u8]) -> Option<&'static Spec> {
     match name.iter().position(|&b| b == b'|') {
         None => lookup(name),
         Some(bar) => subcommand(lookup(&name[..bar])?, &name[bar + 1..]),
@@ -410,7 +426,12 @@ pub fn lookup(name: &[u8]) -> Option<&'static Spec> {
 
 /// Every command, without the subcommands, by family.
 pub fn all() -> impl Iterator<Item = &'static Spec> + Clone {
-    FAMILIES.iter().flat_map(|family| family.iter())
+    ROWS[..COMMAND_COUNT].iter()
+}
+
+/// Every command and subcommand, by number.
+pub fn numbered() -> impl ExactSizeIterator<Item = &'static Spec> {
+    ROWS.iter()
 }
 
 static FAMILIES: [&[Spec]; 11] = [
@@ -430,24 +451,89 @@ static FAMILIES: [&[Spec]; 11] = [
 const NAME_LEN_MAX: usize = 16;
 const TABLE_LEN: usize = 256;
 
-static TABLE: [(u128, Option<&Spec>); TABLE_LEN] = {
-    let mut table = [(0, None); TABLE_LEN];
-    let mut family = 0;
+/// How many commands there are, without their subcommands and with them.
+const COMMAND_COUNT: usize = count(false);
+const ROW_COUNT: usize = count(true);
+
+const fn count(with_subcommands: bool) -> usize {
+    let (mut count, mut family) = (0, 0);
     while family < FAMILIES.len() {
         let mut row = 0;
         while row < FAMILIES[family].len() {
-            let spec = &FAMILIES[family][row];
-            assert!(spec.name.len() <= NAME_LEN_MAX, "the name fits the packed form");
-            let packed = pack(spec.name.as_bytes());
-            let mut at = place(packed);
-            while table[at].1.is_some() {
-                assert!(table[at].0 != packed, "no name twice");
-                at = (at + 1) % TABLE_LEN;
+            count += 1;
+            if with_subcommands {
+                count += own_subcommands(&FAMILIES[family][row]).len();
             }
-            table[at] = (packed, Some(spec));
             row += 1;
         }
         family += 1;
+    }
+    count
+}
+
+/// Those of its family's file.
+const fn own_subcommands(spec: &Spec) -> &'static [Spec] {
+    match spec.run {
+        Run::Container(subcommands) | Run::Both(_, subcommands) => subcommands,
+        _ => &[],
+    }
+}
+
+/// All rows: the commands by family, then the subcommands by command.
+static ROWS: [Spec; ROW_COUNT] = {
+    assert!(ROW_COUNT <= COMMANDS_MAX, "a number fits where calls are counted");
+    let mut rows = [FAMILIES[0][0]; ROW_COUNT];
+    let (mut at, mut family) = (0, 0);
+    while family < FAMILIES.len() {
+        let mut row = 0;
+        while row < FAMILIES[family].len() {
+            rows[at] = FAMILIES[family][row];
+            at += 1;
+            row += 1;
+        }
+        family += 1;
+    }
+    let mut command = 0;
+    while command < COMMAND_COUNT {
+        let subcommands = own_subcommands(&rows[command]);
+        let mut nth = 0;
+        while nth < subcommands.len() {
+            rows[at] = subcommands[nth];
+            at += 1;
+            nth += 1;
+        }
+        command += 1;
+    }
+    rows
+};
+
+/// Where the subcommands of each command are among the rows: from, until.
+static SUBCOMMANDS: [(usize, usize); COMMAND_COUNT] = {
+    let mut places = [(0, 0); COMMAND_COUNT];
+    let (mut at, mut command) = (COMMAND_COUNT, 0);
+    while command < COMMAND_COUNT {
+        let end = at + own_subcommands(&ROWS[command]).len();
+        places[command] = (at, end);
+        at = end;
+        command += 1;
+    }
+    places
+};
+
+static TABLE: [(u128, Option<&Spec>); TABLE_LEN] = {
+    let mut table = [(0, None); TABLE_LEN];
+    let mut row = 0;
+    while row < COMMAND_COUNT {
+        let spec = &ROWS[row];
+        assert!(spec.name.len() <= NAME_LEN_MAX, "the name fits the packed form");
+        let packed = pack(spec.name.as_bytes());
+        let mut at = place(packed);
+        while table[at].1.is_some() {
+            assert!(table[at].0 != packed, "no name twice");
+            at = (at + 1) % TABLE_LEN;
+        }
+        table[at] = (packed, Some(spec));
+        row += 1;
     }
     table
 };

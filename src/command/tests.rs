@@ -19,6 +19,7 @@ use super::question::{NodeWide, Question, Told, write_clients};
 use super::*;
 use crate::id::{ShardId, Slot};
 use crate::limits::{KEY_LEN_MAX, LARGE_LEN_MIN};
+use crate::metrics::Histogram;
 use crate::protocol::resp::ArgsBuf;
 use crate::protocol::resp::Proto;
 use transcript::{Line, escape, words};
@@ -86,18 +87,22 @@ impl Facts for TestFacts {
     }
     fn counters(&self) -> Counters {
         let keyspace = vec![KeyspaceFacts { db: 0, keys: 5, expires: 2, avg_ttl_ms: 900 }];
-        let stat = CommandStat { name: "get", calls: 4, total_us: 6, ..CommandStat::default() };
-        Counters {
-            clients: 1,
-            memory_used: 2048,
-            keyspace,
-            commandstats: vec![stat],
-            ..Counters::default()
-        }
+        Counters { clients: 1, memory_used: 2048, keyspace, ..Counters::default() }
     }
     fn config(&self) -> Vec<(&'static str, String)> {
         let config = [("save", ""), ("appendonly", "yes"), ("databases", "16"), ("port", "6379")];
         config.into_iter().map(|(name, value)| (name, value.to_owned())).collect()
+    }
+    fn calls(&self) -> Vec<Calls> {
+        let histogram = Histogram::default();
+        [(1_500, 3), (40_000, 1)].iter().for_each(|(ns, n)| histogram.record(*ns, *n));
+        let mut get = Calls { name: "get", calls: 4, busy_ns: 6_000, ..Calls::default() };
+        get.latency.add(&histogram);
+        let list = Calls { name: "client|list", rejected: 2, ..Calls::default() };
+        vec![get, list]
+    }
+    fn errors(&self) -> Vec<(String, u64)> {
+        vec![("ERR".to_owned(), 2)]
     }
     fn client(&self) -> Option<Client> {
         Some(Client { session: self.session.clone(), ..Client::default() })

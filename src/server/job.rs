@@ -12,7 +12,8 @@ use std::sync::Arc;
 use super::Server;
 use super::conn::Conn;
 use super::keyspace::Sweep;
-use super::remote::Origin;
+use super::ledger::Call;
+use super::remote::{NO_TICKET, Origin};
 use super::round::{self, KEYS_AT_ONCE_MAX};
 use super::together::{self, Group, Place};
 use crate::cluster::SlotMap;
@@ -34,6 +35,8 @@ pub struct Job {
     args: Rc<ArgsBuf>,
     db: u8,
     proto: Proto,
+    /// Whose latency it is, if it is of a connection of ours.
+    call: Call,
     /// Under which the connection expects the parts; none before the first slice.
     ticket: Option<u32>,
     /// Its keys, in the order of work.
@@ -54,9 +57,10 @@ pub struct Job {
 
 impl Job {
     /// A command of a connection of ours.
-    pub fn of_conn(conn: &Conn, spec: &'static Spec, args: Args<'_>) -> Self {
+    pub fn of_conn(conn: &Conn, call: Call, spec: &'static Spec, args: Args<'_>) -> Self {
         let keys = Place::all(spec, &args);
-        Self::new(Origin::Conn(conn.id), spec, args, keys, (conn.session.db, conn.session.proto))
+        let of = (conn.session.db, conn.session.proto);
+        Self { call, ..Self::new(Origin::Conn(conn.id), spec, args, keys, of) }
     }
 
     /// A command of this shard's connection or another's.
@@ -79,6 +83,7 @@ impl Job {
             args,
             db,
             proto,
+            call: Call::default(),
             ticket,
             keys,
             done,
@@ -131,7 +136,7 @@ impl<E: Env> Server<E> {
             let whose = job.whose();
             if whose.is_some_and(|whose| unfinished.contains(&whose)) {
                 self.jobs.push_back(job);
-            } else if self.run_slice(&mut job) {
+            } else if self.run_timed_slice(&mut job) {
                 progressed = true;
                 self.end_job(&job);
             } else {
@@ -164,6 +169,14 @@ impl<E: Env> Server<E> {
             conn.answers_first = conn.busy;
             self.mark_dirty(id.index);
         }
+    }
+
+    fn run_timed_slice(&mut self, job: &mut Job) -> bool {
+        let began = self.env.now();
+        let done = self.run_slice(job);
+        let took = self.env.now().saturating_sub(began);
+        self.ledger.charge_alone(job.spec, took, self.shard.stats());
+        done
     }
 
     /// True: the job is done.
@@ -242,7 +255,15 @@ impl<E: Env> Server<E> {
         match job.origin {
             Origin::Conn(id) => {
                 let parts = job.keys.len() as u32;
-                let expect = || self.expect(id.index, together::combine(keyed), parts);
+                let combine = together::combine(keyed);
+                let call = job.call;
+                let expect = || match self.conn(id) {
+                    Some(conn) => match conn.session.replies() {
+                        true => conn.output.expect(call, combine, parts),
+                        false => NO_TICKET,
+                    },
+                    None => NO_TICKET,
+                };
                 let ticket = job.ticket.unwrap_or_else(expect);
                 job.ticket = Some(ticket);
                 self.run_groups(id.index, ticket, job.spec, args, keys, &job.blobs);

@@ -8,7 +8,7 @@
 //! step of SCAN is bounded by the shard ([`crate::shard::Shard::walk`]).
 
 use super::output::Combine;
-use super::remote::{Address, Answered, NO_TICKET, Origin};
+use super::remote::{Address, Answered, Origin};
 use super::{Server, job};
 use crate::command::{Keyspace, Run, Scan, Spec, glob};
 use crate::env::Env;
@@ -55,10 +55,8 @@ impl<E: Env> Server<E> {
         let (combine, asked) = self.parts_of(what);
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
         let (id, db, proto) = (conn.id, conn.session.db, conn.session.proto);
-        let ticket = match conn.session.replies() {
-            true => conn.output.expect(combine, asked.len() as u32),
-            false => NO_TICKET,
-        };
+        let ticket = self.expect(index, combine, asked.len() as u32);
+        let conn = self.conns[index as usize].as_deref_mut().expect("found above");
         if what.is_long() {
             // What it sends next must not be seen by the walk.
             conn.busy = true;

@@ -26,6 +26,7 @@ use binary::{Desk, Line};
 use channels::Channels;
 use conn::Conn;
 use job::Job;
+use ledger::Ledger;
 use node::Node;
 
 use question::Paused;
@@ -40,6 +41,7 @@ mod channels;
 mod conn;
 mod job;
 mod keyspace;
+mod ledger;
 mod node;
 mod notify;
 mod output;
@@ -115,6 +117,8 @@ pub struct Server<E: Env> {
     /// Connections that leave too much unread.
     overrun: Vec<ConnId>,
     ticked: Rc<Cell<bool>>,
+    /// What commands cost.
+    ledger: Ledger,
     /// Commands wait (`CLIENT PAUSE`).
     paused: Option<Paused>,
     /// The node stops: what is due is sent, nothing new is begun.
@@ -152,6 +156,7 @@ impl<E: Env> Server<E> {
             listeners: Vec::new(),
             overrun: Vec::new(),
             ticked: Rc::default(),
+            ledger: Ledger::default(),
             paused: None,
             draining: false,
         }
@@ -196,18 +201,30 @@ impl<E: Env> Server<E> {
         for event in events.drain(..) {
             self.on_event(event);
         }
-        self.receive_mail();
+        let has_mail = self.receive_mail();
         self.shard.advance();
-        let end = self.env.now() + SLICE;
-        while !self.shard.is_backlogged()
+        let mut now = self.env.now();
+        match has_mail {
+            true => self.ledger.end_round(now, self.shard.stats()),
+            false => self.ledger.begin_turn(now),
+        }
+        self.charge_committed(now);
+        let end = now + SLICE;
+        while now < end
+            && !self.shard.is_backlogged()
             && (self.run_round() | self.run_typed_round())
-            && self.env.now() < end
-        {}
+        {
+            now = self.env.now();
+            self.ledger.end_round(now, self.shard.stats());
+        }
         let progressed = self.run_jobs();
         if self.ticked.replace(false) {
             self.on_tick();
         }
         self.shard.end_turn();
+        self.ledger.end_turn();
+        // With relaxed acks a turn's writes are committed by its end.
+        self.charge_committed(now);
         self.release();
         self.tell_changes();
         self.close_overrun();
@@ -217,6 +234,13 @@ impl<E: Env> Server<E> {
         if full || (!self.shard.is_backlogged() && (progressed || self.has_received())) {
             self.env.notify();
         }
+    }
+
+    fn charge_committed(&mut self, now: Duration) {
+        let shard = &self.shard;
+        self.ledger.commit(now, shard.stats(), |hold| {
+            shard.partition(hold.place).committed().index >= hold.index
+        });
     }
 
     fn has_received(&self) -> bool {
@@ -358,6 +382,9 @@ impl<E: Env> Server<E> {
             }
         }
         self.shard.take_abandoned(&mut waiters);
+        if !waiters.is_empty() {
+            self.ledger.abandon();
+        }
         if typed(&waiters) {
             self.abandon_typed();
         }

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use super::channels::Interest;
 use crate::command::notify::Classes;
-use crate::command::{Client, Counters, Facts, Identity, KeyspaceFacts, Session, Topology, moved};
+use crate::command::{
+    self, Calls, Client, Counters, Facts, Identity, KeyspaceFacts, Session, Topology, moved,
+};
 use crate::id::{ShardId, Slot};
 use crate::metrics::{ShardStats, Totals};
 
@@ -189,6 +191,28 @@ impl Facts for View<'_> {
             keyspace: self.keyspace(),
             ..Counters::default()
         }
+    }
+
+    fn calls(&self) -> Vec<Calls> {
+        let sum = |spec: &command::Spec| {
+            let mut calls = Calls { name: spec.name, ..Calls::default() };
+            for stats in &self.node.common.stats {
+                let of = stats.calls.of(spec.number());
+                calls.calls += of.calls.get();
+                calls.busy_ns += of.busy_ns.get();
+                calls.rejected += of.rejected.get();
+                calls.failed += of.failed.get();
+                calls.latency.add(&of.latency);
+            }
+            calls
+        };
+        command::numbered().map(sum).filter(|calls| calls.calls + calls.rejected > 0).collect()
+    }
+
+    fn errors(&self) -> Vec<(String, u64)> {
+        let mut sums = BTreeMap::new();
+        self.node.common.stats.iter().for_each(|stats| stats.calls.add_errors_to(&mut sums));
+        sums.into_iter().collect()
     }
 
     fn config(&self) -> Vec<(&'static str, String)> {

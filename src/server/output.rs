@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::ledger::Call;
 use super::remote::Answered;
 use crate::command::pubsub::Merge;
 use crate::protocol::resp::{Proto, Reply};
@@ -56,6 +57,7 @@ enum Gate {
 
 /// A command whose parts are elsewhere.
 struct Awaited {
+    call: Call,
     combine: Combine,
     remaining: u32,
     count: i64,
@@ -84,8 +86,16 @@ pub struct Part<'a> {
     pub splices: &'a [(usize, Arc<Vec<u8>>)],
 }
 
-/// A message that answers no command, encoded once for all connections that get it.
+/// A reply whose parts are all there.
+#[derive(Debug)]
+pub struct Whole {
+    /// Whose it is.
+    pub call: Call,
+    /// The error that it is, if it is one.
+    pub error: Option<Vec<u8>>,
+}
 
+/// A message that answers no command, encoded once for all connections that get it.
 #[derive(Debug, Default)]
 pub struct Encoded {
     bytes: Vec<u8>,
@@ -199,11 +209,12 @@ impl Output {
     }
 
     /// The reply comes from elsewhere, in `parts` parts; returns the ticket to answer under.
-    pub fn expect(&mut self, combine: Combine, parts: u32) -> u32 {
+    pub fn expect(&mut self, call: Call, combine: Combine, parts: u32) -> u32 {
         if !self.misplaces_answers {
             self.gates.push_back((self.mark(), Gate::Answer));
         }
         self.awaited.push_back(Awaited {
+            call,
             combine,
             remaining: parts,
             count: 0,
@@ -237,8 +248,8 @@ impl Output {
         self.gates.insert(at, (mark, Gate::Commit(hold)));
     }
 
-    /// The answer for some parts has come; true if they were the last.
-    pub fn answer(&mut self, ticket: u32, part: Part<'_>) -> bool {
+    /// The answer for some parts has come; the whole, if they were the last.
+    pub fn answer(&mut self, ticket: u32, part: Part<'_>) -> Option<Whole> {
         let place = (ticket.wrapping_sub(self.ticket_first) & TICKET_MASK) as usize;
         let awaited = &mut self.awaited[place];
         awaited.remaining -= part.elements.len().max(1) as u32;
@@ -273,7 +284,14 @@ impl Output {
         if complete && self.misplaces_answers {
             self.gates.push_back((self.mark(), Gate::Answer));
         }
-        complete
+        let awaited = &self.awaited[place];
+        complete.then(|| Whole { call: awaited.call, error: awaited.error.clone() })
+    }
+
+    /// The error that the reply at `mark` is, without its `-`, if it is one.
+    #[inline]
+    pub fn error_at(&self, mark: u64) -> Option<&[u8]> {
+        self.out.get((mark - self.start) as usize..)?.strip_prefix(b"-")
     }
 
     /// Bytes that are due, sent or not; large values not counted, since they are held elsewhere.
@@ -470,7 +488,7 @@ mod tests {
         status(&mut output, "a");
         let held = status(&mut output, "b");
         output.hold(held, Hold { place: 0, index: 2 });
-        let ticket = output.expect(Combine::Sum, 2);
+        let ticket = output.expect(Call::default(), Combine::Sum, 2);
         status(&mut output, "c");
 
         assert_eq!(text(&mut output, 1), "+a\r\n");
@@ -485,8 +503,8 @@ mod tests {
     #[test]
     fn an_answer_waits_for_the_commit_of_a_part_that_was_answered_here() {
         let mut output = Output::default();
-        let first = output.expect(Combine::AllOk, 2);
-        let second = output.expect(Combine::Sum, 1);
+        let first = output.expect(Call::default(), Combine::AllOk, 2);
+        let second = output.expect(Call::default(), Combine::Sum, 1);
         status(&mut output, "after");
         output.hold_answer(first, Hold { place: 0, index: 1 });
         output.hold_answer(first, Hold { place: 0, index: 2 });
@@ -501,8 +519,8 @@ mod tests {
     #[test]
     fn parts_of_an_array_take_their_places_whatever_order_they_come_in() {
         let mut output = Output::default();
-        let first = output.expect(Combine::Array, 3);
-        let second = output.expect(Combine::Whole, 1);
+        let first = output.expect(Call::default(), Combine::Array, 3);
+        let second = output.expect(Call::default(), Combine::Whole, 1);
         for (part, body) in [(2, ":2\r\n"), (0, ":0\r\n"), (1, ":1\r\n")] {
             let (body, elements) = (body.as_bytes(), [Element { part, at: 0, len: 4 }]);
             output.answer(first, Part { elements: &elements, body, ..Part::default() });
@@ -515,8 +533,8 @@ mod tests {
     #[test]
     fn parts_are_joined_and_the_least_of_several_is_taken() {
         let mut output = Output::default();
-        let joined = output.expect(Combine::Join, 2);
-        let least = output.expect(Combine::Least, 3);
+        let joined = output.expect(Call::default(), Combine::Join, 2);
+        let least = output.expect(Call::default(), Combine::Least, 3);
         for (count, body) in [(2, ":1\r\n:2\r\n"), (1, ":3\r\n")] {
             output.answer(joined, Part { count, body: body.as_bytes(), ..Part::default() });
         }
@@ -532,7 +550,7 @@ mod tests {
         let mut output = Output::default();
         let mark = status(&mut output, "a");
         output.hold(mark, Hold { place: 1, index: 1 });
-        let ticket = output.expect(Combine::AllOk, 3);
+        let ticket = output.expect(Call::default(), Combine::AllOk, 3);
         for (place, index) in [(0, 2), (1, 1), (0, 3)] {
             output.answer(ticket, Part::default());
             output.hold_answer(ticket, Hold { place, index });
@@ -568,7 +586,7 @@ mod tests {
             reply.bulk_shared(&value);
         });
         let mut outputs = [Output::default(), Output::default()];
-        let ticket = outputs[0].expect(Combine::Sum, 1);
+        let ticket = outputs[0].expect(Call::default(), Combine::Sum, 1);
         outputs.iter_mut().for_each(|output| output.push(&message));
         status(&mut outputs[0], "after");
 

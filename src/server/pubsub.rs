@@ -107,7 +107,7 @@ impl<E: Env> Server<E> {
         let Some(Some(conn)) = self.conns.get_mut(index as usize) else { return };
         let (id, replies) = (conn.id, conn.session.replies());
         let ticket = match replies {
-            true => conn.output.expect(combine, asked.len() as u32 + 1),
+            true => conn.output.expect(self.ledger.wait(), combine, asked.len() as u32 + 1),
             false => NO_TICKET,
         };
         for shard in asked {
@@ -116,7 +116,8 @@ impl<E: Env> Server<E> {
         }
         if replies {
             let conn = self.conns[index as usize].as_deref_mut().expect("looked at");
-            conn.output.answer(ticket, Part::of(&own));
+            let whole = conn.output.answer(ticket, Part::of(&own));
+            self.note_whole(whole);
         }
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::Server;
 use super::conn::Conn;
+use super::ledger::Call;
 use super::node::View;
 use super::output::Part;
 use super::remote::{ASK_TICKET, Address, Answered};
@@ -27,6 +28,9 @@ pub struct Asked {
     args: ArgsBuf,
     missing: u32,
     told: Told,
+    /// What it costs; of a transaction's question nothing of its own.
+    call: Call,
+    spec: &'static Spec,
     /// It is one of a transaction's: the EXEC that goes on after it.
     exec: Option<&'static Spec>,
 }
@@ -63,10 +67,12 @@ impl<E: Env> Server<E> {
         exec: Option<&'static Spec>,
     ) {
         let missing = u32::from(self.shard.map().shard_count());
+        let call = self.ledger.wait();
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
         conn.busy = true;
         let (args_kept, told) = (args.to_buf(), Told::default());
-        conn.asked = Some(Box::new(Asked { wide, args: args_kept, missing, told, exec }));
+        let asked = Asked { wide, args: args_kept, missing, told, call, spec, exec };
+        conn.asked = Some(Box::new(asked));
         let id = conn.id;
         let to = Address { conn: id, ticket: ASK_TICKET };
         let here = self.shard.id();
@@ -88,11 +94,20 @@ impl<E: Env> Server<E> {
             return;
         }
         let Some(asked) = conn.asked.take() else { return };
-        let Asked { wide, args, told, exec, .. } = *asked;
+        let Asked { wide, args, told, call, spec, exec, .. } = *asked;
         conn.busy = false;
+        let mark = conn.output.mark();
         match exec {
-            Some(exec) => self.go_on_with_exec(id.index, told, exec),
-            None => self.tell(id.index, wide, &args.args(), &told),
+            Some(exec) => {
+                self.ledger.begin(exec);
+                self.go_on_with_exec(id.index, told, exec);
+                self.ledger.end_later(call, self.shard.stats());
+            }
+            None => {
+                self.tell(id.index, wide, &args.args(), &told);
+                self.note_error_at(id.index, spec, mark);
+                self.ledger.finish(call, self.shard.stats());
+            }
         }
         self.mark_dirty(id.index);
     }

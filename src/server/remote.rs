@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use super::Server;
 use super::job::Job;
-use super::output::Part;
+use super::ledger::{self, Ledger};
+use super::output::{Part, Whole};
 use super::together::{Group, Place};
 use super::{keyspace, round};
 use crate::command::{Keyed, Run, Spec};
@@ -157,9 +158,13 @@ impl<E: Env> Server<E> {
         parcel.requests.push(Request { conn, ticket, parts, spec, db, resp3, args, transaction });
     }
 
-    /// Takes in everything other shards sent.
-    pub(super) fn receive_mail(&mut self) {
+    /// Takes in everything other shards sent. False: nothing.
+    pub(super) fn receive_mail(&mut self) -> bool {
+        let mut some = false;
         while let Some((from, parcel)) = self.mailbox.receive() {
+            if !std::mem::replace(&mut some, true) {
+                self.ledger.begin_turn(self.env.now());
+            }
             // Whoever sent it may know of an observer that was not there when the turn began.
             self.look_for_observers();
             for request in &parcel.requests {
@@ -170,21 +175,36 @@ impl<E: Env> Server<E> {
             }
             self.receive_typed(from, &parcel);
         }
+        some
     }
 
     fn serve(&mut self, from: ShardId, request: &Request, parcel: &Parcel) {
-        let transaction =
-            request.transaction.map(|at| Arc::clone(&parcel.transactions[at as usize]));
         let args = parcel.args(request);
-        let Request { conn, ticket, spec, db, resp3, .. } = *request;
+        let Request { conn, ticket, spec, .. } = *request;
         let address = Address { conn, ticket };
-        let proto = round::proto_of(resp3);
         if let Run::PubSub(what) = spec.run {
             return self.serve_pubsub(from, address, what, &args);
         }
         if let Run::Node(wide) = spec.run {
             return self.serve_question((from, address), wide, &args);
         }
+        let began = ledger::is_timed_alone(spec, &args).then(|| self.env.now());
+        self.serve_part(from, request, parcel, args);
+        match began {
+            None => self.ledger.serve(spec),
+            Some(began) => {
+                let took = self.env.now().saturating_sub(began);
+                self.ledger.charge_alone(spec, took, self.shard.stats());
+            }
+        }
+    }
+
+    fn serve_part(&mut self, from: ShardId, request: &Request, parcel: &Parcel, args: Args<'_>) {
+        let transaction =
+            request.transaction.map(|at| Arc::clone(&parcel.transactions[at as usize]));
+        let Request { conn, ticket, spec, db, resp3, .. } = *request;
+        let address = Address { conn, ticket };
+        let proto = round::proto_of(resp3);
         // What came after a long command of the same connection is run after it.
         let is_long = round::is_long(spec, &args) || keyspace::is_long(spec, &args);
         if is_long || self.has_job_of(from, conn) {
@@ -317,8 +337,19 @@ impl<E: Env> Server<E> {
             _ => {}
         }
         let Some(conn) = self.conn(id) else { return };
-        if conn.output.answer(ticket, part) {
+        let whole = conn.output.answer(ticket, part);
+        if whole.is_some() {
             self.mark_dirty(id.index);
+        }
+        self.note_whole(whole);
+    }
+
+    /// Counts what a reply that came in parts took.
+    pub(super) fn note_whole(&self, whole: Option<Whole>) {
+        let Some(Whole { call, error }) = whole else { return };
+        self.ledger.finish(call, self.shard.stats());
+        if let Some(error) = error.as_deref().and_then(|error| error.strip_prefix(b"-")) {
+            Ledger::fail(call, error, self.shard.stats());
         }
     }
 }

@@ -7,6 +7,7 @@
 
 use super::conn::Conn;
 use super::job::Job;
+use super::ledger;
 use super::output::{Combine, Hold};
 use super::{Server, Source, Work, remote};
 use crate::command::{self, Access, Keyed, Run, Spec};
@@ -192,7 +193,7 @@ impl<E: Env> Server<E> {
         self.mark_dirty(index);
         let spec = match request.resolved {
             Ok(spec) => spec,
-            Err(error) => return self.reject(index, &error),
+            Err(error) => return self.refuse_unresolved(index, &error),
         };
         let ahead = request.ahead.map(|ahead| {
             let Ahead { place, hash, key } = ahead;
@@ -211,16 +212,8 @@ impl<E: Env> Server<E> {
             self.mark_dirty(index);
             match command::resolve(&request.args()) {
                 Ok(spec) => self.dispatch(index, spec, request.args(), None, &mut scratch),
-                Err(error) => self.reject(index, &error),
+                Err(error) => self.refuse_unresolved(index, &error),
             }
-        }
-    }
-
-    /// Answers what is no command, or not with these arguments.
-    fn reject(&mut self, index: u32, error: &command::Error) {
-        match error {
-            command::Error::Arity { command: "exec" } => self.abort(index, &error.to_string()),
-            _ => self.refuse(index, &error.to_string()),
         }
     }
 
@@ -236,15 +229,19 @@ impl<E: Env> Server<E> {
         if self.paused.is_some() && self.postpone(index, spec, &args) {
             return;
         }
-        self.shard.stats().commands.add(1);
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
         if let Err(error) = command::admit(&conn.session, spec, &args) {
-            return self.refuse(index, &error.to_string());
+            return self.reject(index, spec, &error.to_string());
         }
         if let Err(error) = self.shard.admit(spec) {
-            return self.refuse(index, &error.to_string());
+            return self.reject(index, spec, &error.to_string());
         }
+        let mark = conn.output.mark();
         if conn.pending.is_some() && self.queue(index, spec, &args) {
+            let conn = self.conns[index as usize].as_deref().expect("the caller found it");
+            if let Some(error) = conn.output.error_at(mark) {
+                self.note_rejected(spec, error);
+            }
             return;
         }
         self.run_command(index, spec, args, ahead, scratch);
@@ -261,13 +258,38 @@ impl<E: Env> Server<E> {
     ) {
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
         conn.session.note(spec.name, self.shard.now_ms());
+        let mark = conn.output.mark();
+        self.ledger.begin(spec);
+        let began = ledger::is_timed_alone(spec, &args).then(|| self.env.now());
+        self.run_spec(index, spec, args, ahead, scratch);
+        if !self.ledger.is_waiting() {
+            self.note_error_at(index, spec, mark);
+        }
+        match began {
+            None => self.ledger.end(spec),
+            Some(began) => {
+                let took = self.env.now().saturating_sub(began);
+                self.ledger.end_alone(spec, took, self.shard.stats());
+            }
+        }
+    }
+
+    fn run_spec(
+        &mut self,
+        index: u32,
+        spec: &'static Spec,
+        args: Args<'_>,
+        ahead: Option<Target<'_>>,
+        scratch: &mut Vec<u8>,
+    ) {
         match spec.run {
             Run::Keyed(Keyed::One(_)) if !is_long(spec, &args) => {
                 self.run_one(index, spec, args, ahead, scratch);
             }
             Run::Keyed(_) if is_long(spec, &args) => {
+                let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
                 conn.busy = true;
-                let job = Job::of_conn(conn, spec, args);
+                let job = Job::of_conn(conn, self.ledger.wait(), spec, args);
                 self.jobs.push_back(job);
             }
             Run::Keyed(_) => self.run_many(index, spec, args),
@@ -319,7 +341,9 @@ impl<E: Env> Server<E> {
     pub(super) fn hold(&mut self, index: u32, mark: u64, place: u32, entry: u64) {
         let Some(Some(conn)) = self.conns.get_mut(index as usize) else { return };
         if !self.shard.wait(place, entry, remote::conn_waiter(index)) {
-            conn.output.hold(mark, Hold { place, index: entry });
+            let hold = Hold { place, index: entry };
+            conn.output.hold(mark, hold);
+            self.ledger.hold(hold);
         }
     }
 
@@ -361,9 +385,51 @@ impl<E: Env> Server<E> {
         self.forward(shard, to, spec, args, of);
     }
 
+    /// Counts a reply that is an error.
+    pub(super) fn note_error_at(&self, index: u32, spec: &Spec, mark: u64) {
+        if let Some(Some(conn)) = self.conns.get(index as usize)
+            && let Some(error) = conn.output.error_at(mark)
+        {
+            let stats = self.shard.stats();
+            stats.calls.of(spec.number()).failed.add(1);
+            ledger::note_error(error, stats);
+        }
+    }
+
+    /// Answers what is no command, or no whole one, with an error.
+    fn refuse_unresolved(&mut self, index: u32, error: &command::Error) {
+        let spec = match error {
+            command::Error::Arity { command } => command::lookup_full(command.as_bytes()),
+            _ => None,
+        };
+        let text = error.to_string();
+        match spec {
+            Some(spec) if spec.name == "exec" => {
+                self.note_rejected(spec, text.as_bytes());
+                self.abort(index, &text);
+            }
+            Some(spec) => self.reject(index, spec, &text),
+            None => {
+                ledger::note_error(text.as_bytes(), self.shard.stats());
+                self.refuse(index, &text);
+            }
+        }
+    }
+
+    /// Answers a command that is not run with an error.
+    fn reject(&mut self, index: u32, spec: &Spec, text: &str) {
+        self.note_rejected(spec, text.as_bytes());
+        self.refuse(index, text);
+    }
+
+    fn note_rejected(&self, spec: &Spec, text: &[u8]) {
+        let stats = self.shard.stats();
+        stats.calls.of(spec.number()).rejected.add(1);
+        ledger::note_error(text, stats);
+    }
+
     /// Answers with an error.
     pub(super) fn refuse(&mut self, index: u32, text: &str) {
-        self.shard.stats().errors.add(1);
         let Some(Some(conn)) = self.conns.get_mut(index as usize) else { return };
         if let Some(pending) = &mut conn.pending {
             pending.note_refusal();
@@ -384,6 +450,7 @@ impl<E: Env> Server<E> {
             return;
         }
         conn.closing = true;
+        ledger::note_error(text.as_bytes(), self.shard.stats());
         self.refuse(id.index, text);
         self.mark_dirty(id.index);
     }

@@ -144,7 +144,7 @@ impl<E: Env> Server<E> {
     pub(super) fn expect(&mut self, index: u32, combine: Combine, parts: u32) -> u32 {
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
         if conn.session.replies() {
-            return conn.output.expect(combine, parts);
+            return conn.output.expect(self.ledger.wait(), combine, parts);
         }
         remote::NO_TICKET
     }
@@ -224,7 +224,8 @@ impl<E: Env> Server<E> {
                 conn.output.hold_answer(ticket, Hold { place, index: entry });
             }
         }
-        conn.output.answer(ticket, Part::of(answered));
+        let whole = conn.output.answer(ticket, Part::of(answered));
+        self.note_whole(whole);
     }
 }
 

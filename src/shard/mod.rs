@@ -234,6 +234,9 @@ impl<E: Env> Shard<E> {
         let mut evaluated = partition.evaluate(hash, key, now_ms, |found, proposal| {
             proposal.take(keyed.evaluate(&Input { args, key_at, found, now_ms }, reply));
         });
+        if spec.access == command::Access::Read {
+            self.stats.note_read(evaluated.hit);
+        }
         if let Some((value, expiry_ms)) = evaluated.large.take() {
             let entry = self.put_large(target, &value, expiry_ms, blob);
             evaluated.hold = Some(entry);

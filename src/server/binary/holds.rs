@@ -170,7 +170,7 @@ impl<E: Env> Server<E> {
             }
             _ => Failure { class: Class::Unknown, ..failure },
         };
-        self.shard.stats().errors.add(1);
+        self.note_failure(asker, failure.code);
         let mut frame = Vec::new();
         encode(&mut frame, &asker.header, FLAG_ERROR, |out| {
             failure.encode(out);

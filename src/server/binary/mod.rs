@@ -85,6 +85,9 @@ const IN_FLIGHT_LEN_MAX: usize = 8 << 20;
 /// [`MULTI_GET_LEN_MAX`] bytes, so nine may be under way.
 const WIDE_LEN: u32 = 1 << 20;
 
+/// The highest opcode there is.
+const OPCODE_MAX: usize = Opcode::Scan as usize;
+
 const _: () = assert!(LARGE_LEN_MIN <= VALUE_LEN_MAX && BATCH_LEN_MAX <= BODY_LEN_MAX);
 
 /// What a connection of the binary port has beside a session and an output.
@@ -177,6 +180,8 @@ pub struct Desk<C> {
     /// What a write is admitted as.
     set: &'static Spec,
     delete: &'static Spec,
+    /// As what a request is counted, by opcode.
+    counted_as: [Option<&'static Spec>; OPCODE_MAX + 1],
 }
 
 impl<C> Default for Desk<C> {
@@ -190,11 +195,30 @@ impl<C> Default for Desk<C> {
             gatherings_free: Vec::new(),
             set: spec(b"set"),
             delete: spec(b"del"),
+            counted_as: std::array::from_fn(|opcode| {
+                Some(match Opcode::of(opcode as u8)? {
+                    Opcode::Hello => spec(b"hello"),
+                    Opcode::Auth => spec(b"auth"),
+                    Opcode::Ping => spec(b"ping"),
+                    Opcode::Info => spec(b"info"),
+                    Opcode::Get => spec(b"get"),
+                    Opcode::Set => spec(b"set"),
+                    Opcode::Delete => spec(b"del"),
+                    Opcode::Batch => spec(b"exec"),
+                    Opcode::MultiGet => spec(b"mget"),
+                    Opcode::Scan => spec(b"scan"),
+                })
+            }),
         }
     }
 }
 
 impl<C> Desk<C> {
+    /// The command as which a request is counted: the one that does the same.
+    fn counted_as(&self, opcode: u8) -> Option<&'static Spec> {
+        self.counted_as.get(usize::from(opcode)).copied().flatten()
+    }
+
     /// Whether no reply waits for anything.
     pub fn is_idle(&self) -> bool {
         self.work.is_empty()

@@ -75,11 +75,13 @@ impl<E: Env> Server<E> {
         self.look_ahead_typed(&mut round);
         let mut calls = std::mem::take(&mut round.calls);
         let ran = !calls.is_empty();
-        self.shard.stats().commands.add(calls.len() as u64);
         for call in calls.drain(..) {
             match call.what {
                 What::Request { header, body, ahead } => {
+                    let spec = self.binary.counted_as(header.opcode);
+                    spec.into_iter().for_each(|spec| self.ledger.begin(spec));
                     self.run_call(&round, call.conn, header, &body, ahead);
+                    spec.into_iter().for_each(|spec| self.ledger.end(spec));
                 }
                 What::Broken(breach) => self.refuse_typed_stream(call.conn, breach),
             }

@@ -17,7 +17,8 @@ use crate::protocol::binary::{
     Code, Condition, Entry, FLAG_ERROR, Failure, Item, Items, Keys, Op, Ops, Outcomes, Request,
     Scan, Scanned,
 };
-use crate::server::{Server, round};
+use crate::server::output::Hold;
+use crate::server::{Server, ledger, round};
 use crate::shard::mailbox::{Parcel, TypedAnswer, TypedRequest};
 use crate::shard::{ConditionFailed, Cursor, Refused, Target};
 
@@ -70,6 +71,7 @@ impl<E: Env> Server<E> {
 
     fn serve_get(&mut self, asker: &Asker, target: Target<'_>) {
         let (version, hold) = self.shard.read(target);
+        self.shard.stats().note_read(version.is_some());
         if hold.is_none()
             && asker.shard == self.shard.id()
             && let Some(Some(conn)) = self.conns.get_mut(asker.conn.index as usize)
@@ -125,7 +127,7 @@ impl<E: Env> Server<E> {
         let index = failed.index as u32;
         let failure = Failure::new(Code::ConditionFailed, text);
         let failure = Failure { timestamp: failed.version, index, ..failure };
-        self.shard.stats().errors.add(1);
+        self.note_failure(asker, failure.code);
         self.respond(asker, waits, FLAG_ERROR, |out| {
             failure.encode(out);
             None
@@ -223,6 +225,7 @@ impl<E: Env> Server<E> {
             let found = round::find(&self.shard, keys.db, name, &mut scratch);
             let target = found.expect("all keys are here");
             let (version, hold) = self.shard.read(target);
+            self.shard.stats().note_read(version.is_some());
             waits.extend(hold.map(|entry| (target.place, entry)));
             newest = newest.max(version.map_or(0, |version| version.timestamp.0));
             if let Some(large) = item(version, &mut items) {
@@ -302,9 +305,19 @@ impl<E: Env> Server<E> {
         if next == map.partition_count() { 0 } else { Cursor::at(next).encode() }
     }
 
+    /// Counts an answer that is an error, by the name of its code.
+    pub(super) fn note_failure(&self, asker: &Asker, code: u16) {
+        let stats = self.shard.stats();
+        if let Some(spec) = self.binary.counted_as(asker.header.opcode) {
+            stats.calls.of(spec.number()).failed.add(1);
+        }
+        let name = Code::of(code).map_or("", Code::name).to_ascii_uppercase();
+        ledger::note_error(name.as_bytes(), stats);
+    }
+
     /// Answers with an error.
     pub(super) fn fail(&mut self, asker: &Asker, failure: Failure<'_>) {
-        self.shard.stats().errors.add(1);
+        self.note_failure(asker, failure.code);
         self.respond(asker, &[], FLAG_ERROR, |out| {
             failure.encode(out);
             None
@@ -322,6 +335,7 @@ impl<E: Env> Server<E> {
         let mut waits = waits.iter();
         while let Some((place, entry)) = waits.next() {
             if !self.shard.wait(*place, *entry, WAITER) {
+                self.ledger.hold(Hold { place: *place, index: *entry });
                 let more = waits.copied().collect();
                 return self.binary.holds.hold(asker, ((*place, *entry), more), flags, body);
             }
@@ -364,6 +378,8 @@ impl<E: Env> Server<E> {
     /// Hands a request to the shard that has its keys.
     pub(super) fn forward_typed(&mut self, shard: ShardId, asker: &Asker, body: &[u8]) {
         self.shard.stats().forwarded_requests.add(1);
+        // Counted, not timed: nothing of it is kept here.
+        self.ledger.wait();
         let Asker { conn, part, header, deadline, .. } = *asker;
         let parcel = self.mailbox.to(shard);
         let body = parcel.push_bytes(body);

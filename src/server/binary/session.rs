@@ -13,6 +13,7 @@ use crate::protocol::binary::{
     Welcome,
 };
 use crate::protocol::resp::{self, ArgsBuf, Proto};
+use crate::server::ledger;
 use crate::server::node::View;
 use crate::server::{Server, TICK};
 
@@ -155,11 +156,13 @@ impl<E: Env> Server<E> {
 
     /// Says a last word and closes.
     fn end_line(&mut self, id: ConnId, header: Header, failure: Failure<'_>) {
-        self.shard.stats().errors.add(1);
         let Some(conn) = self.conn(id) else { return };
         if conn.closing {
             return;
         }
+        let name = Code::of(failure.code).map_or("", Code::name).to_ascii_uppercase();
+        ledger::note_error(name.as_bytes(), self.shard.stats());
+        let Some(conn) = self.conn(id) else { return };
         conn.closing = true;
         encode(conn.output.end(), &header, FLAG_ERROR, |out| {
             failure.encode(out);

@@ -158,3 +158,83 @@ fn figures_are_those_of_this_moment_on_every_shard() {
     let calls = figure(&house, &mut talks[0], "stats", "total_commands_processed");
     assert!(calls.parse::<u64>().expect("a number") <= 2, "{calls} commands after a reset");
 }
+
+/// What a figure of the form `a=1,b=2` says of `name`.
+fn within(figure: &str, name: &str) -> f64 {
+    let parts = figure.split(',').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+    parts.and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("no {name} in {figure:?}"))
+}
+
+#[test]
+fn calls_hits_and_errors_are_those_that_were_made() {
+    for shards in [1, 2] {
+        let house = house(shards);
+        let mut talk = house.connect_to(0);
+        let keys = keys(2);
+        ask(&house, &mut talk, "CONFIG RESETSTAT");
+        for key in &keys {
+            for n in 0..3 {
+                ask(&house, &mut talk, &format!("SET {key} x{n}"));
+            }
+            for n in 0..7 {
+                ask(&house, &mut talk, &format!("GET {key}{}", if n < 5 { "" } else { "absent" }));
+            }
+            assert!(ask(&house, &mut talk, &format!("INCR {key}")).is_error("ERR value"));
+        }
+        ask(&house, &mut talk, &format!("MGET {} {} absent", keys[0], keys[1]));
+        assert!(ask(&house, &mut talk, "GET").is_error("ERR wrong number"));
+        assert!(ask(&house, &mut talk, "FOO bar").is_error("ERR unknown command"));
+        assert!(ask(&house, &mut talk, "CLIENT KILL 1.1.1.1:1").is_error("ERR No such"));
+        for line in ["MULTI", &format!("SET {} y", keys[1]), "PING", "EXEC"] {
+            ask(&house, &mut talk, line);
+        }
+
+        let mut of = |section, name: &str| figure(&house, &mut talk, section, name);
+        for (name, calls, rejected, failed) in [
+            ("set", 7, 0, 0),
+            ("get", 14, 1, 0),
+            ("incr", 2, 0, 2),
+            ("mget", 1, 0, 0),
+            ("client|kill", 1, 0, 1),
+            ("exec", 1, 0, 0),
+            ("ping", 1, 0, 0),
+        ] {
+            let stat = of("commandstats", &format!("cmdstat_{name}"));
+            let told = ["calls", "rejected_calls", "failed_calls"].map(|part| within(&stat, part));
+            assert_eq!(told, [calls, rejected, failed].map(f64::from), "{name} on {shards}");
+        }
+        assert_eq!(of("errorstats", "errorstat_ERR"), "count=5");
+        assert_eq!(of("stats", "total_error_replies"), "5");
+        assert_eq!(of("stats", "keyspace_hits"), "12");
+        assert_eq!(of("stats", "keyspace_misses"), "5");
+        for name in ["set", "get", "mget", "exec", "client|kill"] {
+            let stat = of("latencystats", &format!("latency_percentiles_usec_{name}"));
+            assert!(within(&stat, "p99") >= within(&stat, "p50"), "{stat}");
+        }
+    }
+}
+
+#[test]
+fn the_latency_of_a_write_is_that_of_its_disk() {
+    for shard in 0..2 {
+        let house = house(2);
+        let key = &keys(2)[shard];
+        let mut talk = house.connect_to(0);
+        let mut slowest = 0.0_f64;
+        for n in 0..20 {
+            let begin = house.sim.now();
+            ask(&house, &mut talk, &format!("SET {key} {n}"));
+            slowest = slowest.max((house.sim.now() - begin).as_secs_f64() * 1e6);
+        }
+
+        let name = "latency_percentiles_usec_set";
+        let set = figure(&house, &mut talk, "latencystats", name);
+        let (p50, p99) = (within(&set, "p50"), within(&set, "p99"));
+        assert!(p50 > 1.0 && p99 <= slowest * 1.01, "{set}, and the client waited {slowest} us");
+        let Value::Array(told) = ask(&house, &mut talk, "LATENCY HISTOGRAM set") else {
+            panic!("no histogram")
+        };
+        let Value::Array(of) = &told[1] else { panic!("{told:?}") };
+        assert_eq!((&told[0], &of[1]), (&Value::bulk("set"), &Value::Int(20)));
+    }
+}

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use super::super::Server;
+use super::super::ledger::Call;
 use super::super::output::Part;
 use super::super::remote::Answered;
 use super::exec::{aborted, mute, unmute};
@@ -20,6 +21,8 @@ const TOUCHED: i64 = 2;
 
 /// A transaction while its keyed commands are with another shard: the others, in their places.
 pub struct Running {
+    /// What it costs.
+    pub call: Call,
     /// `None`: a command on keys.
     pub steps: Vec<Option<Step>>,
     /// What was said to the questions among them.
@@ -44,8 +47,9 @@ impl<E: Env> Server<E> {
         for step in &transaction.steps {
             let at = body.len();
             let mut reply = Reply::new(step.proto, body, splices);
+            self.ledger.begin(step.spec);
             self.shard.evaluate_whole(step.spec, step.args.args(), step.db, &mut reply, holds);
-            self.shard.stats().commands.add(1);
+            self.ledger.end(step.spec);
             let len = (body.len() - at) as u32;
             elements.push(Element { part: 0, at: at as u32, len });
         }
@@ -60,6 +64,8 @@ impl<E: Env> Server<E> {
         let Some(mut running) = conn.pending.take().and_then(|pending| pending.running) else {
             return;
         };
+        self.ledger.finish(running.call, self.shard.stats());
+        let Some(conn) = self.conn(id) else { return };
         let (sent, proto) = (conn.session.replies(), conn.session.proto);
         match part.count {
             EXECUTED => {
@@ -81,7 +87,6 @@ impl<E: Env> Server<E> {
             }
             TOUCHED if sent => conn.output.reply(proto, |reply| reply.null_array()),
             REFUSED if sent => {
-                self.shard.stats().errors.add(1);
                 self.put(id.index, part, 0, part.body.len());
             }
             _ => {}

@@ -60,7 +60,7 @@ impl<E: Env> Server<E> {
             return self.ask_all(index, asked, wide, args.args(), Some(spec));
         }
         if shard == self.shard.id() {
-            return self.exec_here(index, *pending);
+            return self.exec_here(index, spec, *pending);
         }
         let told = std::mem::take(&mut pending.told);
         self.foresee(index, &mut pending.queued);
@@ -72,7 +72,7 @@ impl<E: Env> Server<E> {
             transaction.steps.push(step);
             None
         });
-        let running = Some(Running { steps: steps.collect(), told });
+        let running = Some(Running { call: self.ledger.wait(), steps: steps.collect(), told });
         let conn = self.conns[index as usize].as_deref_mut().expect("found above");
         conn.pending = Some(Box::new(Pending { running, ..Pending::default() }));
         conn.busy = true;
@@ -151,7 +151,7 @@ impl<E: Env> Server<E> {
     }
 
     /// A transaction whose keys are all on this shard.
-    fn exec_here(&mut self, index: u32, mut pending: Pending) {
+    fn exec_here(&mut self, index: u32, spec: &'static Spec, mut pending: Pending) {
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
         let (sent, proto) = (conn.session.replies(), conn.session.proto);
         let (mark, mut holds) = (conn.output.mark(), Holds::default());
@@ -179,6 +179,7 @@ impl<E: Env> Server<E> {
         self.shard.end_transaction(&mut holds);
         let conn = self.conns[index as usize].as_deref_mut().expect("found above");
         unmute(&mut conn.session, after);
+        self.ledger.begin(spec);
         if sent {
             self.hold_all(index, mark, &holds);
         } else {
@@ -198,7 +199,8 @@ impl<E: Env> Server<E> {
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
         let (db, proto) = (conn.session.db, conn.session.proto);
         conn.session.note(step.spec.name, self.shard.now_ms());
-        self.shard.stats().commands.add(1);
+        let (mark, began) = (conn.output.mark(), self.env.now());
+        self.ledger.begin(step.spec);
         let args = step.args.args();
         let checked = match &step.spec.run {
             Run::Together(together) => self.check_together(step.spec, together, &args, db),
@@ -209,11 +211,13 @@ impl<E: Env> Server<E> {
             Ok(()) => self.shard.evaluate_whole(step.spec, args, db, reply, holds),
             Err(error) => reply.error(&error),
         });
+        self.note_error_at(index, step.spec, mark);
+        let took = self.env.now().saturating_sub(began);
+        self.ledger.end_alone(step.spec, took, self.shard.stats());
     }
 
     /// A command of a transaction that is not on keys, in its place.
     pub(super) fn exec_aside(&mut self, index: u32, step: &Step, told: &mut VecDeque<Told>) {
-        self.shard.stats().commands.add(1);
         let args = step.args.args();
         let Run::Node(wide) = step.spec.run else {
             return self.run_command(index, step.spec, args, None, &mut Vec::new());

@@ -3,7 +3,13 @@
 //! Each shard has a [`ShardStats`] of its own cache lines. Only its owner writes, so a write is a
 //! plain load and store; a reader sums over the shards and may see counts a moment apart.
 
+mod calls;
+mod histogram;
+
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use calls::{COMMANDS_MAX, CallStats, CommandStats};
+pub use histogram::{Distribution, Histogram};
 
 /// A number with one writer.
 #[derive(Debug, Default)]
@@ -53,6 +59,8 @@ macro_rules! stats {
             $($(#[$doc])* pub $name: Stat,)*
             /// Keys by database.
             pub dbs: [DbStats; 16],
+            /// Calls by command.
+            pub calls: CallStats,
         }
 
         /// A [`ShardStats`] read out, or the sum of several.
@@ -128,6 +136,12 @@ stats! {
 }
 
 impl ShardStats {
+    /// Counts a read of a key; for the owner.
+    #[inline]
+    pub fn note_read(&self, hit: bool) {
+        if hit { &self.keyspace_hits } else { &self.keyspace_misses }.add(1);
+    }
+
     /// Sets what is counted since the last `CONFIG RESETSTAT` back to 0; for the owner.
     pub fn reset(&self) {
         for stat in [
@@ -145,6 +159,7 @@ impl ShardStats {
         ] {
             stat.set(0);
         }
+        self.calls.reset();
     }
 }
 
