@@ -110,6 +110,7 @@ fn who(plan: &Plan) -> command::Identity {
             config::Ack::Leader => "leader",
             config::Ack::Relaxed => "relaxed",
         },
+        debug_enabled: config.enable_debug_command,
         ..command::Identity::default()
     }
 }

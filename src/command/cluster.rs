@@ -171,6 +171,22 @@ fn links(_: &mut Session, _: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>) ->
     Then::Continue
 }
 
+/// Whether a node is down is decided by the groups it has followers in, not by reports.
+fn failure_reports(
+    _: &mut Session,
+    facts: &dyn Facts,
+    args: &Args<'_>,
+    reply: &mut Reply<'_>,
+) -> Then {
+    let known = facts.topology().endpoints.iter().any(|e| e.id.as_bytes() == args.get(2));
+    if known {
+        reply.integer(0);
+    } else {
+        reply.error(&format!("ERR Unknown node {}", String::from_utf8_lossy(args.get(2))));
+    }
+    Then::Continue
+}
+
 fn cluster_help(_: &mut Session, _: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>) -> Then {
     help(reply, "CLUSTER", CLUSTER)
 }
@@ -228,6 +244,8 @@ static CLUSTER: &[Spec] = &[
     of_slot("cluster|getkeysinslot", 4, keys_in_slot).about("Some keys of a slot", "3.0.0"),
     row("cluster|replicas", 3, Flags::STALE, replicas)
         .about("Followers of an endpoint; none is visible by itself", "5.0.0"),
+    row("cluster|count-failure-reports", 3, Flags::STALE.and(Flags::ADMIN), failure_reports)
+        .about("Reports that an endpoint is down; none are made", "3.0.0"),
     row("cluster|links", 2, Flags::STALE, links).about("Connections to peers; none here", "7.0.0"),
     row("cluster|help", 2, Flags::LOADING.and(Flags::STALE), cluster_help)
         .about("This text", "5.0.0"),

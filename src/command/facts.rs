@@ -55,6 +55,8 @@ pub struct Identity {
     pub runtime: &'static str,
     /// What an ack means here: `quorum`, `leader` or `relaxed`.
     pub ack: &'static str,
+    /// Whether `DEBUG` is allowed.
+    pub debug_enabled: bool,
 }
 
 /// One place that serves slots: a shard of a node, with a port of its own.

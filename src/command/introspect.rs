@@ -2,6 +2,7 @@
 
 use super::connection::refuse;
 use super::table::{self, Access, Connection, Flags, Group, Keys, Run, Spec};
+use super::uses::{self, Use};
 use super::{Args, Error, Facts, Session, Then, glob, help};
 use crate::protocol::resp::Reply;
 
@@ -70,21 +71,35 @@ fn getkeys(_: &mut Session, _: &dyn Facts, args: &Args<'_>, reply: &mut Reply<'_
         refuse(reply, &Error::Arity { command: "command|getkeys" });
         return Then::Continue;
     }
-    match table::resolve(&inner) {
-        Ok(spec) if spec.keys == Keys::NONE => {
-            reply.error("ERR The command has no key arguments");
+    match uses::keys_of(&inner) {
+        Ok(keys) => {
+            reply.array(keys.len());
+            keys.iter().for_each(|(at, _)| reply.bulk(inner.get(*at)));
         }
-        Ok(spec) => {
-            let indices = spec.key_indices(&inner);
-            reply.array(indices.len());
-            indices.for_each(|at| reply.bulk(inner.get(at)));
-        }
-        Err(Error::Arity { .. }) => {
-            reply.error("ERR Invalid number of arguments specified for command");
-        }
-        Err(_) => reply.error("ERR Invalid command specified"),
+        Err(text) => reply.error(text),
     }
     Then::Continue
+}
+
+fn getkeysandflags(_: &mut Session, _: &dyn Facts, args: &Args<'_>, reply: &mut Reply<'_>) -> Then {
+    let inner = args.tail(2);
+    match uses::keys_of(&inner) {
+        Ok(keys) => {
+            reply.array(keys.len());
+            for (at, flags) in keys {
+                reply.array(2);
+                reply.bulk(inner.get(at));
+                write_use(flags, reply);
+            }
+        }
+        Err(text) => reply.error(text),
+    }
+    Then::Continue
+}
+
+fn write_use(flags: Use, reply: &mut Reply<'_>) {
+    reply.set(flags.len());
+    flags.iter().for_each(|flag| reply.simple(flag));
 }
 
 fn command_help(_: &mut Session, _: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>) -> Then {
@@ -113,16 +128,40 @@ fn write_info(spec: &Spec, reply: &mut Reply<'_>) {
 /// How a cluster's clients send a command to many nodes and make one reply of theirs, in Redis's
 /// words. Without these redis-py asks one node for `DBSIZE`.
 fn tips(spec: &Spec) -> &'static [&'static str] {
+    const RANDOM: &str = "nondeterministic_output";
+    const ANY_ORDER: &str = "nondeterministic_output_order";
+    const EVERY_SHARD: &str = "request_policy:all_shards";
+    const MANY_SHARDS: &str = "request_policy:multi_shard";
+    const SUM: &str = "response_policy:agg_sum";
+    const LEAST: &str = "response_policy:agg_min";
+    const ALL_OK: &str = "response_policy:all_succeeded";
     match spec.name {
-        "dbsize" => &["request_policy:all_shards", "response_policy:agg_sum"],
-        "flushall" | "flushdb" => &["request_policy:all_shards", "response_policy:all_succeeded"],
-        "del" | "unlink" | "exists" | "touch" => {
-            &["request_policy:multi_shard", "response_policy:agg_sum"]
-        }
-        "mget" => &["request_policy:multi_shard"],
-        "msetnx" => &["request_policy:multi_shard", "response_policy:agg_min"],
-        "mset" => &["request_policy:multi_shard", "response_policy:all_succeeded"],
-        "ping" => &["request_policy:all_shards", "response_policy:all_succeeded"],
+        "dbsize" => &[EVERY_SHARD, SUM],
+        "flushall" | "flushdb" | "ping" => &[EVERY_SHARD, ALL_OK],
+        "del" | "unlink" | "exists" | "touch" => &[MANY_SHARDS, SUM],
+        "mget" => &[MANY_SHARDS],
+        "msetnx" => &[MANY_SHARDS, LEAST],
+        "mset" => &[MANY_SHARDS, ALL_OK],
+        "wait" | "waitaof" => &[EVERY_SHARD, LEAST],
+        "scan" => &[RANDOM, "request_policy:special"],
+        "keys" => &[EVERY_SHARD, ANY_ORDER],
+        "randomkey" => &[EVERY_SHARD, RANDOM],
+        "info" => &[RANDOM, EVERY_SHARD, "response_policy:special"],
+        "config|set" => &["request_policy:all_nodes", ALL_OK],
+        "command" | "command|info" | "command|docs" | "command|list" => &[ANY_ORDER],
+        "ttl"
+        | "pttl"
+        | "time"
+        | "client|info"
+        | "client|list"
+        | "object|encoding"
+        | "object|freq"
+        | "object|idletime"
+        | "object|refcount"
+        | "cluster|slots"
+        | "cluster|shards"
+        | "cluster|nodes"
+        | "cluster|count-failure-reports" => &[RANDOM],
         _ => &[],
     }
 }
@@ -131,17 +170,30 @@ fn tips(spec: &Spec) -> &'static [&'static str] {
 fn categories(spec: &Spec) -> impl Iterator<Item = &'static str> + Clone {
     let keyed = matches!(spec.run, Run::Keyed(_) | Run::Together(_) | Run::Keyspace(_));
     let has = |flag| spec.flags.has(flag);
+    let named = |names: &[&str]| names.contains(&spec.name);
+    let is_of_connection = spec.group == Group::Connection && spec.subcommands().is_empty();
     [
-        ("@keyspace", keyed && spec.group != Group::String),
+        (
+            "@keyspace",
+            (keyed && ![Group::String, Group::Cluster].contains(&spec.group))
+                || named(&["object|help"]),
+        ),
         ("@read", has(Flags::READONLY)),
         ("@write", has(Flags::WRITE)),
         ("@string", spec.group == Group::String),
         ("@pubsub", spec.group == Group::PubSub && spec.subcommands().is_empty()),
-        ("@admin", has(Flags::ADMIN)),
+        ("@admin", has(Flags::ADMIN) || named(&["role"])),
         ("@fast", has(Flags::FAST)),
         ("@slow", !has(Flags::FAST)),
-        ("@dangerous", has(Flags::ADMIN) || ["info", "flushall", "flushdb"].contains(&spec.name)),
-        ("@connection", spec.group == Group::Connection && spec.subcommands().is_empty()),
+        (
+            "@dangerous",
+            has(Flags::ADMIN) || named(&["info", "flushall", "flushdb", "keys", "role"]),
+        ),
+        (
+            "@connection",
+            is_of_connection
+                || named(&["wait", "waitaof", "command", "readonly", "readwrite", "asking"]),
+        ),
         ("@transaction", spec.group == Group::Transactions),
     ]
     .into_iter()
@@ -150,22 +202,29 @@ fn categories(spec: &Spec) -> impl Iterator<Item = &'static str> + Clone {
 
 fn write_key_specs(spec: &Spec, reply: &mut Reply<'_>) {
     let Keys { first, last, step } = spec.keys;
-    reply.set(usize::from(first != 0));
     if first == 0 {
-        return;
+        return reply.set(0);
     }
-    reply.map(3);
-    reply.bulk(b"flags");
-    reply.set(2);
-    let write = spec.access == Access::Write;
-    reply.simple(if write { "RW" } else { "RO" });
-    reply.simple(if write { "update" } else { "access" });
-    reply.bulk(b"begin_search");
-    write_rule(reply, "index", &[("index", i64::from(first))]);
-    reply.bulk(b"find_keys");
-    // Counted from the first key here, from the start of the command in the older fields.
-    let last = if last < 0 { i64::from(last) } else { i64::from(last) - i64::from(first) };
-    write_rule(reply, "range", &[("lastkey", last), ("keystep", i64::from(step)), ("limit", 0)]);
+    let uses = uses::uses(spec);
+    reply.set(uses.len());
+    for (nth, flags) in uses.iter().enumerate() {
+        let first = i64::from(first) + nth as i64;
+        // Counted from the first key here, from the start of the command in the older fields.
+        let shared = uses.len() == 1;
+        let last = match last {
+            _ if !shared => 0,
+            last @ ..0 => i64::from(last),
+            last => i64::from(last) - first,
+        };
+        reply.map(3);
+        reply.bulk(b"flags");
+        write_use(flags, reply);
+        reply.bulk(b"begin_search");
+        write_rule(reply, "index", &[("index", first)]);
+        reply.bulk(b"find_keys");
+        let step = i64::from(step);
+        write_rule(reply, "range", &[("lastkey", last), ("keystep", step), ("limit", 0)]);
+    }
 }
 
 fn write_rule(reply: &mut Reply<'_>, kind: &str, fields: &[(&str, i64)]) {
@@ -213,5 +272,7 @@ pub(super) static SPECS: &[Spec] = &[
     row("command|list", -2, list)
         .about("Names, all or FILTERBY MODULE, ACLCAT or PATTERN", "7.0.0"),
     row("command|getkeys", -4, getkeys).about("The keys of a whole command", "2.8.13"),
+    row("command|getkeysandflags", -4, getkeysandflags)
+        .about("The keys of a whole command, each with what is done to it", "7.0.0"),
     row("command|help", 2, command_help).about("This text", "5.0.0"),
 ];

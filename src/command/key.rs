@@ -29,6 +29,32 @@ fn object_encoding<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Result<Effec
     Ok(Effect::None)
 }
 
+/// Values are not shared between keys.
+fn object_refcount<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Result<Effect<'a>, Error> {
+    match input.found {
+        Some(_) => reply.integer(1),
+        None => reply.null(),
+    }
+    Ok(Effect::None)
+}
+
+/// Nothing is evicted, so nobody counts how often a key is read.
+fn object_freq<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Result<Effect<'a>, Error> {
+    let untracked = Error::Other(
+        "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note \
+         that when switching between policies at runtime LRU and LFU data will take some time to \
+         adjust.",
+    );
+    input.found.is_none().then(|| reply.null()).ok_or(untracked).map(|()| Effect::None)
+}
+
+/// As [`object_freq`]: nor when it was read.
+fn object_idletime<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Result<Effect<'a>, Error> {
+    let untracked =
+        Error::Other("ERR An LRU maxmemory policy is not selected, idle time not tracked.");
+    input.found.is_none().then(|| reply.null()).ok_or(untracked).map(|()| Effect::None)
+}
+
 const READ: Flags = Flags::READONLY;
 const FAST: Flags = Flags::FAST;
 
@@ -59,10 +85,16 @@ pub(super) static SPECS: &[Spec] = &[
 static OBJECT: &[Spec] = &[
     row("object|encoding", 3, READ, Keys::SECOND, Keyed::One(object_encoding))
         .about("How a value is held", "2.2.3"),
+    row("object|freq", 3, READ, Keys::SECOND, Keyed::One(object_freq))
+        .about("How often a key is read: not tracked", "4.0.0"),
+    row("object|idletime", 3, READ, Keys::SECOND, Keyed::One(object_idletime))
+        .about("How long ago a key was used: not tracked", "2.2.3"),
+    row("object|refcount", 3, READ, Keys::SECOND, Keyed::One(object_refcount))
+        .about("How many hold the value: always 1", "2.2.3"),
     Spec {
         run: Run::Connection(object_help),
         access: Access::Connection,
-        ..row("object|help", 2, Flags::LOADING, Keys::NONE, Keyed::Sum(exists))
+        ..row("object|help", 2, Flags::LOADING.and(Flags::STALE), Keys::NONE, Keyed::Sum(exists))
     }
     .about("This text", "6.2.0"),
 ];

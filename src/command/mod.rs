@@ -27,11 +27,13 @@
 //! Not here: decoding of requests ([`crate::protocol::resp`]), where a slot lives, MULTI and
 //! pub/sub. Reading order: `table`, `string`, `expire`, `connection`, `facts`.
 
+mod acl;
 mod client;
 mod cluster;
 mod config;
 mod connection;
 mod counter;
+mod debug;
 mod error;
 mod expire;
 mod facts;
@@ -53,6 +55,7 @@ mod table;
 mod together;
 mod transaction;
 pub mod typed;
+mod uses;
 
 #[cfg(test)]
 mod tests;
@@ -206,4 +209,8 @@ pub enum Then {
     Configure(Vec<(&'static str, String)>),
     /// Forget what the connection asked for: subscriptions (`RESET`).
     Reset,
+    /// Answer `+OK` after so many milliseconds, and read nothing from it meanwhile.
+    Sleep(u64),
+    /// Stop the node as SIGTERM does (`SHUTDOWN`); there is no answer but the end.
+    Stop,
 }

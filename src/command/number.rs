@@ -52,6 +52,16 @@ pub fn format_i64(n: i64) -> SmallVec<[u8; 24]> {
     text
 }
 
+/// Seconds with a fraction, as milliseconds; what is negative is none.
+///
+/// # Errors
+/// [`Error::NotFloat`].
+pub fn parse_seconds(text: &[u8]) -> Result<u64, Error> {
+    let text = std::str::from_utf8(text).map_err(|_| Error::NotFloat)?;
+    let seconds: f64 = text.parse().map_err(|_| Error::NotFloat)?;
+    Ok((seconds * 1000.0) as u64)
+}
+
 /// Digits after the point that `INCRBYFLOAT` keeps, as in Redis.
 const FRACTION_DIGITS: u32 = 17;
 const ONE: i128 = 10_i128.pow(FRACTION_DIGITS);

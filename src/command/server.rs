@@ -2,7 +2,9 @@
 
 use super::connection::refuse;
 use super::table::{Access, Connection, Flags, Group, Keys, Run, Spec};
-use super::{Args, Error, Facts, Session, Then, config, info, introspect, latency, number};
+use super::{
+    Args, Error, Facts, Session, Then, acl, config, debug, info, introspect, latency, number,
+};
 use crate::protocol::resp::Reply;
 
 fn time(_: &mut Session, facts: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>) -> Then {
@@ -34,6 +36,27 @@ fn wait(_: &mut Session, facts: &dyn Facts, args: &Args<'_>, reply: &mut Reply<'
     Then::Continue
 }
 
+/// An ack is given when the write is on this node's disk, unless it was asked to be earlier.
+fn waitaof(_: &mut Session, facts: &dyn Facts, args: &Args<'_>, reply: &mut Reply<'_>) -> Then {
+    let within = |at: usize, fits: fn(i64) -> bool, text: &'static str| {
+        let number = number::parse_i64(args.get(at))?;
+        if fits(number) { Ok(()) } else { Err(Error::Other(text)) }
+    };
+    let range = "ERR value is out of range, value must between 0 and 1";
+    let checked = within(1, |n| (0..=1).contains(&n), range)
+        .and_then(|()| within(2, |n| n >= 0, "ERR value is out of range, must be positive"))
+        .and_then(|()| within(3, |n| n >= 0, "ERR timeout is negative"));
+    match checked {
+        Ok(()) => {
+            reply.array(2);
+            reply.integer(i64::from(facts.identity().ack != "relaxed"));
+            reply.integer(facts.counters().replicas as i64);
+        }
+        Err(error) => refuse(reply, &error),
+    }
+    Then::Continue
+}
+
 const fn row(name: &'static str, arity: i16, flags: Flags, run: Connection) -> Spec {
     let (access, group, keys) = (Access::Connection, Group::Server, Keys::NONE);
     let run = Run::Connection(run);
@@ -41,6 +64,8 @@ const fn row(name: &'static str, arity: i16, flags: Flags, run: Connection) -> S
 }
 
 const EARLY: Flags = Flags::LOADING.and(Flags::STALE);
+const OPERATOR: Flags = EARLY.and(Flags::ADMIN).and(Flags::NOSCRIPT);
+const STOP: Flags = OPERATOR.and(Flags::NO_MULTI).and(Flags::ALLOW_BUSY);
 
 pub(super) static SPECS: &[Spec] = &[
     Spec { run: Run::Node(info::INFO), ..row("info", -1, EARLY, time) }
@@ -50,6 +75,14 @@ pub(super) static SPECS: &[Spec] = &[
         .about("Whether the node leads, and who follows", "2.8.12"),
     Spec { group: Group::Generic, ..row("wait", 3, Flags::NOSCRIPT, wait) }
         .about("Followers that hold this connection's writes", "3.0.0"),
+    Spec { group: Group::Generic, ..row("waitaof", 4, Flags::NOSCRIPT, waitaof) }
+        .about("Whether this connection's writes are on disk, and on how many followers", "7.2.0"),
+    Spec { access: Access::Admin, ..row("shutdown", -1, STOP, debug::shutdown) }
+        .about("Drains the node and ends it", "1.0.0"),
+    Spec { access: Access::Admin, ..row("debug", -2, OPERATOR.and(Flags::NO_MULTI), debug::debug) }
+        .about("For test suites: SLEEP; see enable-debug-command", "1.0.0"),
+    Spec { run: Run::Container(acl::SPECS), ..row("acl", -2, Flags::NONE, time) }
+        .about("Users", "6.0.0"),
     Spec {
         run: Run::Both(introspect::command, introspect::SPECS),
         group: Group::Connection,

@@ -43,14 +43,27 @@ fn delete_found<'a>(input: &Input<'a>) -> Effect<'a> {
 
 /// When a key may be set.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Condition {
+enum Condition<'a> {
     Always,
     IfAbsent,
     IfPresent,
+    /// It holds these bytes.
+    IfEqual(&'a [u8]),
+}
+
+impl Condition<'_> {
+    fn holds(self, found: Option<Found<'_>>) -> bool {
+        match self {
+            Condition::Always => true,
+            Condition::IfAbsent => found.is_none(),
+            Condition::IfPresent => found.is_some(),
+            Condition::IfEqual(wanted) => found.is_some_and(|f| f.value.as_slice() == wanted),
+        }
+    }
 }
 
 struct SetOptions<'a> {
-    condition: Condition,
+    condition: Condition<'a>,
     keep_ttl: bool,
     get: bool,
     deadline: Option<(Deadline, &'a [u8])>,
@@ -78,6 +91,9 @@ fn set_options<'a>(args: &Args<'a>) -> Result<SetOptions<'a>, Error> {
         } else if args.is(at, "XX") && (may_condition || options.condition == Condition::IfPresent)
         {
             options.condition = Condition::IfPresent;
+        } else if args.is(at, "IFEQ") && may_condition && at + 1 < args.len() {
+            options.condition = Condition::IfEqual(args.get(at + 1));
+            at += 1;
         } else if args.is(at, "GET") {
             options.get = true;
         } else if args.is(at, "KEEPTTL") && options.deadline.is_none() {
@@ -105,11 +121,7 @@ fn set<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Evaluated<'a> {
     let until = options.deadline;
     let until = until.map(|(deadline, amount)| deadline.resolve(amount, input.now_ms, "set"));
     let until = until.transpose()?;
-    let allowed = match options.condition {
-        Condition::Always => true,
-        Condition::IfAbsent => input.found.is_none(),
-        Condition::IfPresent => input.found.is_some(),
-    };
+    let allowed = options.condition.holds(input.found);
     match (options.get, allowed) {
         (true, _) => reply_found(input.found, reply),
         (false, true) => reply.simple("OK"),
@@ -125,6 +137,13 @@ fn set<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Evaluated<'a> {
         }
         None => stored(value),
     })
+}
+
+/// Deletes a key that holds these bytes: the end of a lock that is still ours.
+fn delifeq<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Evaluated<'a> {
+    let is_equal = Condition::IfEqual(input.args.get(2)).holds(input.found);
+    reply.integer(i64::from(is_equal));
+    Ok(if is_equal { Effect::Delete(Event::Delete) } else { Effect::None })
 }
 
 fn setnx<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Evaluated<'a> {
@@ -296,6 +315,8 @@ pub(super) static SPECS: &[Spec] = &[
     row("psetex", 4, GROW, psetex).about("Sets a key for some milliseconds", "2.6.0"),
     row("getset", 3, GROW.and(FAST), getset)
         .about("Sets a key and returns what it held before", "1.0.0"),
+    row("delifeq", 3, Flags::WRITE.and(FAST), delifeq)
+        .about("Deletes a key if it holds this value, as in Valkey", "9.0.0"),
     row("getdel", 2, Flags::WRITE.and(FAST), getdel)
         .about("Deletes a key and returns what it held", "6.2.0"),
     row("getex", -2, Flags::WRITE.and(FAST), getex)

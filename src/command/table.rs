@@ -89,11 +89,13 @@ impl Flags {
     pub const FAST: Self = Self(1 << 8);
     /// Answered before authentication.
     pub const NO_AUTH: Self = Self(1 << 9);
+    /// Not within MULTI.
+    pub const NO_MULTI: Self = Self(1 << 10);
     /// Answered while a script runs.
-    pub const ALLOW_BUSY: Self = Self(1 << 10);
+    pub const ALLOW_BUSY: Self = Self(1 << 11);
 
     /// As `COMMAND INFO` words them, in the order of the bits.
-    pub const NAMES: [&'static str; 11] = [
+    pub const NAMES: [&'static str; 12] = [
         "write",
         "readonly",
         "denyoom",
@@ -104,6 +106,7 @@ impl Flags {
         "stale",
         "fast",
         "no_auth",
+        "no_multi",
         "allow_busy",
     ];
 

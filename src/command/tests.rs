@@ -352,7 +352,7 @@ fn replay(text: &str) -> (String, usize) {
 
 fn obey(server: &mut Server, word: &str, rest: &str) {
     match word {
-        "fresh" | "resp2" => *server = Server::new(Proto::Resp2, None),
+        "fresh" | "resp2" | "alone" => *server = Server::new(Proto::Resp2, None),
         "resp3" => *server = Server::new(Proto::Resp3, None),
         "password" => *server = Server::new(Proto::Resp2, Some(rest)),
         "clock" => server.facts.now_ms += rest.parse::<u64>().expect("milliseconds"),

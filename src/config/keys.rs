@@ -42,7 +42,7 @@ const PORT: &str = "a port, 0 to 65535 (0: any free one)";
 const SWITCH: &str = "true or false";
 
 /// Every setting there is, in the order of the help.
-pub static KEYS: [Key; 19] = [
+pub static KEYS: [Key; 20] = [
     Key {
         name: "data-dir",
         value_name: "DIR",
@@ -200,6 +200,14 @@ pub static KEYS: [Key; 19] = [
         secret: false,
         set: |config, value| put(&mut config.insecure, switch(value), SWITCH),
         show: |config| Some(config.insecure.to_string()),
+    },
+    Key {
+        name: "enable-debug-command",
+        value_name: "",
+        help: "Allow DEBUG, which test suites use, to whoever may connect",
+        secret: false,
+        set: |config, value| put(&mut config.enable_debug_command, switch(value), SWITCH),
+        show: |config| Some(config.enable_debug_command.to_string()),
     },
     Key {
         name: "log-level",

@@ -120,6 +120,8 @@ pub struct Config {
     pub requirepass: Option<Secret>,
     /// Serve the network without a password.
     pub insecure: bool,
+    /// Allow DEBUG.
+    pub enable_debug_command: bool,
     /// A level, or directives such as `info,stavekv::wal=debug`.
     pub log_level: String,
     /// How a log line looks.
@@ -152,6 +154,7 @@ impl Config {
             ready_file: None,
             requirepass: None,
             insecure: false,
+            enable_debug_command: false,
             log_level: "info".to_owned(),
             log_format: LogFormat::Human,
             wal_segment_size: 64 << 20,

@@ -11,7 +11,7 @@
 //! Not here: what a command does ([`crate::command`]), where data is ([`crate::shard`]). Start and
 //! end of the whole node: [`start()`].
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -32,6 +32,7 @@ use node::Node;
 use question::Paused;
 use remote::Held;
 use round::Round;
+use sleep::Woken;
 
 pub use push::OUTPUT_LIMITS;
 pub use start::{Options, Running, log_dir, start};
@@ -50,6 +51,7 @@ mod push;
 mod question;
 mod remote;
 mod round;
+mod sleep;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -119,6 +121,8 @@ pub struct Server<E: Env> {
     ticked: Rc<Cell<bool>>,
     /// What commands cost.
     ledger: Ledger,
+    /// Connections that have slept enough.
+    woken: Rc<RefCell<Vec<Woken>>>,
     /// Commands wait (`CLIENT PAUSE`).
     paused: Option<Paused>,
     /// The node stops: what is due is sent, nothing new is begun.
@@ -157,6 +161,7 @@ impl<E: Env> Server<E> {
             overrun: Vec::new(),
             ticked: Rc::default(),
             ledger: Ledger::default(),
+            woken: Rc::default(),
             paused: None,
             draining: false,
         }
@@ -202,6 +207,7 @@ impl<E: Env> Server<E> {
             self.on_event(event);
         }
         let has_mail = self.receive_mail();
+        self.wake_sleepers();
         self.shard.advance();
         let mut now = self.env.now();
         match has_mail {

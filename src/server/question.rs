@@ -7,6 +7,7 @@
 //!
 //! A question within a transaction is asked when EXEC comes, before anything of it is run.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Server;
@@ -131,7 +132,8 @@ impl<E: Env> Server<E> {
         let Conn { session, output, .. } = conn;
         let mark = output.mark();
         let then = output.reply(session.proto, |reply| run(session, &facts, reply));
-        if !session.replies() {
+        let answered = session.replies();
+        if !answered {
             output.undo(mark);
         }
         match then {
@@ -140,6 +142,12 @@ impl<E: Env> Server<E> {
             Then::Reset => {
                 let id = conn.id;
                 self.leave_all(id);
+            }
+            Then::Sleep(ms) => self.put_to_sleep(index, ms, answered),
+            Then::Stop => {
+                conn.closing = true;
+                self.stop.store(true, Ordering::Release);
+                self.mailbox.wake_all();
             }
             Then::Configure(settings) => {
                 self.node.configure(settings);

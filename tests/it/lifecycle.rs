@@ -120,3 +120,39 @@ fn inspect_shows_what_a_server_left_and_never_disturbs_one_that_runs() {
     server.restart();
     assert_eq!(server.client().run(&["DBSIZE"]), Reply::Integer(20));
 }
+
+#[test]
+fn shutdown_ends_every_core_and_keeps_what_was_acked() {
+    let mut server = Server::start(&["--cores", "2"]);
+    let mut client = server.client();
+    for key in 0..100 {
+        assert_eq!(client.run(&["SET", &format!("key:{key}"), "v"]), Reply::ok());
+    }
+    assert_eq!(client.run(&["SHUTDOWN", "ABORT"]).error(), "ERR No shutdown in progress.");
+
+    client.send(&["SHUTDOWN", "NOSAVE"]);
+
+    assert_eq!(client.try_reply(), None, "the end is the answer");
+    assert_eq!(server.end(), Some(0), "{}", server.log());
+    server.restart();
+    assert_eq!(server.client().run(&["DBSIZE"]), Reply::Integer(100));
+}
+
+#[test]
+fn debug_sleep_holds_its_own_connection_if_it_is_allowed() {
+    let server = Server::start(&["--enable-debug-command"]);
+    let (mut sleeper, mut other) = (server.client(), server.client());
+    let begin = Instant::now();
+
+    sleeper.write(b"DEBUG SLEEP 0.3\r\nPING\r\n");
+
+    assert_eq!(other.run(&["PING"]), Reply::Simple("PONG".to_owned()));
+    assert!(begin.elapsed() < Duration::from_millis(300), "a stranger waited");
+    assert_eq!(sleeper.reply(), Reply::ok());
+    assert!(begin.elapsed() >= Duration::from_millis(300), "it did not sleep");
+    assert_eq!(sleeper.reply(), Reply::Simple("PONG".to_owned()));
+    assert_eq!(sleeper.run(&["DEBUG", "SLEEP", "x"]).error(), "ERR value is not a valid float");
+    sleeper.send(&["DEBUG", "SLEEP", "9"]);
+    drop(sleeper);
+    assert_eq!(other.run(&["PING"]), Reply::Simple("PONG".to_owned()));
+}

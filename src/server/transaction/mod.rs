@@ -27,7 +27,7 @@ use std::collections::VecDeque;
 use super::Server;
 use super::remote::Answered;
 use crate::command::question::{NodeWide, Told};
-use crate::command::{Access, Op, Run, Spec};
+use crate::command::{Access, Flags, Op, Run, Spec};
 use crate::env::Env;
 use crate::protocol::resp::{Args, Reply};
 use crate::shard::{Step, Transaction, Watched};
@@ -128,7 +128,7 @@ impl<E: Env> Server<E> {
             return false;
         };
         let len = len_of(args);
-        if spec.name == "shutdown" {
+        if spec.flags.has(Flags::NO_MULTI) {
             self.refuse(index, "ERR Command not allowed inside a transaction");
         } else if pending.queued.len() >= STEPS_MAX || pending.queued_len + len > QUEUED_LEN_MAX {
             let bytes = QUEUED_LEN_MAX >> 20;

@@ -102,6 +102,7 @@ fn parse(text: &str) -> Vec<Block> {
 fn block(word: &str, rest: &str) -> Block {
     let (place, protos): (_, &[u8]) = match word {
         "fresh" => (Place::Open, &[2, 3]),
+        "alone" => (Place::Open, &[]),
         "single" => (Place::Single, &[2, 3]),
         "resp2" => (Place::Open, &[2]),
         "resp3" => (Place::Open, &[3]),

@@ -1,0 +1,61 @@
+//! What commands do with their keys, in the words of `COMMAND INFO` and `GETKEYSANDFLAGS`: clients
+//! and proxies read them to learn which commands may go to a replica.
+
+use super::table::{Flags, Spec};
+use super::{Args, Error};
+
+/// What is done with a key: how it is accessed, then what for.
+pub(super) type Use = &'static [&'static str];
+
+const LOOK: Use = &["RO"];
+const READ: Use = &["RO", "access"];
+const CHANGE: Use = &["RW", "access", "update"];
+const TAKE: Use = &["RW", "access", "delete"];
+const UPDATE: Use = &["RW", "update"];
+const EXTEND: Use = &["RW", "insert"];
+const SET: Use = &["OW", "update"];
+const CREATE: Use = &["OW", "insert"];
+const REMOVE: Use = &["RM", "delete"];
+const CHANNEL: Use = &["not_key"];
+
+/// The uses of a command's keys: one for each, or one that all share.
+pub(super) fn uses(spec: &Spec) -> &'static [Use] {
+    match spec.name {
+        "set" => &[&["RW", "access", "update", "variable_flags"]],
+        "rename" => &[TAKE, SET],
+        "renamenx" => &[TAKE, CREATE],
+        "copy" => &[READ, SET],
+        "del" | "unlink" => &[REMOVE],
+        "getdel" | "delifeq" => &[TAKE],
+        "setnx" | "msetnx" => &[CREATE],
+        "setex" | "psetex" | "mset" => &[SET],
+        "append" => &[EXTEND],
+        "setrange" | "persist" | "expire" | "pexpire" | "expireat" | "pexpireat" => &[UPDATE],
+        "ssubscribe" | "sunsubscribe" | "spublish" => &[CHANNEL],
+        "strlen" | "exists" | "touch" | "type" | "watch" => &[LOOK],
+        name if name.starts_with("object|") || name.starts_with("memory|") => &[LOOK],
+        _ if spec.flags.has(Flags::WRITE) => &[CHANGE],
+        _ => &[READ],
+    }
+}
+
+/// The keys of a whole command by their places, each with its use.
+///
+/// # Errors
+/// No such command, the wrong number of arguments, or no keys; in the words of Redis.
+pub(super) fn keys_of(args: &Args<'_>) -> Result<Vec<(usize, Use)>, &'static str> {
+    let spec = super::resolve(args).map_err(|error| match error {
+        Error::Arity { .. } => "ERR Invalid number of arguments specified for command",
+        _ => "ERR Invalid command specified",
+    })?;
+    if spec.keys.first == 0 {
+        return Err("ERR The command has no key arguments");
+    }
+    let uses = match spec.name {
+        "set" if (3..args.len()).any(|at| args.is(at, "GET")) => &[CHANGE],
+        "set" => &[SET],
+        _ => uses(spec),
+    };
+    let of = |nth: usize| uses[nth.min(uses.len() - 1)];
+    Ok(spec.key_indices(args).enumerate().map(|(nth, at)| (at, of(nth))).collect())
+}
