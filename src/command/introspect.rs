@@ -3,7 +3,7 @@
 use super::connection::refuse;
 use super::table::{self, Access, Connection, Flags, Group, Keys, Run, Spec};
 use super::uses::{self, Use};
-use super::{Args, Error, Facts, Session, Then, glob, help};
+use super::{Args, Error, Facts, Session, Then, glob, help, syntax};
 use crate::protocol::resp::Reply;
 
 /// Bare `COMMAND`, and the way to the subcommands: the one command that works both ways.
@@ -244,12 +244,18 @@ fn write_docs<'a>(specs: impl Iterator<Item = &'a Spec> + Clone, reply: &mut Rep
     for spec in specs {
         let subcommands = spec.subcommands();
         reply.bulk(spec.name.as_bytes());
-        reply.map(3 + usize::from(!subcommands.is_empty()));
+        let arguments = syntax::syntax(spec.name);
+        let more = [arguments.is_empty(), subcommands.is_empty()];
+        reply.map(3 + more.iter().filter(|absent| !**absent).count());
         for (name, value) in
             [("summary", spec.summary), ("since", spec.since), ("group", spec.group.name())]
         {
             reply.bulk(name.as_bytes());
             reply.bulk(value.as_bytes());
+        }
+        if !arguments.is_empty() {
+            reply.bulk(b"arguments");
+            syntax::write(arguments, reply);
         }
         if !subcommands.is_empty() {
             reply.bulk(b"subcommands");

@@ -51,6 +51,7 @@ mod server;
 mod session;
 mod slot;
 mod string;
+mod syntax;
 mod table;
 mod together;
 mod transaction;

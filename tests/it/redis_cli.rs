@@ -119,3 +119,38 @@ fn mass_insertion_loses_nothing() {
     assert_eq!(client.run(&["DBSIZE"]), Reply::Integer(100_000));
     assert_eq!(client.run(&["GET", "pipe:99999"]), Reply::bulk("99999"));
 }
+
+#[test]
+fn help_tells_the_arguments_of_commands() {
+    if !has("redis-cli") {
+        return;
+    }
+    let server = Server::start(&[]);
+    for (command, line) in [
+        ("get", "key"),
+        ("mset", "key value [key value ...]"),
+        ("scan", "cursor [MATCH pattern] [COUNT count] [TYPE type]"),
+        ("getex", "key [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT"),
+        ("set", "key value [NX|XX|IFEQ comparison-value] [GET] [EX seconds|PX milliseconds|EXAT"),
+        ("hello", "[protover [AUTH username password] [SETNAME clientname]]"),
+        ("info", "[section [section ...]]"),
+    ] {
+        let (code, said) = cli(server.port, &["help", command], "");
+
+        assert_eq!(code, Some(0), "{said}");
+        let said = without_colours(&said);
+        let heading = format!("{} {line}", command.to_ascii_uppercase());
+        assert!(said.contains(&heading), "{heading:?} is not in {said}");
+        assert!(said.contains("summary:") && said.contains("since:"), "{said}");
+    }
+    let (_, group) = cli(server.port, &["help", "@string"], "");
+    assert!(group.contains("GETRANGE") && group.contains("INCRBYFLOAT"), "{group}");
+}
+
+/// Text without what a terminal is told.
+fn without_colours(text: &str) -> String {
+    let mut parts = text.split("\x1b[");
+    let first = parts.next().unwrap_or_default();
+    let rest = parts.map(|part| part.split_once('m').map_or(part, |(_, text)| text));
+    std::iter::once(first).chain(rest).collect()
+}
