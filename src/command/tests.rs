@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod fuzz;
 mod transcript;
 
 use proptest::prelude::*;
@@ -577,31 +578,5 @@ proptest! {
             prop_assert_eq!(String::from_utf8_lossy(&reply), expected, "{}", request);
             server.facts.now_ms = model.now_ms;
         }
-    }
-
-    /// Whatever a client sends is answered with exactly one line or more, and nothing panics.
-    #[test]
-    fn any_words_are_answered(
-        name in prop::sample::select(all().map(|spec| spec.name).collect::<Vec<_>>()),
-        rest in prop::collection::vec(
-            prop_oneof![
-                prop::sample::select(vec![
-                    "NX", "XX", "GT", "EX", "PXAT", "GET", "KEEPTTL", "PERSIST", "-1", "0", "10",
-                    "9223372036854775807", "-9223372036854775808", "info", "list", "ID", "AUTH",
-                    "1e5", "set", "*", "", "help", "536870912",
-                ]).prop_map(|word| word.as_bytes().to_vec()),
-                prop::collection::vec(any::<u8>(), 0..8),
-            ],
-            0..6,
-        ),
-        resp3 in any::<bool>(),
-    ) {
-        let proto = if resp3 { Proto::Resp3 } else { Proto::Resp2 };
-        let mut server = Server::new(proto, None);
-        server.run(&[b"SET".to_vec(), b"10".to_vec(), b"5".to_vec()]);
-        let words: Vec<Vec<u8>> =
-            std::iter::once(name.as_bytes().to_vec()).chain(rest).collect();
-        let reply = server.run(&words);
-        prop_assert!(reply.ends_with(b"\r\n") || server.session.reply_mode != ReplyMode::On);
     }
 }
