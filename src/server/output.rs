@@ -259,8 +259,10 @@ impl Output {
             Combine::Least => awaited.count,
             _ => awaited.count + part.count,
         };
-        if part.body.first() == Some(&b'-') && awaited.combine != Combine::Array {
-            awaited.error.get_or_insert_with(|| part.body.to_vec());
+        // Of an array too: no element of one is an error, so its keys were refused together.
+        if part.body.first() == Some(&b'-') {
+            let end = part.body.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            awaited.error.get_or_insert_with(|| part.body[..end].to_vec());
         }
         let at = awaited.body.len();
         match awaited.combine {

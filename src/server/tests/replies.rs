@@ -55,10 +55,13 @@ fn a_failed_log_of_another_shard_is_told_and_the_connection_stays() {
     let mut talk = house.connect_to(0);
 
     break_the_disk(&house);
-    let unknown = house.ask(&mut talk, &["SET", &keys[1], "1"]);
+    talk.send(&["SET", &keys[1], "1"]);
+    talk.send(&["MGET", &keys[1], &keys[1], &keys[0]]);
+    let (unknown, read) = (house.reply(&mut talk), house.reply(&mut talk));
     let refused = house.ask(&mut talk, &["SET", &keys[1], "2"]);
 
     assert!(unknown.is_error("MISCONF the log failed: whether"), "{unknown:?}");
+    assert!(read.is_error("MISCONF the log failed: whether"), "not one error: {read:?}");
     assert!(refused.is_error("MISCONF the log of this shard failed"), "{refused:?}");
     assert_eq!(house.ask(&mut talk, &["GET", &keys[1]]), Value::Nil);
     assert_eq!(house.ask(&mut talk, &["PING"]), Value::Simple("PONG".to_owned()));
