@@ -71,8 +71,12 @@ def transactions(client):
         spread = [f"x:{n}" for n in range(64)]
         for key in spread:
             pipe.set(key, 1)
+        assert pipe.execute() == [True] * 64
+        pipe.watch(*spread)
+        pipe.multi()
+        pipe.delete(*spread)
         refused(redis.exceptions.ClusterCrossSlotError, pipe.execute)
-    assert client.exists(*spread) == 0 and client.get("{t}n") == b"0"
+    assert client.exists(*spread) == 64 and client.get("{t}n") == b"0"
 
 
 def retries(client):
