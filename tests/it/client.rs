@@ -63,6 +63,14 @@ impl Client {
         &mut self.stream
     }
 
+    /// Whether bytes of a reply are here that nobody has taken.
+    pub fn has_more(&mut self) -> bool {
+        self.stream.set_nonblocking(true).expect("a socket");
+        let there = !self.reader.buffer().is_empty() || self.stream.peek(&mut [0]).is_ok();
+        self.stream.set_nonblocking(false).expect("a socket");
+        there
+    }
+
     /// Sends bytes as they are.
     pub fn write(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the server reads");

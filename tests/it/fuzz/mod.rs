@@ -16,6 +16,8 @@ use std::ops::Range;
 use std::path::Path;
 
 mod binary;
+mod model;
+mod pipelines;
 mod resp;
 mod wal;
 
