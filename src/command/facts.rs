@@ -162,6 +162,12 @@ pub struct Counters {
     pub subscribers_closed: u64,
     /// Bytes accounted to the memory budget.
     pub memory_used: u64,
+    /// Of them: held by memtables.
+    pub memtable_bytes: u64,
+    /// Of them: held for connections.
+    pub connection_bytes: u64,
+    /// Of them: appended to the log and not yet durable.
+    pub wal_backlog_bytes: u64,
     /// Most of it so far.
     pub memory_peak: u64,
     /// Resident set of the process, bytes.
@@ -172,10 +178,6 @@ pub struct Counters {
     pub loading: bool,
     /// Bytes in the logs of all shards.
     pub wal_bytes: u64,
-    /// Segments of the logs.
-    pub wal_segments: u64,
-    /// Durable writes of the logs since start.
-    pub wal_syncs: u64,
     /// Commands made durable by them.
     pub wal_entries: u64,
     /// Bytes in tables on disk.
@@ -184,8 +186,6 @@ pub struct Counters {
     pub flushes_running: u64,
     /// Tasks that held a core for more than [`crate::limits::STALL_MIN`].
     pub stalls: u64,
-    /// The longest of them, microseconds.
-    pub stall_max_us: u64,
     /// CPU time in the kernel, microseconds.
     pub cpu_sys_us: u64,
     /// CPU time outside it, microseconds.

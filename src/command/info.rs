@@ -103,6 +103,9 @@ fn memory(s: &mut Section<'_>) {
         s.line(name, bytes);
         s.line(&format!("{name}_human"), human(bytes));
     }
+    s.line("stave_memory_memtables", s.counters.memtable_bytes);
+    s.line("stave_memory_connections", s.counters.connection_bytes);
+    s.line("stave_memory_wal_backlog", s.counters.wal_backlog_bytes);
     s.line("maxmemory_policy", "noeviction");
     s.line("mem_allocator", "mimalloc");
 }
@@ -223,13 +226,10 @@ fn stave(s: &mut Section<'_>) {
     s.line("stave_runtime", identity.runtime);
     s.line("stave_ack", identity.ack);
     s.line("stave_wal_bytes", s.counters.wal_bytes);
-    s.line("stave_wal_segments", s.counters.wal_segments);
-    s.line("stave_wal_syncs", s.counters.wal_syncs);
     s.line("stave_wal_entries", s.counters.wal_entries);
     s.line("stave_sstable_bytes", s.counters.sstable_bytes);
     s.line("stave_flushes_running", s.counters.flushes_running);
     s.line("stave_stalls", s.counters.stalls);
-    s.line("stave_stall_max_us", s.counters.stall_max_us);
 }
 
 #[cfg(test)]

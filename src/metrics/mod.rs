@@ -87,6 +87,8 @@ stats! {
     connections_rejected,
     /// Commands run.
     commands,
+    /// Gauge: commands run in the last whole second.
+    commands_per_s,
     /// Error replies.
     errors,
     /// Bytes received from clients.

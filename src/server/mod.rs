@@ -121,6 +121,8 @@ pub struct Server<E: Env> {
     ticked: Rc<Cell<bool>>,
     /// What commands cost.
     ledger: Ledger,
+    /// When commands per second were counted, and how many there had been.
+    rated: (Duration, u64),
     /// Connections that have slept enough.
     woken: Rc<RefCell<Vec<Woken>>>,
     /// Commands wait (`CLIENT PAUSE`).
@@ -161,6 +163,7 @@ impl<E: Env> Server<E> {
             overrun: Vec::new(),
             ticked: Rc::default(),
             ledger: Ledger::default(),
+            rated: (Duration::ZERO, 0),
             woken: Rc::default(),
             paused: None,
             draining: false,
@@ -239,6 +242,17 @@ impl<E: Env> Server<E> {
         // What waits for the log is woken by it.
         if full || (!self.shard.is_backlogged() && (progressed || self.has_received())) {
             self.env.notify();
+        }
+    }
+
+    fn update_rate(&mut self) {
+        let (now, commands) = (self.env.now(), self.shard.stats().commands.get());
+        let (since, before) = self.rated;
+        let elapsed_ms = (now - since).as_millis() as u64;
+        if elapsed_ms >= 1000 {
+            let rate = commands.saturating_sub(before) * 1000 / elapsed_ms;
+            self.shard.stats().commands_per_s.set(rate);
+            self.rated = (now, commands);
         }
     }
 
@@ -518,6 +532,7 @@ impl<E: Env> Server<E> {
     fn on_tick(&mut self) {
         self.conns.iter_mut().flatten().for_each(|conn| conn.output.shrink());
         self.update_gauges();
+        self.update_rate();
         self.look_for_slow();
         self.on_typed_tick();
         self.look_at_pause();

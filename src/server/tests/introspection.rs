@@ -238,3 +238,23 @@ fn the_latency_of_a_write_is_that_of_its_disk() {
         assert_eq!((&told[0], &of[1]), (&Value::bulk("set"), &Value::Int(20)));
     }
 }
+
+#[test]
+fn commands_per_second_are_those_of_the_last_second() {
+    let house = house(2);
+    let mut talks = [house.connect_to(0), house.connect_to(1)];
+    house.run_ms(1000);
+    for _ in 0..200 {
+        for talk in &mut talks {
+            ask(&house, talk, "PING");
+        }
+        house.run_ms(10);
+    }
+
+    let shown = figure(&house, &mut talks[0], "stats", "instantaneous_ops_per_sec");
+    let shown: f64 = shown.parse().expect("a number");
+    assert!((100.0..=205.0).contains(&shown), "{shown} a second of two hundred");
+    house.run_ms(2200);
+    let shown = figure(&house, &mut talks[0], "stats", "instantaneous_ops_per_sec");
+    assert!(shown.parse::<f64>().is_ok_and(|shown| shown <= 1.0), "{shown} while nobody asks");
+}
