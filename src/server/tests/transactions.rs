@@ -113,6 +113,27 @@ fn keys_of_several_shards_run_in_turn() {
 }
 
 #[test]
+fn who_listens_is_not_answered_in_turn() {
+    let house = house(2);
+    let keys = keys(2);
+    let mut talk = house.connect();
+    let queue = |talk: &mut Talk| {
+        ask(&house, talk, "MULTI");
+        keys.iter().for_each(|key| drop(ask(&house, talk, &format!("SET {key} 1"))));
+    };
+
+    queue(&mut talk);
+    ask(&house, &mut talk, "SUBSCRIBE news");
+    assert!(ask(&house, &mut talk, "EXEC").is_error("CROSSSLOT"));
+
+    ask(&house, &mut talk, "HELLO 3");
+    ask(&house, &mut talk, "SUBSCRIBE news");
+    queue(&mut talk);
+    assert!(ask(&house, &mut talk, "EXEC").is_error("CROSSSLOT"));
+    assert_eq!(ask(&house, &mut talk, "DBSIZE"), Value::Int(0));
+}
+
+#[test]
 fn keys_of_several_partitions_of_a_shard_run_in_one_step() {
     let house = house(1);
     let keys: Vec<String> = (0..8).map(|n| format!("k{n}")).collect();

@@ -19,6 +19,9 @@ use crate::shard::{Holds, Step, Transaction};
 const CROSSED: &str = "CROSSSLOT A transaction that watches keys must have all its keys on one core, \
                        give them one {hash tag}; nothing was executed";
 
+const LISTENING: &str = "CROSSSLOT A connection that listens to channels must have all keys of a \
+                         transaction on one core, give them one {hash tag}; nothing was executed";
+
 /// Where a transaction runs.
 enum Place {
     /// On this shard, in one step.
@@ -50,6 +53,10 @@ impl<E: Env> Server<E> {
         }
         let shard = match self.where_to_run(&pending) {
             Ok(Place::At(shard)) => shard,
+            // A message would come between the elements of the reply.
+            Ok(Place::Several) if self.listens(index, &pending) => {
+                return self.refuse(index, LISTENING);
+            }
             Ok(Place::Several) => return self.exec_in_turn(index, *pending),
             Err(text) => return self.refuse(index, text),
         };
@@ -114,6 +121,12 @@ impl<E: Env> Server<E> {
             return Ok(Place::At(shard));
         }
         if pending.watched.is_empty() { Ok(Place::Several) } else { Err(CROSSED) }
+    }
+
+    fn listens(&self, index: u32, pending: &Pending) -> bool {
+        let conn = self.conns[index as usize].as_deref().expect("the caller found it");
+        let mut steps = pending.queued.iter();
+        conn.session.subscribed.is_any() || steps.any(|step| step.spec.name.ends_with("subscribe"))
     }
 
     /// A transaction whose keys are on several shards: its commands run as if they came without
