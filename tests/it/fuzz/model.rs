@@ -126,7 +126,9 @@ impl Model {
 
     /// Whether adding to the key is exact in every number format.
     pub fn is_small_number(&self, key: &[u8]) -> bool {
-        self.get(key).is_none_or(|entry| entry.value.len() < 9)
+        self.get(key).is_none_or(|Entry { value, .. }| {
+            value.len() < 9 && (value.ends_with(b".5") || !value.contains(&b'.'))
+        })
     }
 
     /// Runs a command and returns its reply.
@@ -139,8 +141,12 @@ impl Model {
                 if (*least..=*most).contains(&words.len()) && !pairs {
                     self.admitted(&name, words)
                 } else {
-                    let name = name.to_ascii_lowercase();
-                    Err(format!("ERR wrong number of arguments for '{name}' command"))
+                    let wrong = name.to_ascii_lowercase();
+                    let wrong = format!("wrong number of arguments for '{wrong}' command");
+                    Err(match name.as_str() {
+                        "EXEC" => format!("EXECABORT Transaction discarded because of: {wrong}"),
+                        _ => format!("ERR {wrong}"),
+                    })
                 }
             }
         };
