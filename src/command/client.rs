@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use super::connection::{refuse, settle};
 use super::question::{Filter, NodeWide, Pause, Question, Told};
 use super::table::{Access, Connection, Flags, Group, Keys, Run, Spec};
-use super::{Args, Client, Error, Facts, ReplyMode, Session, Then, help, number};
+use super::tracking::{Mode, Tracking};
+use super::{Args, Client, Error, Facts, ReplyMode, Session, Then, help, number, tracking};
 use crate::protocol::resp::{Proto, Reply};
 
 fn id(session: &mut Session, _: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>) -> Then {
@@ -111,9 +112,13 @@ fn info(_: &mut Session, facts: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>)
 
 fn flags_of(client: &Client) -> String {
     let session = &client.session;
+    let tracking = session.tracking.as_deref();
     let mut flags = String::new();
     for (set, flag) in [
         (session.subscribed.is_any(), 'P'),
+        (tracking.is_some(), 't'),
+        (tracking.is_some_and(|tracking| tracking.is_broken), 'R'),
+        (tracking.is_some_and(|tracking| tracking.mode == Mode::Broadcast), 'B'),
         (client.queued.is_some(), 'x'),
         (client.is_waiting, 'b'),
         (client.is_closing, 'c'),
@@ -142,13 +147,14 @@ pub(super) fn write_line(text: &mut String, client: &Client, now_ms: u64) {
         Proto::Resp3 => 3,
     };
     let multi = client.queued.map_or(-1, |count| count as i64);
+    let redirect = session.tracking.as_deref().map_or(-1, Tracking::redirect);
     let events = if client.is_sending { "rw" } else { "r" };
     writeln!(
         text,
         "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={} db={} sub={} psub={} \
          ssub={} multi={multi} qbuf={input_len} qbuf-free=0 argv-mem=0 multi-mem={queued_len} \
          rbs=0 rbp=0 obl=0 oll=0 omem={output_len} tot-mem={held_len} events={events} cmd={cmd} \
-         user=default redir=-1 resp={resp} lib-name={} lib-ver={}",
+         user=default redir={redirect} resp={resp} lib-name={} lib-ver={}",
         session.id,
         session.peer,
         session.local,
@@ -289,5 +295,13 @@ pub(super) static SPECS: &[Spec] = &[
         .about("ON or OFF: this connection's reads leave no trace in caches", "7.2.0"),
     row("client|reply", 3, OWN, reply_mode)
         .about("ON, OFF or SKIP: whether commands are answered", "3.2.0"),
+    row("client|tracking", -3, OWN, tracking::tracking)
+        .about("ON or OFF: tells this connection when keys that it read change", "6.0.0"),
+    row("client|caching", 3, OWN, tracking::caching)
+        .about("YES or NO: whether the next command's keys are tracked", "6.0.0"),
+    row("client|getredir", 2, OWN, tracking::getredir)
+        .about("The connection that is told instead of this one", "6.0.0"),
+    row("client|trackinginfo", 2, OWN, tracking::trackinginfo)
+        .about("What CLIENT TRACKING was asked for", "6.2.0"),
     row("client|help", 2, HELP, client_help).about("This text", "5.0.0"),
 ];

@@ -24,6 +24,8 @@ pub trait Facts {
     fn config(&self) -> Vec<(&'static str, String)>;
     /// The connection that asks, for the commands that tell of it.
     fn client(&self) -> Option<Client>;
+    /// Whether a connection of the node has this id.
+    fn has_client(&self, id: u64) -> bool;
 }
 
 /// Who a node is. Fixed at start.
@@ -160,6 +162,12 @@ pub struct Counters {
     pub subscribers_slowed: u64,
     /// Connections closed because they left too much unread.
     pub subscribers_closed: u64,
+    /// Connections that are told of changes.
+    pub tracking_clients: u64,
+    /// Keys that they read and are told of.
+    pub tracked_keys: u64,
+    /// Keys that were given up because there were too many.
+    pub tracked_evicted: u64,
     /// Bytes accounted to the memory budget.
     pub memory_used: u64,
     /// Of them: held by memtables.

@@ -90,7 +90,7 @@ fn clients(s: &mut Section<'_>) {
     s.line("cluster_connections", 0);
     s.line("maxclients", s.counters.clients_max);
     s.line("blocked_clients", 0);
-    s.line("tracking_clients", 0);
+    s.line("tracking_clients", s.counters.tracking_clients);
 }
 
 fn memory(s: &mut Section<'_>) {
@@ -146,6 +146,8 @@ fn stats(s: &mut Section<'_>) {
     s.line("evicted_keys", 0);
     s.line("keyspace_hits", s.counters.hits);
     s.line("keyspace_misses", s.counters.misses);
+    s.line("tracking_total_keys", s.counters.tracked_keys);
+    s.line("stave_tracking_evicted_keys", s.counters.tracked_evicted);
     s.line("pubsub_channels", s.counters.pubsub_channels);
     s.line("pubsub_patterns", s.counters.pubsub_patterns);
     s.line("pubsubshard_channels", s.counters.pubsub_shard_channels);

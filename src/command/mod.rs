@@ -54,6 +54,7 @@ mod string;
 mod syntax;
 mod table;
 mod together;
+pub mod tracking;
 mod transaction;
 pub mod typed;
 mod uses;
@@ -208,7 +209,9 @@ pub enum Then {
     Close,
     /// Set these parameters, whose values were checked (`CONFIG SET loglevel`).
     Configure(Vec<(&'static str, String)>),
-    /// Forget what the connection asked for: subscriptions (`RESET`).
+    /// What the session says of tracking has changed (`CLIENT TRACKING`).
+    Track,
+    /// Forget what the connection asked for: subscriptions and tracking (`RESET`).
     Reset,
     /// Answer `+OK` after so many milliseconds, and read nothing from it meanwhile.
     Sleep(u64),

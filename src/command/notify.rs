@@ -166,6 +166,11 @@ impl Event {
         }
     }
 
+    /// Whether the key is gone.
+    pub fn is_deletion(self) -> bool {
+        matches!(self, Self::Delete | Self::RenameFrom | Self::Expired)
+    }
+
     /// Whether the key counts as new even if there was one: COPY and RENAME put theirs in its
     /// place.
     pub fn replaces(self) -> bool {

@@ -1,6 +1,7 @@
 //! What one connection remembers between its commands.
 
 use super::pubsub::Subscribed;
+use super::tracking::Tracking;
 use crate::protocol::resp::Proto;
 
 /// Whether replies are sent (`CLIENT REPLY`).
@@ -56,6 +57,8 @@ pub struct Session {
     pub reply_mode: ReplyMode,
     /// How much it listens to.
     pub subscribed: Subscribed,
+    /// `CLIENT TRACKING`.
+    pub tracking: Option<Box<Tracking>>,
 }
 
 impl Session {

@@ -94,6 +94,9 @@ impl Facts for TestFacts {
         let config = [("save", ""), ("appendonly", "yes"), ("databases", "16"), ("port", "6379")];
         config.into_iter().map(|(name, value)| (name, value.to_owned())).collect()
     }
+    fn has_client(&self, id: u64) -> bool {
+        id == self.session.id
+    }
     fn calls(&self) -> Vec<Calls> {
         let histogram = Histogram::default();
         [(1_500, 3), (40_000, 1)].iter().for_each(|(ns, n)| histogram.record(*ns, *n));

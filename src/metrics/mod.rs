@@ -135,6 +135,12 @@ stats! {
     pubsub_shard_channels,
     /// Connections closed because they left too much unread for too long.
     subscribers_closed,
+    /// Gauge: connections that are told of changes.
+    tracking_clients,
+    /// Gauge: keys that connections read and are told of.
+    tracked_keys,
+    /// Such keys that were given up because there were too many.
+    tracked_evicted,
 }
 
 impl ShardStats {

@@ -69,6 +69,8 @@ pub enum Planted {
     SkipWatch,
     /// EXEC's reply does not wait for its commit.
     ExecBeforeCommit,
+    /// A read of an uncommitted version is not remembered for its reader.
+    ForgetReader,
 }
 
 /// Who waits for an entry to commit: a token that only the shard can read.

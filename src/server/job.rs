@@ -23,7 +23,7 @@ use crate::id::ShardId;
 use crate::lsm::key;
 use crate::mvcc::BlobRef;
 use crate::protocol::resp::{Args, ArgsBuf, Proto};
-use crate::shard::Transaction;
+use crate::shard::{Caller, Transaction};
 
 /// Log bytes in flight from which on no more of a large value is appended: others go first.
 const BLOB_BACKLOG_MAX: usize = 2 << 20;
@@ -51,16 +51,23 @@ pub struct Job {
     blob: Option<(BlobRef, usize)>,
     /// An EXEC that has to wait for a long command before it.
     pub transaction: Option<Arc<Transaction>>,
+    /// For whom it is, if that matters.
+    pub caller: Option<Caller>,
     /// A walk over all keys, once it is begun.
     sweep: Option<Sweep>,
 }
 
 impl Job {
     /// A command of a connection of ours.
-    pub fn of_conn(conn: &Conn, call: Call, spec: &'static Spec, args: Args<'_>) -> Self {
+    pub fn of_conn(
+        conn: &Conn,
+        (call, caller): (Call, Option<Caller>),
+        spec: &'static Spec,
+        args: Args<'_>,
+    ) -> Self {
         let keys = Place::all(spec, &args);
         let of = (conn.session.db, conn.session.proto);
-        Self { call, ..Self::new(Origin::Conn(conn.id), spec, args, keys, of) }
+        Self { call, caller, ..Self::new(Origin::Conn(conn.id), spec, args, keys, of) }
     }
 
     /// A command of this shard's connection or another's.
@@ -91,6 +98,7 @@ impl Job {
             blobs,
             blob,
             transaction: None,
+            caller: None,
             sweep: None,
         }
     }
@@ -183,6 +191,7 @@ impl<E: Env> Server<E> {
     fn run_slice(&mut self, job: &mut Job) -> bool {
         let held = Rc::clone(&job.args);
         let args = held.args();
+        self.shard.set_caller(job.caller);
         if let (Run::Keyspace(parse), Origin::Remote(shard, to)) = (&job.spec.run, job.origin) {
             let Ok(what) = parse(&args) else { return true };
             if !what.is_long() {

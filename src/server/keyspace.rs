@@ -15,7 +15,6 @@ use crate::env::Env;
 use crate::id::ShardId;
 use crate::protocol::resp::{Args, Proto, Reply};
 use crate::shard::Cursor;
-use crate::shard::mailbox::Request;
 
 /// Bytes of keys of one shard that one command may gather.
 const KEYS_LEN_MAX: usize = 64 << 20;
@@ -65,14 +64,7 @@ impl<E: Env> Server<E> {
         let address = Address { conn: id, ticket };
         for shard in asked {
             if shard != self.shard.id() {
-                let parcel = self.mailbox.to(shard);
-                let first = parcel.spans.len() as u32;
-                (0..args.len()).for_each(|at| parcel.push_arg(&args, at));
-                let args = (first, args.len() as u32);
-                let (parts, resp3) = ((0, 0), proto == Proto::Resp3);
-                let (conn, transaction) = (id, None);
-                let request = Request { conn, ticket, parts, spec, db, resp3, args, transaction };
-                parcel.requests.push(request);
+                self.forward(shard, address, spec, args, (db, proto));
             } else if what.is_long() {
                 let origin = Origin::Remote(shard, address);
                 let job = job::Job::new(origin, spec, args, Vec::new(), (db, proto));

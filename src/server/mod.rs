@@ -33,6 +33,7 @@ use question::Paused;
 use remote::Held;
 use round::Round;
 use sleep::Woken;
+use tracking::Trackers;
 
 pub use push::OUTPUT_LIMITS;
 pub use start::{Options, Running, log_dir, start};
@@ -56,6 +57,7 @@ mod start;
 #[cfg(test)]
 mod tests;
 mod together;
+mod tracking;
 mod transaction;
 
 /// How long requests are served in one turn before replies are sent and sockets looked at.
@@ -114,6 +116,8 @@ pub struct Server<E: Env> {
     piece: Vec<u8>,
     /// Who listens to what.
     channels: Channels,
+    /// Who is told of changes of keys.
+    trackers: Trackers,
     /// Scratch: who gets a message.
     listeners: Vec<ConnId>,
     /// Connections that leave too much unread.
@@ -159,6 +163,7 @@ impl<E: Env> Server<E> {
             waiters: Vec::new(),
             piece: Vec::new(),
             channels,
+            trackers: Trackers::default(),
             listeners: Vec::new(),
             overrun: Vec::new(),
             ticked: Rc::default(),
@@ -350,6 +355,7 @@ impl<E: Env> Server<E> {
         stats.clients.add(1);
         let peer = self.env.peer_addr(id).map_or_else(String::new, |addr| addr.to_string());
         let session = self.node.new_session(peer, self.env.unix_ms());
+        self.node.open_on(self.shard.id()).insert(session.id, id);
         let index = id.index as usize;
         if index >= self.conns.len() {
             self.conns.resize_with(index + 1, || None);
@@ -525,6 +531,10 @@ impl<E: Env> Server<E> {
         if conn.session.subscribed.is_any() {
             self.leave_all(conn.id);
         }
+        if conn.session.tracking.is_some() {
+            self.untrack(conn.id);
+        }
+        self.node.open_on(self.shard.id()).remove(&conn.session.id);
         self.conn_count -= 1;
         self.shard.stats().clients.sub(1);
     }

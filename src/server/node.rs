@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::channels::Interest;
 use crate::command::notify::Classes;
 use crate::command::{
     self, Calls, Client, Counters, Facts, Identity, KeyspaceFacts, Session, Topology, moved,
 };
+use crate::env::ConnId;
 use crate::id::{ShardId, Slot};
 use crate::metrics::{ShardStats, Totals};
 
@@ -35,12 +36,26 @@ pub struct Common {
     pub notify: AtomicU32,
     /// What each shard's connections listen to, in order.
     pub interest: Vec<Interest>,
+    /// How many of each shard's connections are told of changes of keys, in order.
+    pub trackers: Vec<TrackerCounts>,
+    /// Each shard's open connections by their ids, in order: looked at by others only where a
+    /// connection names another.
+    pub open: Vec<Mutex<BTreeMap<u64, ConnId>>>,
     /// Connections are numbered across the node.
     pub client_next: AtomicU64,
     /// Largest memory seen.
     pub memory_peak: AtomicU64,
     /// Shards that have nothing due any more, when the node stops.
     pub idle: Vec<AtomicBool>,
+}
+
+/// How many connections of one shard are told of changes of keys; written by that shard.
+#[derive(Default)]
+pub struct TrackerCounts {
+    /// All that are told.
+    pub all: AtomicU32,
+    /// Prefixes of which some are told.
+    pub broadcast: AtomicU32,
 }
 
 /// The node as one of its shards sees it.
@@ -107,6 +122,25 @@ impl Node {
     /// The keyspace events that are told of.
     pub fn notified(&self) -> Classes {
         Classes::from_bits(self.common.notify.load(Ordering::Relaxed))
+    }
+
+    /// Whether any connection is told of changes of keys, and whether one is told of prefixes.
+    pub fn tracks(&self) -> (bool, bool) {
+        let any = |of: fn(&TrackerCounts) -> &AtomicU32| {
+            self.common.trackers.iter().any(|shard| of(shard).load(Ordering::Acquire) > 0)
+        };
+        let tracking = any(|shard| &shard.all);
+        (tracking, tracking && any(|shard| &shard.broadcast))
+    }
+
+    /// Whether a connection of this id is open, and its name on its shard.
+    pub fn conn_of(&self, id: u64) -> Option<ConnId> {
+        self.open_on(self.shard_of_client(id)).get(&id).copied()
+    }
+
+    /// The open connections of a shard.
+    pub fn open_on(&self, shard: ShardId) -> MutexGuard<'_, BTreeMap<u64, ConnId>> {
+        self.common.open[usize::from(shard.0)].lock().expect("no one panics holding it")
     }
 
     fn totals(&self) -> Totals {
@@ -180,6 +214,9 @@ impl Facts for View<'_> {
             pubsub_shard_channels: now.pubsub_shard_channels,
             subscribers_slowed: now.subscribers_slowed,
             subscribers_closed: now.subscribers_closed,
+            tracking_clients: now.tracking_clients,
+            tracked_keys: now.tracked_keys,
+            tracked_evicted: now.tracked_evicted,
             memory_used: used,
             memtable_bytes: now.memtable_bytes,
             connection_bytes: now.connection_bytes,
@@ -233,5 +270,9 @@ impl Facts for View<'_> {
 
     fn client(&self) -> Option<Client> {
         self.client.clone()
+    }
+
+    fn has_client(&self, id: u64) -> bool {
+        self.node.conn_of(id).is_some()
     }
 }

@@ -11,22 +11,28 @@ use crate::command::notify::Classes;
 use crate::command::pubsub::Kind;
 use crate::env::Env;
 use crate::lsm::key;
+use crate::shard::Observers;
 
 impl<E: Env> Server<E> {
-    /// Has the shard keep the changes that somebody is told of.
+    /// Has the shard keep the changes that somebody is told of. Whoever asked to be told has been
+    /// counted before it was answered: so this comes before anything is evaluated that may come
+    /// after that answer.
     pub(super) fn look_for_observers(&mut self) {
-        self.shard.observe(self.node.notified());
+        let (tracking, broadcast) = self.node.tracks();
+        self.shard.observe(Observers { classes: self.node.notified(), tracking, broadcast });
     }
 
     /// Tells of the changes that are committed.
     pub(super) fn tell_changes(&mut self) {
         while let Some(change) = self.shard.next_change() {
-            let name = key::decode_user_key(&change.key).expect("a key of the memtable is whole");
-            let db = key::db_of(&change.key);
+            let name = change.key.as_deref().map(user_key);
             for event in &change.events {
-                self.publish_event(db, &name, event);
+                let (Some(encoded), Some(name)) = (&change.key, &name) else { continue };
+                self.publish_event(key::db_of(encoded), name, event);
             }
+            self.invalidate(&change, name.as_deref());
         }
+        self.broadcast_changed();
     }
 
     fn publish_event(&mut self, db: u8, key: &[u8], event: &str) {
@@ -41,10 +47,15 @@ impl<E: Env> Server<E> {
         }
     }
 
+    /// To all who listen to the channel, wherever.
     fn publish(&mut self, channel: &[u8], payload: &[u8]) {
         self.deliver(Kind::Channel, Arg::Bytes(channel), Arg::Bytes(payload));
         if !self.node.is_cluster_mode() {
             self.mail_message(channel, payload);
         }
     }
+}
+
+fn user_key(encoded: &[u8]) -> Vec<u8> {
+    key::decode_user_key(encoded).expect("a key of the memtable is whole")
 }

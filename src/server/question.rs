@@ -142,6 +142,7 @@ impl<E: Env> Server<E> {
             Then::Reset => {
                 let id = conn.id;
                 self.leave_all(id);
+                self.retrack(index);
             }
             Then::Sleep(ms) => self.put_to_sleep(index, ms, answered),
             Then::Stop => {
@@ -149,6 +150,7 @@ impl<E: Env> Server<E> {
                 self.stop.store(true, Ordering::Release);
                 self.mailbox.wake_all();
             }
+            Then::Track => self.retrack(index),
             Then::Configure(settings) => {
                 self.node.configure(settings);
                 self.look_for_observers();
@@ -235,7 +237,7 @@ impl<E: Env> Server<E> {
     pub(super) fn update_gauges(&mut self) {
         let held = self.conns.iter().flatten().map(|conn| conn.held_len()).sum::<usize>();
         let channels = self.count_channels();
-        self.shard.account(held + channels);
+        self.shard.account(held + channels + self.count_tracked());
     }
 }
 

@@ -18,7 +18,7 @@ use crate::id::ShardId;
 use crate::partition::Waiter;
 use crate::protocol::resp::{Args, Proto, Reply};
 use crate::shard::mailbox::{Answer, Element, Parcel, Request};
-use crate::shard::{Holds, Transaction};
+use crate::shard::{Caller, Client, Holds, Transaction};
 
 /// The ticket of a reply that nobody wants (`CLIENT REPLY OFF`).
 pub const NO_TICKET: u32 = u32::MAX;
@@ -108,13 +108,15 @@ impl<E: Env> Server<E> {
         (db, proto): (u8, Proto),
     ) {
         self.shard.stats().forwarded_requests.add(1);
+        let remembers = self.shard.caller().is_some_and(|caller| caller.remembers);
         let parcel = self.mailbox.to(shard);
         let first = parcel.spans.len() as u32;
         (0..args.len()).for_each(|arg| parcel.push_arg(&args, arg));
         let args = (first, args.len() as u32);
         let (resp3, Address { conn, ticket }) = (proto == Proto::Resp3, to);
         let (parts, transaction) = ((0, 0), None);
-        let request = Request { conn, ticket, parts, spec, db, resp3, args, transaction };
+        let request =
+            Request { conn, ticket, parts, spec, db, resp3, remembers, args, transaction };
         parcel.requests.push(request);
     }
 
@@ -127,12 +129,14 @@ impl<E: Env> Server<E> {
         transaction: Arc<Transaction>,
     ) {
         self.shard.stats().forwarded_requests.add(1);
+        let remembers = self.shard.caller().is_some_and(|caller| caller.remembers);
         let parcel = self.mailbox.to(shard);
         let at = Some(parcel.transactions.len() as u32);
         parcel.transactions.push(transaction);
         let (Address { conn, ticket }, parts, args) = (to, (0, 0), (0, 0));
         let (db, resp3, transaction) = (0, false, at);
-        let request = Request { conn, ticket, parts, spec, db, resp3, args, transaction };
+        let request =
+            Request { conn, ticket, parts, spec, db, resp3, remembers, args, transaction };
         parcel.requests.push(request);
     }
 
@@ -143,6 +147,7 @@ impl<E: Env> Server<E> {
             return self.forward(shard, to, spec, args, (db, proto));
         }
         self.shard.stats().forwarded_requests.add(1);
+        let remembers = self.shard.caller().is_some_and(|caller| caller.remembers);
         let parcel = self.mailbox.to(shard);
         let (first, parts) = (parcel.spans.len() as u32, parcel.parts.len() as u32);
         parcel.push_arg(&args, 0);
@@ -155,7 +160,9 @@ impl<E: Env> Server<E> {
             ((parts, keys.len() as u32), (first, parcel.spans.len() as u32 - first));
         let (resp3, Address { conn, ticket }) = (proto == Proto::Resp3, to);
         let transaction = None;
-        parcel.requests.push(Request { conn, ticket, parts, spec, db, resp3, args, transaction });
+        let request =
+            Request { conn, ticket, parts, spec, db, resp3, remembers, args, transaction };
+        parcel.requests.push(request);
     }
 
     /// Takes in everything other shards sent. False: nothing.
@@ -174,6 +181,8 @@ impl<E: Env> Server<E> {
                 self.take_answer(answer, &parcel);
             }
             self.receive_typed(from, &parcel);
+            // After the answers: what was read before the change is with the reader first.
+            self.receive_invalidations(&parcel);
         }
         some
     }
@@ -202,16 +211,20 @@ impl<E: Env> Server<E> {
     fn serve_part(&mut self, from: ShardId, request: &Request, parcel: &Parcel, args: Args<'_>) {
         let transaction =
             request.transaction.map(|at| Arc::clone(&parcel.transactions[at as usize]));
-        let Request { conn, ticket, spec, db, resp3, .. } = *request;
+        let Request { conn, ticket, spec, db, resp3, remembers, .. } = *request;
         let address = Address { conn, ticket };
         let proto = round::proto_of(resp3);
+        if self.shard.is_observed() {
+            let caller = Caller { client: Client { shard: from, conn }, remembers };
+            self.shard.set_caller(Some(caller));
+        }
         // What came after a long command of the same connection is run after it.
         let is_long = round::is_long(spec, &args) || keyspace::is_long(spec, &args);
         if is_long || self.has_job_of(from, conn) {
             let origin = Origin::Remote(from, address);
             let keys = keys_of(request, parcel);
             let mut job = Job::new(origin, spec, args, keys, (db, proto));
-            job.transaction = transaction;
+            (job.transaction, job.caller) = (transaction, self.shard.caller());
             return self.jobs.push_back(job);
         }
         match spec.run {

@@ -282,6 +282,9 @@ impl<E: Env> Server<E> {
         ahead: Option<Target<'_>>,
         scratch: &mut Vec<u8>,
     ) {
+        if self.shard.is_observed() {
+            self.note_caller(index);
+        }
         match spec.run {
             Run::Keyed(Keyed::One(_)) if !is_long(spec, &args) => {
                 self.run_one(index, spec, args, ahead, scratch);
@@ -289,7 +292,8 @@ impl<E: Env> Server<E> {
             Run::Keyed(_) if is_long(spec, &args) => {
                 let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
                 conn.busy = true;
-                let job = Job::of_conn(conn, self.ledger.wait(), spec, args);
+                let with = (self.ledger.wait(), self.shard.caller());
+                let job = Job::of_conn(conn, with, spec, args);
                 self.jobs.push_back(job);
             }
             Run::Keyed(_) => self.run_many(index, spec, args),

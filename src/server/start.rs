@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 
 use super::Server;
 use super::channels::Interest;
-use super::node::{Common, Configure, Node};
+use super::node::{Common, Configure, Node, TrackerCounts};
 use crate::cluster::SlotMap;
 use crate::command::notify::Classes;
 use crate::command::{Endpoint, Identity, SlotRange, Topology, endpoint_id};
@@ -307,6 +307,8 @@ pub(super) fn common(options: &Arc<Options>, stats: &[Arc<ShardStats>]) -> Commo
         set: Mutex::default(),
         notify: AtomicU32::new(options.notify.bits()),
         interest: stats.iter().map(|_| Interest::default()).collect(),
+        trackers: stats.iter().map(|_| TrackerCounts::default()).collect(),
+        open: stats.iter().map(|_| Mutex::default()).collect(),
         client_next: AtomicU64::new(0),
         memory_peak: AtomicU64::new(0),
         idle: stats.iter().map(|_| AtomicBool::new(false)).collect(),

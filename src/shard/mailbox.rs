@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use super::Transaction;
+use super::{Client, Transaction};
 use crate::command::Spec;
 use crate::env::{ConnId, Wake};
 use crate::id::ShardId;
@@ -49,6 +49,8 @@ pub struct Request {
     pub db: u8,
     /// The client speaks RESP3.
     pub resp3: bool,
+    /// It is to be told when keys change that the command reads.
+    pub remembers: bool,
     /// `parcel.spans[first..first + len]`: the command's arguments, its name included.
     pub args: (u32, u32),
     /// `parcel.transactions[at]`, if it is EXEC.
@@ -111,6 +113,30 @@ pub struct TypedAnswer {
     pub splices: (u32, u32),
 }
 
+/// Who is told that a key has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// This connection, which read it.
+    Reader(ConnId),
+    /// Connections that are told of all keys with a prefix.
+    Broadcast,
+    /// All connections that track.
+    Everybody,
+    /// This connection, which another named.
+    Instead(ConnId),
+}
+
+/// A key has changed.
+#[derive(Clone, Copy, Debug)]
+pub struct Invalidation {
+    /// Who is told.
+    pub to: Listener,
+    /// Which key; none: any may have.
+    pub key: Option<(u32, u32)>,
+    /// Whose command it was, if anybody's.
+    pub by: Option<Client>,
+}
+
 /// Everything one shard has for another at the end of a turn.
 #[derive(Debug, Default)]
 pub struct Parcel {
@@ -122,6 +148,8 @@ pub struct Parcel {
     pub typed: Vec<TypedRequest>,
     /// Replies to its own ones.
     pub typed_answers: Vec<TypedAnswer>,
+    /// Changes of keys.
+    pub invalidations: Vec<Invalidation>,
     /// What spans and bodies name.
     pub bytes: Vec<u8>,
     /// Arguments of the requests.
@@ -142,7 +170,8 @@ impl Parcel {
     /// Nothing to send.
     pub fn is_empty(&self) -> bool {
         let resp = self.requests.is_empty() && self.answers.is_empty();
-        resp && self.typed.is_empty() && self.typed_answers.is_empty()
+        let typed = self.typed.is_empty() && self.typed_answers.is_empty();
+        resp && typed && self.invalidations.is_empty()
     }
 
     /// Copies an argument in; shares it if it is large.

@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::cluster::SlotMap;
-use crate::command::{self, Event, Input, Run, Spec};
+use crate::command::{self, Input, Run, Spec};
 use crate::env::Env;
 use crate::id::{Lsn, ShardId, Slot};
 use crate::metrics::ShardStats;
@@ -29,10 +29,11 @@ use crate::protocol::resp::Reply;
 use crate::wal::{self, Writer};
 
 pub use crate::partition::Planted;
-pub use changes::Change;
+pub use changes::{Caller, Change, Observers};
 pub use keyspace::Cursor;
 pub use open::{Error, Options, Progress, open};
 pub use together::{Holds, Spread};
+pub use tracked::Client;
 pub use transaction::{Step, Transaction, Watched};
 pub use typed::{ConditionFailed, Written};
 
@@ -42,6 +43,7 @@ mod keyspace;
 pub mod mailbox;
 mod open;
 mod together;
+mod tracked;
 mod transaction;
 mod typed;
 
@@ -245,9 +247,7 @@ impl<E: Env> Shard<E> {
             self.touch(place);
         }
         if self.changes.are_observed() {
-            if !evaluated.hit {
-                self.note_miss(target, (spec, &args), evaluated.hold);
-            }
+            self.note_lookup(target, (spec, &args), (evaluated.hit, evaluated.hold));
             self.note_evaluated(target, &evaluated);
         }
         evaluated
@@ -282,6 +282,7 @@ impl<E: Env> Shard<E> {
             self.touched.push(place);
             hold(place, index);
         }
+        self.note_clear();
     }
 
     /// Names the last entry of each partition that is not committed yet.
@@ -312,6 +313,7 @@ impl<E: Env> Shard<E> {
                 }
             }
         }
+        self.note_clear();
         self.uncommitted(&mut hold);
     }
 
@@ -327,6 +329,7 @@ impl<E: Env> Shard<E> {
             let count = self.partitions[place as usize].expire(now_ms, EXPIRE_MAX, &mut keys);
             if count > 0 {
                 if self.changes.are_observed() {
+                    self.set_caller(None);
                     self.note_expired(place, &keys);
                 }
                 self.touch(place);
@@ -336,14 +339,6 @@ impl<E: Env> Shard<E> {
         }
         self.expired_keys = keys;
         more
-    }
-
-    fn note_expired(&mut self, place: u32, keys: &[Vec<u8>]) {
-        let newest = self.partition(place).newest_uncommitted();
-        for key in keys {
-            let at = (place, newest.unwrap_or(0));
-            self.note_change(at, key, Event::Expired, changes::Before::Expired);
-        }
     }
 
     /// Frees a piece of what a clear left behind. True: there is more.

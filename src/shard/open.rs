@@ -125,7 +125,7 @@ pub async fn open<E: Env>(
         now_ms: env.unix_ms(),
         blob_next: blob_last,
         expired_keys: Vec::new(),
-        changes: super::changes::Changes::default(),
+        changes: super::changes::Changes::new(env.random(), options.memory_max),
         stats,
         planted: options.planted,
     };

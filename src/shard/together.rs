@@ -160,9 +160,9 @@ impl<E: Env> Shard<E> {
             missed = found[0].is_none();
             together.decide(args, found, reply)
         });
-        if missed && self.changes.are_observed() {
+        if self.changes.are_observed() {
             let (hash, key) = keys[0];
-            self.note_miss(Target { place, hash, key }, (spec, &args), hold);
+            self.note_lookup(Target { place, hash, key }, (spec, &args), (!missed, hold));
         }
         for Decided { key, what, event } in decided {
             let (hash, key) = keys[key];
@@ -188,7 +188,7 @@ impl<E: Env> Shard<E> {
             }
         };
         if observed {
-            self.note_change((place, entry.unwrap_or(0)), key, event, before);
+            self.note_change((place, entry), key, event, before);
         }
         if self.partitions[place as usize].is_open() {
             self.touch(place);

@@ -98,6 +98,7 @@ impl<E: Env> Shard<E> {
             evaluated.hold = Some(entry);
         }
         if self.changes.are_observed() {
+            self.set_caller(None);
             self.note_evaluated(target, &evaluated);
         }
         let after = self.partitions[place as usize].clock();

@@ -17,8 +17,10 @@ pub enum Reply {
     Bulk(Vec<u8>),
     /// `$-1`, `_`.
     Null,
-    /// `*2`.
+    /// `*2`, a set or a map: all in a row.
     Array(Vec<Reply>),
+    /// `>2`: what answers nothing.
+    Push(Vec<Reply>),
 }
 
 impl Reply {
@@ -111,9 +113,10 @@ impl Client {
                 bulk.truncate(bulk.len() - 2);
                 Reply::Bulk(bulk)
             }
-            b'*' => {
-                let items = (0..number()).map(|_| self.try_reply());
-                Reply::Array(items.collect::<Option<_>>()?)
+            kind @ (b'*' | b'~' | b'%' | b'>') => {
+                let count = if kind == b'%' { 2 * number() } else { number() };
+                let items = (0..count).map(|_| self.try_reply()).collect::<Option<_>>()?;
+                if kind == b'>' { Reply::Push(items) } else { Reply::Array(items) }
             }
             _ => panic!("not a reply: {text}"),
         })

@@ -31,5 +31,6 @@ mod redis_server;
 mod resp_cost;
 mod scripts;
 mod server;
+mod tracking;
 mod typed;
 mod values;

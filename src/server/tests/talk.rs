@@ -1,4 +1,4 @@
-//! A client of the simulated node that speaks RESP2.
+//! A client of the simulated node that speaks RESP2, and what it needs of RESP3.
 
 use std::cell::RefCell;
 
@@ -13,6 +13,8 @@ pub enum Value {
     Bulk(Vec<u8>),
     Nil,
     Array(Vec<Value>),
+    /// What answers nothing.
+    Push(Vec<Value>),
 }
 
 impl std::fmt::Debug for Value {
@@ -26,7 +28,9 @@ impl std::fmt::Debug for Value {
                 write!(f, "${}:{}", bytes.len(), String::from_utf8_lossy(head))
             }
             Self::Nil => write!(f, "nil"),
-            Self::Array(values) => f.debug_list().entries(values.iter().take(20)).finish(),
+            Self::Array(values) | Self::Push(values) => {
+                f.debug_list().entries(values.iter().take(20)).finish()
+            }
         }
     }
 }
@@ -142,6 +146,15 @@ fn parse(bytes: &[u8], at: &mut usize) -> Option<Value> {
             assert!(body.ends_with(b"\r\n"), "a bulk string ends with its line");
             *at += len + 2;
             Value::Bulk(body[..len].to_vec())
+        }
+        b'_' => Value::Nil,
+        b'%' => {
+            let parts = (0..2 * number()).map(|_| parse(bytes, at)).collect::<Option<_>>()?;
+            Value::Array(parts)
+        }
+        b'>' => {
+            let parts = (0..number()).map(|_| parse(bytes, at)).collect::<Option<_>>()?;
+            Value::Push(parts)
         }
         b'*' => {
             let parts = (0..number()).map(|_| parse(bytes, at)).collect::<Option<_>>()?;

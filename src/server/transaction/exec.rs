@@ -14,7 +14,7 @@ use crate::env::Env;
 use crate::id::{ShardId, Slot};
 use crate::lsm::key;
 use crate::protocol::resp::Reply;
-use crate::shard::{Holds, Step, Transaction};
+use crate::shard::{Caller, Client, Holds, Step, Transaction};
 
 const CROSSED: &str = "CROSSSLOT A transaction that watches keys must have all its keys on one core, \
                        give them one {hash tag}; nothing was executed";
@@ -51,6 +51,7 @@ impl<E: Env> Server<E> {
             let text = "EXECABORT Transaction discarded because of previous errors.";
             return self.refuse(index, text);
         }
+        self.note_transaction(&pending);
         let shard = match self.where_to_run(&pending) {
             Ok(Place::At(shard)) => shard,
             // A message would come between the elements of the reply.
@@ -97,7 +98,21 @@ impl<E: Env> Server<E> {
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
         if let Some(pending) = conn.pending.as_deref_mut() {
             pending.told.push_back(told);
+            // Others have been served in between. That too much is remembered does no harm.
+            let client = Client { shard: self.shard.id(), conn: conn.id };
+            let remembers = conn.session.tracking.is_some();
+            self.shard.set_caller(Some(Caller { client, remembers }));
             self.exec(index, spec);
+        }
+    }
+
+    /// CLIENT CACHING among the commands: what any of them reads is remembered.
+    fn note_transaction(&mut self, pending: &Pending) {
+        let mut names = pending.queued.iter().map(|step| step.spec.name);
+        if let Some(caller) = self.shard.caller()
+            && names.any(|name| name == "client|caching")
+        {
+            self.shard.set_caller(Some(Caller { remembers: true, ..caller }));
         }
     }
 
@@ -233,7 +248,9 @@ impl<E: Env> Server<E> {
     pub(super) fn exec_aside(&mut self, index: u32, step: &Step, told: &mut VecDeque<Told>) {
         let args = step.args.args();
         let Run::Node(wide) = step.spec.run else {
-            return self.run_command(index, step.spec, args, None, &mut Vec::new());
+            let caller = self.shard.caller();
+            self.run_command(index, step.spec, args, None, &mut Vec::new());
+            return self.shard.set_caller(caller);
         };
         let told = told.pop_front().unwrap_or_default();
         match (wide.ask)(&args) {

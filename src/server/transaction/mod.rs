@@ -128,7 +128,7 @@ impl<E: Env> Server<E> {
             return false;
         };
         let len = len_of(args);
-        if spec.flags.has(Flags::NO_MULTI) {
+        if spec.flags.has(Flags::NO_MULTI) || spec.name == "client|tracking" {
             self.refuse(index, "ERR Command not allowed inside a transaction");
         } else if pending.queued.len() >= STEPS_MAX || pending.queued_len + len > QUEUED_LEN_MAX {
             let bytes = QUEUED_LEN_MAX >> 20;
