@@ -16,8 +16,8 @@ use crate::lsm::key;
 use crate::protocol::resp::Reply;
 use crate::shard::{Caller, Client, Holds, Step, Transaction};
 
-const CROSSED: &str = "CROSSSLOT A transaction that watches keys must have all its keys on one core, \
-                       give them one {hash tag}; nothing was executed";
+const CROSSED: &str = "CROSSSLOT A transaction that watches keys must have all its keys on one \
+                       core, give them one {hash tag}; nothing was executed";
 
 const LISTENING: &str = "CROSSSLOT A connection that listens to channels must have all keys of a \
                          transaction on one core, give them one {hash tag}; nothing was executed";
