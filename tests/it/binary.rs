@@ -446,7 +446,8 @@ fn wide_replies_that_nobody_reads_take_bounded_memory() {
         sleep(Duration::from_millis(500));
 
         let grown = server.rss_mib().saturating_sub(before);
-        assert!(grown < 256, "{grown} MiB for one connection, {cores} cores");
+        // Nine are under way, 8 MiB each, on both shards, in vectors that grew by doubling: 288.
+        assert!(grown < 320, "{grown} MiB for one connection, {cores} cores");
         for _ in 0..20 {
             assert!(!client.answer().is_error());
         }
