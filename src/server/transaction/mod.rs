@@ -8,8 +8,9 @@
 //! the others, as in Redis.
 //!
 //! With keys on several shards the commands run in turn like a pipeline, and others may come in
-//! between. Why not refuse: most clients wrap every pipeline in MULTI. What must not be weakened
-//! is: with WATCH, and in cluster mode, whose clients know where keys are, nothing is run.
+//! between. Why not refuse: most clients wrap every pipeline in MULTI. Nothing is run with WATCH,
+//! whose promise must not be weakened; in cluster mode, whose clients know where keys are; and for
+//! a connection that listens, whose messages would come between the elements of the reply.
 //!
 //! Commands without keys run at the connection in their place among the others. Those on all keys
 //! (DBSIZE, SCAN, KEYS, RANDOMKEY) are answered, but are no part of the step: each shard answers
