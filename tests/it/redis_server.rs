@@ -1,12 +1,12 @@
 //! A redis-server of Debian's as a guard, to compare with.
 
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::client::{Client, Reply};
-use crate::server::has;
+use crate::server::{dies_with_us, has};
 
 /// A running redis-server that keeps nothing.
 pub struct RedisServer {
@@ -28,14 +28,7 @@ impl RedisServer {
         let free = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
         let port = free.local_addr().expect("it is bound").port();
         drop(free);
-        let mut command = match has("setpriv") {
-            true => {
-                let mut command = Command::new("setpriv");
-                command.args(["--pdeathsig", "KILL", "redis-server"]);
-                command
-            }
-            false => Command::new("redis-server"),
-        };
+        let mut command = dies_with_us("redis-server");
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
         command.args(["--save", "", "--appendonly", "no"]).current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -4,6 +4,7 @@
 //! own. It gets a data directory below cargo's target directory, since `/tmp` may be without
 //! direct I/O, and dies with the thread that started it, also when the test run is killed.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -162,14 +163,7 @@ impl Drop for Server {
 }
 
 fn command(dir: &Path, flags: &[String]) -> Command {
-    let mut command = match has("setpriv") {
-        true => {
-            let mut command = Command::new("setpriv");
-            command.args(["--pdeathsig", "KILL"]).arg(binary());
-            command
-        }
-        false => Command::new(binary()),
-    };
+    let mut command = dies_with_us(binary());
     for variable in ["STAVE_BIN", "STAVE_PYTHON"] {
         command.env_remove(variable);
     }
@@ -214,6 +208,16 @@ fn numbers(line: &str, name: &str) -> Vec<u16> {
     let (_, rest) = line.split_once(name).expect("the ready line has it");
     let end = rest.find(|c: char| c != ',' && !c.is_ascii_digit()).expect("it goes on");
     rest[..end].split(',').filter_map(|number| number.parse().ok()).collect()
+}
+
+/// Runs a program that does not outlive this one, however it ends.
+pub fn dies_with_us(program: impl AsRef<OsStr>) -> Command {
+    if !has("setpriv") {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(program);
+    command
 }
 
 /// Whether a program is installed; says loudly if not.

@@ -6,13 +6,13 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::client::encode;
-use crate::server::{Server, has};
+use crate::server::{Server, dies_with_us};
 
 /// How long a reply may take.
 const REPLY_MAX: Duration = Duration::from_secs(5);
@@ -186,14 +186,7 @@ impl Redis {
         let dir = dir.join(format!("redis-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed)));
         fs::create_dir_all(&dir).expect("the target directory takes files");
         let socket = dir.join("s");
-        let mut command = match has("setpriv") {
-            true => {
-                let mut command = Command::new("setpriv");
-                command.args(["--pdeathsig", "KILL", "redis-server"]);
-                command
-            }
-            false => Command::new("redis-server"),
-        };
+        let mut command = dies_with_us("redis-server");
         command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]);
         command.arg(&socket).arg("--dir").arg(&dir);
         if let Some(password) = password {
