@@ -43,7 +43,7 @@ struct Scene {
 
 impl Scene {
     async fn new(env: SimEnv) -> Self {
-        let ended = wal::replay(&env, &options(), |_| {}, |_| {}).await.expect("it is empty");
+        let ended = wal::replay(&env, &options(), |_, _| {}, |_| {}).await.expect("it is empty");
         let log = Writer::open(&env, &options(), ended).await.expect("the disk works");
         let partition = Recovery::new(PartitionId(0), 7).finish(NODE, 9);
         let (in_log, sealed, committed) = Default::default();
@@ -282,7 +282,7 @@ fn a_failed_log_leaves_what_was_committed_and_a_restart_finds_it() {
 async fn replayed(scene: Scene) -> Seen {
     let (env, mut recovery) = (scene.env.clone(), Recovery::new(PartitionId(0), 8));
     scene.log.close().await.expect("the disk works");
-    let take = |record: Record<'_>| match record.kind {
+    let take = |_, record: Record<'_>| match record.kind {
         RecordKind::Entry => {
             let blobs = &mut Blobs::with_hasher(ahash::RandomState::with_seeds(1, 2, 3, 4));
             let (term, index) = (record.term, record.index);

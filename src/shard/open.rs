@@ -85,7 +85,7 @@ pub async fn open<E: Env>(
     let mut replay = Replay::new(&env, &options);
     let ended = {
         let mut records = 0;
-        let on_record = |record: wal::Record<'_>| {
+        let on_record = |_, record: wal::Record<'_>| {
             records += 1;
             replay.take(record);
         };

@@ -78,6 +78,18 @@ pub enum Error {
         path: PathBuf,
     },
 
+    /// There is no segment at all, though some of the log is needed.
+    #[error(
+        "corrupt log: {} holds no segment, though the log is needed from LSN {needed_from} on; \
+         restore the directory from a backup", path.display()
+    )]
+    Gone {
+        /// The log's directory.
+        path: PathBuf,
+        /// From where on it is needed.
+        needed_from: u64,
+    },
+
     /// A segment of this log that can not have followed what stands before it: one of the two is of
     /// another copy.
     #[error(
@@ -143,6 +155,9 @@ impl Error {
             Defect::Malformed { seq, offset } => Self::Malformed { path: path(seq), offset },
             Defect::Version { seq, version } => {
                 Self::Version { path: path(seq), version, known: VERSION }
+            }
+            Defect::Gone { needed_from } => {
+                Self::Gone { path: dir.to_owned(), needed_from: needed_from.0 }
             }
             Defect::Foreign { seq } => Self::Foreign { path: path(seq) },
             Defect::Misfit { seq, base, end } => {

@@ -30,8 +30,18 @@
 //! are the segments before cut to the part that replay reads: a restart costs no more, of disk or
 //! of time, than the bytes that were written.
 //!
-//! Not here: what a payload means ([`crate::partition`]); when a segment may go. Reading order:
-//! `format`, `walk`, `rest`, `replay`, `segments`, `supply`, `pace`, `writer`.
+//! A log does not grow for ever: what the tree holds is not needed here, and
+//! [`Writer::release`] gives the room back, by whole segments, oldest first. Whoever releases keeps
+//! the place from which the log is needed, durably and before, and hands it to the next replay
+//! ([`Options::needed_from`]). That one begins with the newest segment that reaches back to there:
+//! older ones are of no account, be they there, gone, or gone in part. So a crash at any point of a
+//! release, in whatever order names reach the disk, is like one before or after it. If no segment
+//! reaches back to there, or the log ends before, it is refused: both were durable once. What the
+//! first segment's header is chained to is gone, and not asked for.
+//!
+//! Not here: what a payload means ([`crate::partition`]); from where the log is needed (the tree's
+//! manifest). Reading order: `format`, `walk`, `rest`, `replay`, `segments`, `supply`, `pace`,
+//! `writer`.
 
 mod error;
 pub mod format;
@@ -79,7 +89,8 @@ pub struct Options {
     pub block_len_max: usize,
     /// Most writes in flight.
     pub in_flight_max: usize,
-    /// The log must reach back to here.
+    /// The log must reach back to here: all records that [`Writer::append`] gave a higher LSN are
+    /// needed. It must have been durable. 0: all.
     pub needed_from: Lsn,
     /// A bug to be caught by the tests; none outside them.
     #[doc(hidden)]
@@ -106,6 +117,8 @@ pub enum Planted {
     IgnoreFailedSync,
     /// An opening cuts the old segment before the new one has its header.
     GiveBackEarly,
+    /// A release takes the segment that is needed from its middle on, too.
+    ReleaseEarly,
 }
 
 impl Options {

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::format::Record;
+use super::format::{BLOCK_HEADER_LEN, RECORD_HEADER_LEN, Record};
 use super::segments::{self, Reader, io};
-use super::walk::{End, Fed, Found, Met, Walker};
+use super::walk::{self, End, Fed, Found, Met, Walker};
 use super::{Error, Options, Planted};
 use crate::env::{Aligned, Env, File as _, Mode};
 use crate::id::Lsn;
@@ -24,13 +24,16 @@ pub struct Ended {
     pub epoch: u64,
     /// The number of the segment to go on in.
     pub seq: u64,
-    /// Records read.
+    /// Records read; those that were not given out too.
     pub record_count: u64,
     /// Blocks read.
     pub block_count: u64,
     /// Segments that hold part of the log, oldest first.
     pub segments: Vec<PathBuf>,
-    /// Segments that hold nothing of it, by number, rising: the writer takes their names away.
+    /// The numbers of these segments, and where each begins.
+    pub(super) held: Vec<(u64, Lsn)>,
+    /// Segments that hold nothing of it, or nothing that is needed, by number, rising: the writer
+    /// takes their names away.
     pub(super) void: Vec<u64>,
     /// Segments that are longer than their part of the log, and that part's bytes: the writer
     /// gives back the rest.
@@ -50,16 +53,22 @@ pub struct Progress {
 /// Nothing is changed but that the directory is made if it is missing; to go on writing, see
 /// [`super::Writer::open`].
 ///
+/// `on_record` gets each record with the LSN that [`super::Writer::append`] gave it, and none whose
+/// LSN is not above [`Options::needed_from`], whether its segment is still there or not. The bytes
+/// of a record begin no earlier than the LSN of the record before.
+///
 /// # Errors
 /// As [`Error`]. Records may have been given out before.
 pub async fn replay<E: Env>(
     env: &E,
     options: &Options,
-    mut on_record: impl FnMut(Record<'_>),
+    mut on_record: impl FnMut(Lsn, Record<'_>),
     mut on_progress: impl FnMut(Progress),
 ) -> Result<Ended, Error> {
     segments::make_dir(env, &options.dir).await?;
-    let found = find(env, options).await?;
+    let mut found = find(env, options).await?;
+    let unneeded = found.drain(..walk::unneeded(&found, options.needed_from));
+    let unneeded: Vec<u64> = unneeded.map(|found| found.seq).collect();
     let seqs: Vec<u64> = found.iter().map(|found| found.seq).collect();
     let walker = Walker::new(options.log(), found, options.needed_from, options.planted);
     let mut walker = walker.map_err(|defect| Error::of(&options.dir, defect))?;
@@ -78,7 +87,8 @@ pub async fn replay<E: Env>(
         record_count: end.record_count,
         block_count: end.block_count,
         segments: used.iter().map(|seq| path_of(options, *seq)).collect(),
-        void: void.to_vec(),
+        held: used.iter().copied().zip(walker.bases()).collect(),
+        void: [&unneeded, void].concat(),
         left: left.map(|(index, len)| (path_of(options, seqs[index]), len)).collect(),
     })
 }
@@ -105,7 +115,7 @@ async fn walk<E: Env>(
     options: &Options,
     walker: &mut Walker,
     seqs: &[u64],
-    on_record: &mut impl FnMut(Record<'_>),
+    on_record: &mut impl FnMut(Lsn, Record<'_>),
     on_progress: &mut impl FnMut(Progress),
 ) -> Result<(), Error> {
     let lens: Vec<u64> = (0..seqs.len()).map(|index| walker.read_len(index)).collect();
@@ -142,17 +152,23 @@ impl<E: Env> Feeding<'_, E> {
     async fn run(
         mut self,
         buffers: &mut Vec<Aligned>,
-        on_record: &mut impl FnMut(Record<'_>),
+        on_record: &mut impl FnMut(Lsn, Record<'_>),
         mut on_done: impl FnMut(u64),
     ) -> Result<(), Error> {
         let (mut window, mut used, mut since_yield) = (Vec::new(), 0, 0);
+        let needed_from = self.options.needed_from;
+        let mut place = Lsn(0);
         while let Some((index, offset)) = self.walker.wants()
             && (index, self.walker.read_len(index)) == (self.index, self.len)
         {
             let last = self.reader.is_done();
-            let fed = self.walker.feed(&window[used..], last, &mut |met| {
-                if let Met::Record(record) = met {
-                    on_record(record);
+            let fed = self.walker.feed(&window[used..], last, &mut |met| match met {
+                Met::Block(block) => place = Lsn(block.lsn.0 + BLOCK_HEADER_LEN as u64),
+                Met::Record(record) => {
+                    place.0 += (RECORD_HEADER_LEN + record.payload.len()) as u64;
+                    if place > needed_from {
+                        on_record(place, record);
+                    }
                 }
             });
             match fed.map_err(|defect| Error::of(&self.options.dir, defect))? {

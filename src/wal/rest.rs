@@ -42,7 +42,8 @@ pub struct Rest {
     reach: u64,
     /// Bytes that a recycled file may hold besides sound blocks.
     slack: u64,
-    /// The most that names and headers behind the end prove to have been durable.
+    /// The most that is proved to have been durable by names and headers behind the end, and by
+    /// what the log is needed for.
     durable_later: Lsn,
     /// There is nothing in the place where the log ended.
     is_blank: bool,
@@ -75,7 +76,8 @@ impl Rest {
             next,
             reach: headers().map(|header| header.reach()).max().unwrap_or(0),
             slack: 2 * block_len_max.unwrap_or(BLOCK_LEN_MAX as u64),
-            durable_later: durable_later.max(Lsn(named)),
+            // What is needed of the log was durable.
+            durable_later: durable_later.max(Lsn(named)).max(end.durable),
             is_blank: true,
             strange: 0,
             epoch: end.epoch,

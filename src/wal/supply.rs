@@ -6,8 +6,8 @@ use super::segments::{self, io};
 use super::{Error, Options};
 use crate::env::{Env, File as _, Mode};
 
-/// Spares kept at an opening; more are removed.
-const SPARES_MAX: usize = 2;
+/// Most spares that are kept; more are removed.
+pub const SPARES_MAX: usize = 2;
 
 /// A segment that can be written to.
 pub struct Segment<E: Env> {
@@ -19,7 +19,8 @@ pub struct Segment<E: Env> {
     pub seq: u64,
 }
 
-/// Removes void segments, the last first, so that no gap shows at any moment, and unfinished files.
+/// Removes void segments, the last first, so that no gap shows at any moment, then those before the
+/// log, where a gap means nothing, and unfinished files.
 /// Returns the numbers of all spares and one that no name has.
 ///
 /// A void segment is not kept as a spare: a write of the process that was killed may still be on

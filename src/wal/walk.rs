@@ -65,6 +65,8 @@ pub enum Defect {
     Truncated { seq: u64, len: u64, expected: u64 },
     /// No such segment, though the log went on in it.
     Missing { seq: u64 },
+    /// No segment at all, though the log is needed from here on.
+    Gone { needed_from: Lsn },
     /// A sound block with broken records.
     Malformed { seq: u64, offset: u64 },
     /// Of another version.
@@ -86,7 +88,7 @@ pub struct End {
     pub epoch: u64,
     /// How many segments, from the first, belong to the log; the others are void.
     pub segment_count: usize,
-    /// How far the log itself proves that it was durable.
+    /// How far it is proved to have been durable: by the log itself, and by what is needed of it.
     pub durable: Lsn,
     /// Records read.
     pub record_count: u64,
@@ -128,7 +130,8 @@ pub struct Walker {
 }
 
 impl Walker {
-    /// A walk through `segments`, in order of `seq`, that must reach back to `needed_from`.
+    /// A walk through `segments`, in order of `seq`, that must reach back to `needed_from`, which
+    /// was durable. Those that are [`unneeded`] must not be among them.
     ///
     /// # Errors
     /// A segment is missing or too short, or the first one has no header though it must.
@@ -147,7 +150,7 @@ impl Walker {
             chain: FIRST_CHAIN,
             epoch: segments.iter().filter_map(epoch_of).max().unwrap_or(0),
             segment_count: 0,
-            durable: Lsn(0),
+            durable: needed_from,
             record_count: 0,
             block_count: 0,
         };
@@ -158,7 +161,10 @@ impl Walker {
     }
 
     fn enter_first(&mut self, needed_from: Lsn) -> Result<(), Defect> {
-        let Some(first) = self.segments.first().copied() else { return Ok(()) };
+        let Some(first) = self.segments.first().copied() else {
+            let is_needed = needed_from > Lsn(0);
+            return if is_needed { Err(Defect::Gone { needed_from }) } else { Ok(()) };
+        };
         match first.header {
             Some((header, _)) if header.base > needed_from => {
                 Err(Defect::Missing { seq: first.seq.saturating_sub(1) })
@@ -222,6 +228,14 @@ impl Walker {
         let len = next?.0.checked_sub(base?.0)?;
         let header = self.segments[index].header.map(|(header, _)| header);
         (SECTOR_LEN as u64..=header?.segment_len).contains(&len).then_some(len)
+    }
+
+    /// Where each segment of the log begins, in order.
+    ///
+    /// # Panics
+    /// If the walk [`Walker::wants`] more.
+    pub fn bases(&self) -> impl Iterator<Item = Lsn> {
+        self.segments[..self.end().segment_count].iter().filter_map(Found::base)
     }
 
     /// The segments that a replay ended, by index, and the bytes of each that are its part of the
@@ -402,6 +416,16 @@ impl Walker {
         }
         Ok(())
     }
+}
+
+/// How many of `segments`, in order of `seq`, lie before the one that `needed_from` is in. They are
+/// of no account: a release may have taken any of them.
+///
+/// A header at or before a place that was durable is of the log: what a crash leaves void begins
+/// behind the log's end, and loses its name before the log goes on.
+pub fn unneeded(segments: &[Found], needed_from: Lsn) -> usize {
+    let reaches_back = |found: &Found| found.base().is_some_and(|base| base <= needed_from);
+    segments.iter().rposition(reaches_back).unwrap_or(0)
 }
 
 /// What is wrong, for [`Defect::Corrupt`].

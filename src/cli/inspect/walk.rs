@@ -33,10 +33,9 @@ pub(super) struct Log {
 /// Prints a log. False: it is refused, which was said.
 pub(super) fn walk(log: &Log, printer: &mut Printer<'_>) -> anyhow::Result<bool> {
     let result = find(log)?.and_then(|found| {
-        let needed_from = match (log.only, found.first()) {
-            (Some(_), Some(Found { header: Some((header, _)), .. })) => header.base,
-            _ => Lsn(0),
-        };
+        // From where on the log is needed is not known here: what was before may have been released.
+        let first = found.first().and_then(|found| found.header);
+        let needed_from = first.map_or(Lsn(0), |(header, _)| header.base);
         let names = found.iter().map(|found| name_of(&log.dir, found.seq)).collect();
         let walker = Walker::new(log.id, found.clone(), needed_from, None)?;
         Ok(Walk { log, found, names, walker, printer: &mut *printer, shown: None, void: None })

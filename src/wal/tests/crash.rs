@@ -11,12 +11,13 @@ use crate::sim::Faults;
 /// What must be so, whatever happens.
 #[derive(Default)]
 struct Model {
-    /// What the last replay that ended gave out, and what was appended since.
-    records: Vec<Owned>,
+    /// What the last replay that ended gave out, and what was appended since, and is needed.
+    records: Vec<(Lsn, Owned)>,
     /// So many of them must be found.
     safe: usize,
-    /// The places of those appended in this life.
-    places: Vec<Lsn>,
+    /// What a manifest would say, durably.
+    needed_from: Lsn,
+    released: u64,
     numbers: u64,
     replays: u64,
     opened: u64,
@@ -24,33 +25,45 @@ struct Model {
 }
 
 impl Model {
-    fn replayed(&mut self, found: Vec<Owned>) {
+    fn replayed(&mut self, found: Vec<(Lsn, Owned)>) {
         let (count, safe) = (found.len(), self.safe);
         assert!(count >= safe, "lost: {count} found of {safe} that were acked");
         let expected = self.records.get(..count).unwrap_or_default();
         assert!(found == expected, "{count} found, and not as they were appended");
         self.records = found;
         self.safe = count;
-        self.places.clear();
         self.replays += 1;
     }
 
     fn appended(&mut self, record: Owned, place: Lsn) {
-        assert!(self.places.last().is_none_or(|last| *last < place), "places do not rise");
-        self.records.push(record);
-        self.places.push(place);
+        assert!(self.records.last().is_none_or(|last| last.0 < place), "places do not rise");
+        self.records.push((place, record));
     }
 
     /// `durable` was shown.
     fn acked(&mut self, durable: Lsn) {
-        let acked = self.places.partition_point(|place| *place <= durable);
-        let before = self.records.len() - self.places.len();
-        self.safe = self.safe.max(before + acked);
+        let acked = self.records.partition_point(|(place, _)| *place <= durable);
+        self.safe = self.safe.max(acked);
+    }
+
+    /// A tree holds some of what is `durable`; from where on the log is needed.
+    fn flushed(&mut self, durable: Lsn, rng: &mut Rng) -> Lsn {
+        let acked = self.records.partition_point(|(place, _)| *place <= durable);
+        let flushed = rng.index(acked + 1);
+        if let Some((place, _)) = self.records[..flushed].last() {
+            self.needed_from = *place;
+        }
+        self.records.drain(..flushed);
+        self.safe = self.safe.saturating_sub(flushed);
+        self.released += 1;
+        self.needed_from
     }
 }
 
 async fn live(env: SimEnv, options: Options, model: Shared<Model>, mut rng: Rng, turns: u64) {
-    let (records, ended) = match read(&env, &options).await {
+    let needed_from = model.borrow().needed_from;
+    let options = Options { needed_from, ..options };
+    let (records, ended) = match read_placed(&env, &options).await {
         Ok(read) => read,
         Err(error) => panic!("refused after a mere crash: {error}"),
     };
@@ -69,6 +82,10 @@ async fn live(env: SimEnv, options: Options, model: Shared<Model>, mut rng: Rng,
         }
         writer.flush(if lazy { Flush::Lazy } else { Flush::Now });
         model.borrow_mut().acked(writer.durable());
+        if rng.one_in(16) {
+            let needed_from = model.borrow_mut().flushed(writer.durable(), &mut rng);
+            writer.release(needed_from);
+        }
         match rng.below(3) {
             0 => env.yield_now().await,
             1 => env.sleep(Duration::from_micros(rng.below(100))).await,
@@ -115,8 +132,10 @@ fn lives(seed: u64, lives: u64, planted: Option<Planted>, faults: &Faults) -> Mo
     }
     node.restart();
     node.set_faults(Faults::none());
-    let found = replay_on(&sim, &node, &options);
-    let found = found.unwrap_or_else(|error| panic!("refused after a mere crash: {error}"));
+    let options = Options { needed_from: model.borrow().needed_from, ..options };
+    let env = node.env(ShardId(0));
+    let found = sim.run_on(&env, async move |env| read_placed(&env, &options).await);
+    let (found, _) = found.unwrap_or_else(|error| panic!("refused after a mere crash: {error}"));
     model.borrow_mut().replayed(found);
     model.take()
 }
@@ -129,14 +148,18 @@ fn acked_records_survive_and_lost_ones_stay_lost() {
         let mut total = total.borrow_mut();
         total.0 += model.replays;
         total.1 += model.opened;
-        total.2 += model.records.len();
-        total.3 += model.numbers - model.records.len() as u64;
+        total.2 += model.numbers;
+        total.3 += model.released;
         total.4 += model.power_cuts;
     });
-    let (replays, opened, kept, lost, cuts) = *total.borrow();
-    eprintln!("{cuts} power cuts, {replays} replays, {opened} openings, {kept} records kept");
+    let (replays, opened, records, released, cuts) = *total.borrow();
+    eprintln!(
+        "{cuts} power cuts, {replays} replays, {opened} openings, {records} records, {released} \
+         releases"
+    );
     let alone = crate::sim::seeds(2).count() < 2;
-    assert!(alone || (opened > 300 && kept > 30_000 && lost > 2_000), "too little happened");
+    let enough = opened > 300 && records > 30_000 && released > 2_000;
+    assert!(alone || enough, "too little happened");
 }
 
 /// The property above, with a bug: the first seed of `n` that sees it.
@@ -151,7 +174,14 @@ fn seed_that_sees(n: u64, bug: Planted, faults: &Faults) -> Option<u64> {
 #[test]
 fn planted_bugs_are_seen() {
     use Planted::*;
-    for bug in [AckBeforeDurable, AckOutOfOrder, DropLastBatch, SkipReplaySync, GiveBackEarly] {
+    for bug in [
+        AckBeforeDurable,
+        AckOutOfOrder,
+        DropLastBatch,
+        SkipReplaySync,
+        GiveBackEarly,
+        ReleaseEarly,
+    ] {
         let seed = seed_that_sees(400, bug, &Faults::none());
         assert!(seed.is_some(), "{bug:?} goes unnoticed");
     }

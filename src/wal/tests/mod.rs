@@ -14,6 +14,7 @@ mod bytes;
 mod crash;
 mod damage;
 mod faults;
+mod release;
 mod restart;
 
 const NODE: NodeId = NodeId(1);
@@ -61,9 +62,16 @@ impl Owned {
 }
 
 async fn read(env: &SimEnv, options: &Options) -> Result<(Vec<Owned>, Ended), Error> {
-    let mut records = Vec::new();
-    let ended = replay(env, options, |record| records.push(Owned::of(record)), |_| {}).await?;
-    Ok((records, ended))
+    let (placed, ended) = read_placed(env, options).await?;
+    Ok((placed.into_iter().map(|(_, record)| record).collect(), ended))
+}
+
+/// Each record with its LSN.
+async fn read_placed(env: &SimEnv, options: &Options) -> Result<(Vec<(Lsn, Owned)>, Ended), Error> {
+    let mut placed = Vec::new();
+    let on_record = |lsn, record: Record<'_>| placed.push((lsn, Owned::of(record)));
+    let ended = replay(env, options, on_record, |_| {}).await?;
+    Ok((placed, ended))
 }
 
 async fn open(env: &SimEnv, options: &Options) -> (Vec<Owned>, Writer<SimEnv>) {

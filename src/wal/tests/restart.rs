@@ -20,7 +20,7 @@ fn restarted(seed: u64, restarts: u64, power: bool) -> (Sim, Node, Progress) {
     let env = node.env(ShardId(0));
     let (progress, records) = sim.run_on(&env, async move |env| {
         let (mut last, mut records) = (Progress::default(), 0);
-        let count = |_: Record<'_>| records += 1;
+        let count = |_, _: Record<'_>| records += 1;
         replay(&env, &options(), count, |progress| last = progress).await.expect("as before");
         (last, records)
     });

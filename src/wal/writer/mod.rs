@@ -7,8 +7,10 @@
 //! A turn of the loop that finds a free slot writes its block at once; one that does not, or whose
 //! clients do better to wait for others ([`super::pace`]), leaves it open, and the next turn adds
 //! to it: so blocks grow as the disk slows down, and as the crowd grows. The next segment is made
-//! ready while the present one fills ([`next`]).
+//! ready while the present one fills ([`next`]); the oldest are given up when nothing in them is
+//! needed ([`held`]).
 
+mod held;
 mod in_flight;
 mod layout;
 mod next;
@@ -26,6 +28,7 @@ use super::pace::{Company, Pace, Start};
 use super::{Ended, Error, Options, Planted, segments, supply};
 use crate::env::{Aligned, Class, Env, File as _};
 use crate::id::Lsn;
+use held::Held;
 use in_flight::InFlight;
 use layout::{Laid, Layout};
 use next::Next;
@@ -60,6 +63,7 @@ struct State<E: Env> {
     tail: Tail<E>,
     in_flight: InFlight,
     next: Next<E>,
+    held: Held,
 
     pace: Pace,
     /// The open block should be written as soon as a slot is free.
@@ -89,6 +93,7 @@ impl<E: Env> Writer<E> {
     /// # Panics
     /// If `options` have lengths that are not whole sectors, or segments without room for a block.
     pub async fn open(env: &E, options: &Options, ended: Ended) -> Result<Self, Error> {
+        let mut held = Held::new(&ended.held);
         let (spares, name_next) = supply::tidy(env, options, &ended.void).await?;
         let mut spares = supply::usable(env, options, spares).await?;
         let spare = spares.pop();
@@ -100,12 +105,14 @@ impl<E: Env> Writer<E> {
         let tail = Tail::begin(env, options, segment, &ended).await?;
         supply::give_back(env, &ended.left).await;
         let durable = tail.begun();
+        held.begin(tail.seq(), ended.end);
         let state = State {
             options: options.clone(),
             layout: Layout::new(options, durable),
             tail,
             in_flight: InFlight::new(options, durable),
             next: Next::new(spares, name_next + 1),
+            held,
             pace: Pace::default(),
             wanted: false,
             gathers_until: None,
@@ -192,6 +199,30 @@ impl<E: Env> Writer<E> {
         self.state.borrow().next.is_disk_full()
     }
 
+    /// Gives up all segments of which nothing is needed: no record that [`Writer::append`] gave an
+    /// LSN above `needed_from`. The caller has made that place durable, and hands it to the next
+    /// replay ([`Options::needed_from`]); it never falls.
+    ///
+    /// A background task takes the names away; when the disk refuses, the next release tries again.
+    /// No more is given up than is known to be durable in what follows.
+    pub fn release(&mut self, needed_from: Lsn) {
+        self.state.borrow_mut().held.release(needed_from);
+        held::see_to(&self.env, &self.state);
+    }
+
+    /// Bytes of log from its oldest segment on: what a replay would have to read, and, within a
+    /// segment, what [`Writer::release`] would give back if nothing were needed. On the disk there
+    /// are besides the rest of the present segment, the next one, and a few spares.
+    pub fn log_len(&self) -> u64 {
+        let state = self.state.borrow();
+        state.held.len(state.layout.appended())
+    }
+
+    /// Bytes of a segment.
+    pub fn segment_len(&self) -> u64 {
+        self.state.borrow().options.segment_len
+    }
+
     /// Bytes appended and not yet durable, all of them in memory.
     pub fn backlog_len(&self) -> usize {
         let state = self.state.borrow();
@@ -218,7 +249,8 @@ impl<E: Env> Writer<E> {
         poll_fn(|cx| {
             let mut state = self.state.borrow_mut();
             state.closer = Some(cx.waker().clone());
-            if state.next.is_arming() { Poll::Pending } else { Poll::Ready(()) }
+            let is_busy = state.next.is_arming() || state.held.is_releasing();
+            if is_busy { Poll::Pending } else { Poll::Ready(()) }
         })
         .await;
         Ok(())
@@ -280,6 +312,7 @@ impl<E: Env> State<E> {
             Laid::Block(block, lsn) => self.tail.block(block, lsn, durable),
             Laid::Header(base) => {
                 let next = self.next.take().expect("it is ready");
+                self.held.begin(next.seq, base);
                 let buf = self.layout.buffer();
                 self.tail.header(&self.options, next, (base, durable), env.random(), buf)
             }

@@ -55,10 +55,26 @@ impl<E: Env> Next<E> {
         self.is_disk_full
     }
 
+    /// Whether another spare is welcome besides `more` that are being made.
+    pub fn has_room(&self, more: usize) -> bool {
+        self.spares.len() + more < supply::SPARES_MAX
+    }
+
+    /// A number that no file's name has had.
+    pub fn name(&mut self) -> u64 {
+        self.name_next += 1;
+        self.name_next - 1
+    }
+
+    /// Takes a file to make a segment of: the spare with that number, durably named and of the
+    /// length of new segments, on its way to which is no write.
+    pub fn add_spare(&mut self, number: u64) {
+        self.spares.push(number);
+    }
+
     /// What it can be made of: a spare, if there is one, and a number for a new file's name.
     fn material(&mut self) -> (Option<u64>, u64) {
-        self.name_next += 1;
-        (self.spares.pop(), self.name_next - 1)
+        (self.spares.pop(), self.name())
     }
 }
 
