@@ -1,7 +1,9 @@
 //! The tree of a partition.
 
 pub mod block;
+pub mod compact;
 pub mod filter;
 pub mod key;
 pub mod memtable;
+pub mod merge;
 pub mod table;

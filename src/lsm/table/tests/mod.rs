@@ -6,6 +6,10 @@ use super::*;
 use crate::id::{NodeId, ShardId};
 use crate::sim::{Node, Rng, Sim, SimEnv};
 
+mod damage;
+mod faults;
+mod golden;
+mod merge;
 mod model;
 
 const NODE: NodeId = NodeId(1);
