@@ -60,6 +60,26 @@ pub(super) enum Line<'a> {
     End { file: &'a str, offset: u64 },
     /// Bytes behind the end: of no log, for ever.
     Void { file: &'a str, from: u64, to: u64, is_zero: bool },
+    /// A table: what its footer says of the file.
+    Table { number: u64, shard: u16, log_id: String, bytes: u64, compression: String, format: u32 },
+    /// What rows it has.
+    Rows {
+        rows: u64,
+        puts: u64,
+        deletes: u64,
+        expiring: u64,
+        timestamp_min: u64,
+        timestamp_max: u64,
+        expiry_min_ms: u64,
+        expiry_max_ms: u64,
+        key_bytes: u64,
+        value_bytes: u64,
+        large_bytes: u64,
+    },
+    /// A sound part of a table.
+    Part { kind: &'static str, offset: u64, bytes: usize, raw_bytes: usize, count: u32 },
+    /// All of a table that was read.
+    SoundTable { bytes: u64, parts: u64 },
     /// All that was read.
     Sound { lsn: u64, durable: u64, epoch: u64, segments: usize, blocks: u64, records: u64 },
     /// A server would not start on this log.
@@ -77,7 +97,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    fn of(encoded: &[u8]) -> Option<Self> {
+    pub(super) fn of(encoded: &[u8]) -> Option<Self> {
         let user_key = decode_user_key(encoded)?;
         let shown = &user_key[..user_key.len().min(KEY_SHOWN_MAX)];
         let dots = if shown.len() < user_key.len() { "..." } else { "" };
@@ -165,7 +185,9 @@ impl fmt::Display for Line<'_> {
                  {segments} segments, {blocks} blocks, {records} records"
             ),
             Self::Refused { error } => write!(f, "refused: {error}"),
-            effect => effect.fmt_effect(f),
+            Self::Put { .. } | Self::Delete { .. } | Self::Clear { .. } => self.fmt_effect(f),
+            Self::Elsewhere { .. } | Self::Malformed { .. } => self.fmt_effect(f),
+            table => table.fmt_table(f),
         }
     }
 }
@@ -190,6 +212,46 @@ impl Line<'_> {
             }
             Self::Malformed { at } => write!(f, "      malformed at byte {at} of the entry"),
             other => unreachable!("no effect: {other:?}"),
+        }
+    }
+}
+
+impl Line<'_> {
+    fn fmt_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Table { number, shard, log_id, bytes, compression, format } => write!(
+                f,
+                "table {number} of shard {shard}  log {log_id}  {bytes} bytes  \
+                 compression {compression}  format {format}  footer sound"
+            ),
+            Self::Rows {
+                rows,
+                puts,
+                deletes,
+                expiring,
+                timestamp_min,
+                timestamp_max,
+                expiry_min_ms,
+                expiry_max_ms,
+                key_bytes,
+                value_bytes,
+                large_bytes,
+            } => write!(
+                f,
+                "rows {rows}: {puts} puts, {deletes} deletes, {expiring} expire from \
+                 {expiry_min_ms} to {expiry_max_ms}  {} to {}  keys {key_bytes} bytes  \
+                 values {value_bytes} bytes, {large_bytes} of them large",
+                At(*timestamp_min),
+                At(*timestamp_max),
+            ),
+            Self::Part { kind, offset, bytes, raw_bytes, count } => {
+                write!(f, "  {kind} at {offset}  {bytes} bytes  raw {raw_bytes}  ")?;
+                write!(f, "count {count}  sound")
+            }
+            Self::SoundTable { bytes, parts } => {
+                write!(f, "sound: {bytes} bytes, {parts} parts")
+            }
+            other => unreachable!("of no table: {other:?}"),
         }
     }
 }

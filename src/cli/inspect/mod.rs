@@ -1,11 +1,12 @@
 //! `stave inspect`: what is in the files of a data directory, without a server.
 //!
 //! It reads and changes nothing. [`wal`] says which log is meant, [`walk`] drives the walker that a
-//! replay uses over its files, [`line`](mod@line) is what is printed.
+//! replay uses over its files, [`sstable`] reads a table, [`line`](mod@line) is what is printed.
 
 use std::io::Write;
 
 mod line;
+mod sstable;
 #[cfg(test)]
 mod tests;
 mod wal;
@@ -21,6 +22,7 @@ pub(super) struct Inspect {
 #[derive(clap::Subcommand)]
 enum What {
     Wal(wal::Wal),
+    Sstable(sstable::Sstable),
 }
 
 impl Inspect {
@@ -28,6 +30,7 @@ impl Inspect {
     pub(super) fn run(&self, out: &mut impl Write) -> u8 {
         match &self.what {
             What::Wal(wal) => wal.run(out),
+            What::Sstable(sstable) => sstable.run(out),
         }
     }
 }

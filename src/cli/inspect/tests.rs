@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser as _;
 
+use super::sstable::Sstable;
 use super::wal::Wal;
 use crate::cli::directory::tests::TempDir;
 use crate::cli::directory::{DataDir, Identity};
@@ -136,6 +137,17 @@ fn scene(name: &str) -> (TempDir, Vec<PathBuf>) {
 fn inspect(dir: &Path, path: &Path, json: bool) -> (String, u8) {
     let mut out = Vec::new();
     let code = Wal { path: path.to_owned(), json }.run(&mut out);
+    shown(dir, out, code)
+}
+
+/// Inspects a table likewise.
+fn inspect_table(dir: &Path, path: &Path, rows: bool, json: bool) -> (String, u8) {
+    let mut out = Vec::new();
+    let code = Sstable { path: path.to_owned(), rows, json }.run(&mut out);
+    shown(dir, out, code)
+}
+
+fn shown(dir: &Path, out: Vec<u8>, code: u8) -> (String, u8) {
     let text = String::from_utf8(out).expect("it is text");
     let dir = dir.canonicalize().expect("it is there");
     (text.replace(&dir.display().to_string(), "DIR"), code)
@@ -230,12 +242,74 @@ fn nothing_is_changed_and_a_served_directory_is_refused() {
     assert_eq!(inspect(temp.path(), temp.path(), false).1, EXIT_OK);
 }
 
+/// A file with the golden table of version 1.
+fn table_scene(name: &str) -> (TempDir, PathBuf, Vec<u8>) {
+    let mut bytes = Vec::new();
+    let golden = include_str!("../../lsm/testdata/table_v1.txt");
+    for line in golden.lines().filter(|line| !line.starts_with('#')) {
+        let (_, line) = line.split_once(": ").expect("an offset");
+        let (hex, again) = line.split_once(" *").unwrap_or((line, "0"));
+        let byte = |hex| u8::from_str_radix(hex, 16).expect("two digits");
+        let again: usize = again.parse().expect("a number");
+        bytes.extend(hex.split(' ').map(byte).collect::<Vec<_>>().repeat(1 + again));
+    }
+    let temp = TempDir::new(name);
+    fs::create_dir_all(temp.path()).expect("it is ours");
+    let path = temp.path().join("00000000000000000007.sst");
+    fs::write(&path, &bytes).expect("it is ours");
+    (temp, path, bytes)
+}
+
+#[test]
+fn a_table_is_printed_as_it_was() {
+    let (temp, path, _) = table_scene("inspect-table");
+
+    for (rows, json, golden) in
+        [(false, false, "inspect-sstable.txt"), (true, true, "inspect-sstable.jsonl")]
+    {
+        let (text, code) = inspect_table(temp.path(), &path, rows, json);
+
+        assert_eq!(code, EXIT_OK, "{text}");
+        assert_golden(golden, &text);
+    }
+    let (text, _) = inspect_table(temp.path(), &path, true, false);
+    assert_eq!(text.lines().filter(|line| line.contains("  put ")).count(), 97, "{text}");
+    assert_eq!(text.lines().filter(|line| line.contains("  delete ")).count(), 1, "{text}");
+}
+
+#[test]
+fn a_table_that_is_not_as_it_was_is_refused_and_the_place_named() {
+    let (temp, path, sound) = table_scene("inspect-broken-table");
+    let inspect_bytes = |bytes: &[u8]| {
+        fs::write(&path, bytes).expect("it is ours");
+        inspect_table(temp.path(), &path, true, false)
+    };
+
+    for offset in (0..sound.len()).step_by(509) {
+        let mut wrong = sound.clone();
+        wrong[offset] ^= 4;
+        let (text, code) = inspect_bytes(&wrong);
+        assert!(code == EXIT_DATA_DIR && text.contains("refused: corrupt table"), "{text}");
+    }
+    for len in (0..sound.len()).step_by(SECTOR_LEN) {
+        let (text, code) = inspect_bytes(&sound[..len]);
+        assert!(code == EXIT_DATA_DIR && text.contains("no valid footer"), "{len}: {text}");
+    }
+    let longer = [&sound[..SECTOR_LEN], &sound].concat();
+    let (text, code) = inspect_bytes(&longer);
+    let length = format!("has {} bytes and its footer says {}", longer.len(), sound.len());
+    assert!(code == EXIT_DATA_DIR && text.contains(&length), "{text}");
+}
+
 #[test]
 fn the_command_line_teaches() {
-    let help = crate::cli::Cli::try_parse_from(["stave", "inspect", "wal", "--help"]);
+    for what in ["wal", "sstable"] {
+        let help = crate::cli::Cli::try_parse_from(["stave", "inspect", what, "--help"]);
 
-    let help = help.err().expect("help ends the parse").to_string();
-    for taught in ["stave inspect wal /srv/stave", "refused", "--json", "Exit code 3"] {
-        assert!(help.contains(taught), "{taught}: {help}");
+        let help = help.err().expect("help ends the parse").to_string();
+        let example = format!("stave inspect {what} ");
+        for taught in [&example, "refused", "--json", "Exit code 3"] {
+            assert!(help.contains(taught), "{taught}: {help}");
+        }
     }
 }

@@ -63,7 +63,7 @@ impl Wal {
     }
 }
 
-fn complain(error: &anyhow::Error) -> u8 {
+pub(super) fn complain(error: &anyhow::Error) -> u8 {
     let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
     if kind == Some(io::ErrorKind::BrokenPipe) {
         // Whoever closed the pipe has seen enough.

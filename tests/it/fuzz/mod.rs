@@ -19,6 +19,7 @@ mod binary;
 mod model;
 mod pipelines;
 mod resp;
+mod table;
 mod wal;
 
 /// The random stream of one input: SplitMix64 (Steele, Lea, Flood 2014).

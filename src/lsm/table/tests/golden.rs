@@ -2,14 +2,24 @@
 #![expect(clippy::disallowed_methods, reason = "rewrites the golden files when told to")]
 
 use super::*;
+use crate::id::Slot;
 use crate::lsm::block::LARGE_LEN_MIN;
+use crate::lsm::key::encode_data_key;
+
+/// The data key of `user_key` in slot 7 of database 0.
+fn data_key(user_key: &str) -> Vec<u8> {
+    let mut key = Vec::new();
+    encode_data_key(Slot(7), 0, user_key.as_bytes(), &mut key);
+    key
+}
 
 fn golden_rows() -> Vec<Owned> {
-    let mut rows = many(5, 10);
-    rows.push(Owned { expiry_ms: Some(0x0102_0304), ..Owned::put(b"key:00000002", 9, b"newer") });
-    rows.push(Owned::delete(b"key:00000003", 0x1122_3344_5566_7788));
-    rows.push(Owned::put(b"large", 5, &vec![0xAB; LARGE_LEN_MIN]));
-    rows.extend((0..90).map(|n| Owned::put(format!("more:{n:03}").as_bytes(), 7, &[n; 60])));
+    let put = |name: &str, timestamp, value: &[u8]| Owned::put(&data_key(name), timestamp, value);
+    let mut rows: Vec<_> = (0..5u8).map(|n| put(&format!("key:{n}"), 1, &[n; 10])).collect();
+    rows.push(Owned { expiry_ms: Some(0x0102_0304), ..put("key:2", 9, b"newer") });
+    rows.push(Owned::delete(&data_key("key:3"), 0x1122_3344_5566_7788));
+    rows.push(put("large", 5, &vec![0xAB; LARGE_LEN_MIN]));
+    rows.extend((0..90).map(|n| put(&format!("more:{n:03}"), 7, &[n; 60])));
     sorted(rows)
 }
 
@@ -61,8 +71,8 @@ fn every_version_is_read() {
         let node = sim.node(NODE);
         node.write_file(PATH, &bytes);
         let (footer, checksum) = Footer::decode(&bytes[bytes.len() - SECTOR_LEN..]).expect("one");
-        let bounds = b"key:00000000more:089";
-        let meta = footer.meta(checksum, bounds).expect("these are its bounds");
+        let bounds = [data_key("key:0"), data_key("more:089")].concat();
+        let meta = footer.meta(checksum, &bounds).expect("these are its bounds");
 
         let read = read_all(&sim, &node.env(ShardId(0)), &meta);
 
