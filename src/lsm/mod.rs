@@ -6,4 +6,5 @@ pub mod filter;
 pub mod key;
 pub mod memtable;
 pub mod merge;
+pub mod pick;
 pub mod table;
