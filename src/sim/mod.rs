@@ -17,7 +17,7 @@
 //!
 //! To replay: a test under [`check`] that fails prints its seed; `SIM_SEED=<seed> cargo test NAME`
 //! runs that seed alone and `SIM_TRACE=1` prints each decision. `STAVE_SIM_SEEDS=10` tries ten
-//! times as many seeds.
+//! times as many seeds, `STAVE_SIM_FIRST=600` begins with that one.
 //!
 //! ```
 //! use stavekv::env::{Env, File, Mode};
@@ -214,7 +214,8 @@ impl Drop for Sim {
     }
 }
 
-/// The seeds to try: `SIM_SEED` alone if it is set, else `0..n`, times `STAVE_SIM_SEEDS`.
+/// The seeds to try: `SIM_SEED` alone if it is set, else `n`, times `STAVE_SIM_SEEDS`, from
+/// `STAVE_SIM_FIRST` on.
 ///
 /// # Panics
 /// If one of the variables is not a number.
@@ -225,7 +226,10 @@ pub fn seeds(n: u64) -> impl Iterator<Item = u64> {
     };
     match number("SIM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..n * number("STAVE_SIM_SEEDS").unwrap_or(1),
+        None => {
+            let first = number("STAVE_SIM_FIRST").unwrap_or(0);
+            first..first + n * number("STAVE_SIM_SEEDS").unwrap_or(1)
+        }
     }
 }
 
