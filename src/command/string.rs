@@ -232,14 +232,16 @@ fn append<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Evaluated<'a> {
         return Err(Error::ValueTooLong);
     }
     reply.integer(len as i64);
-    if tail.is_empty() {
-        return Ok(Effect::None);
-    }
-    let mut value = SmallVec::with_capacity(len);
-    value.extend_from_slice(head);
-    value.extend_from_slice(tail);
-    let (value, expiry_ms) = (NewValue::Owned(value), found.expiry_ms);
-    Ok(Effect::Put { value, expiry_ms, event: Event::Append })
+    // Nothing appended is a write too, as in Redis: whoever watches the key sees it touched.
+    let value = if tail.is_empty() {
+        found.value.to_new_value()
+    } else {
+        let mut value = SmallVec::with_capacity(len);
+        value.extend_from_slice(head);
+        value.extend_from_slice(tail);
+        NewValue::Owned(value)
+    };
+    Ok(Effect::Put { value, expiry_ms: found.expiry_ms, event: Event::Append })
 }
 
 fn strlen<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Evaluated<'a> {

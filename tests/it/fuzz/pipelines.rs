@@ -212,7 +212,8 @@ fn set_options(rng: &mut Rng, words: &mut Vec<Vec<u8>>) {
 
 /// Once in a while there is no such command, or it has too few or too many arguments.
 fn mangle(rng: &mut Rng, model: &Model, words: &mut Vec<Vec<u8>>) {
-    let fixed = [&b"EXEC"[..], b"WATCH", b"PING", b"FLUSHDB"].contains(&&words[0][..]);
+    let fixed = ["EXEC", "WATCH", "PING", "FLUSHDB"];
+    let fixed = fixed.iter().any(|name| words[0].eq_ignore_ascii_case(name.as_bytes()));
     match rng.below(100) {
         0 => *words = vec![b"NOSUCH".to_vec()],
         1 if words.len() > 1 && !words[0].starts_with(b"M") => drop(words.pop()),
