@@ -5,7 +5,7 @@ use super::{Args, DB_COUNT, Error, Facts, Session, Then, client, number};
 use crate::protocol::resp::{Proto, Reply};
 
 /// The version of Redis we answer as. Clients read it to learn what a server can do.
-pub const REDIS_VERSION: &str = "7.2.0";
+pub const REDIS_VERSION: &str = "7.4.0";
 
 fn ping(session: &mut Session, _: &dyn Facts, args: &Args<'_>, reply: &mut Reply<'_>) -> Then {
     match args.len() {

@@ -137,6 +137,112 @@ def pubsub(client):
         assert client.publish("news", "three") == 0
 
 
+def events(port):
+    """Keyspace notifications: each change once, to both channels, by the names of Redis."""
+    for protocol in (2, 3):
+        client = redis.Redis(port=port, protocol=protocol, db=2)
+        client.flushall()
+        assert client.config_set("notify-keyspace-events", "KEA")
+        with client.pubsub() as listener:
+            listener.psubscribe("__keyspace@2__:*", "__keyevent@2__:*")
+            assert len(messages(listener, 2)) == 2
+
+            def heard(*pairs):
+                got = [(channel.decode(), data.decode()) for _, _, channel, data in messages(listener, 2 * len(pairs))]
+                wanted = [(f"__keyspace@2__:{key}", event) for event, key in pairs]
+                wanted += [(f"__keyevent@2__:{event}", key) for event, key in pairs]
+                assert sorted(got) == sorted(wanted), (got, wanted)
+
+            client.set("a", 1)
+            heard(("set", "a"))
+            client.set("a", 1, ex=100)
+            heard(("set", "a"), ("expire", "a"))
+            client.append("a", "")
+            heard(("append", "a"))
+            client.rename("a", "{a}b")
+            heard(("rename_from", "a"), ("rename_to", "{a}b"))
+            with client.pipeline() as pipe:
+                pipe.incr("{n}1").incr("{n}1").delete("{n}1", "{n}2").execute()
+            heard(("incrby", "{n}1"), ("incrby", "{n}1"), ("del", "{n}1"))
+            client.mset({f"k{n}": n for n in range(16)})  # Of all cores.
+            heard(*[("set", f"k{n}") for n in range(16)])
+            client.set("short", 1, px=30)
+            heard(("set", "short"), ("expire", "short"))
+            heard(("expired", "short"))
+            redis.Redis(port=port, db=3).set("elsewhere", 1)
+            client.get("none")
+            assert listener.get_message(timeout=0.2) is None
+            assert client.config_set("notify-keyspace-events", "")
+            client.set("a", 2)
+            assert listener.get_message(timeout=0.2) is None
+
+
+def cache(port):
+    """The cache of redis-py: what it holds is given up when anybody changes it, and not before."""
+    from redis.cache import CacheConfig, CacheKey
+
+    cached = redis.Redis(port=port, protocol=3, cache_config=CacheConfig(max_size=1000))
+    other = redis.Redis(port=port)
+    other.flushall()
+
+    def is_held(key):
+        entry = cached.get_cache().get(CacheKey(command="GET", redis_keys=(key,), redis_args=("GET", key)))
+        return entry is not None
+
+    def settled(key, value):
+        end = time.monotonic() + 5
+        while cached.get(key) != value:  # An invalidation is on its way, not late.
+            assert time.monotonic() < end, (key, value, cached.get(key))
+            time.sleep(0.001)
+
+    keys = [f"c:{n}" for n in range(64)]  # Of all cores.
+    for key in keys:
+        other.set(key, "old")
+        assert cached.get(key) == b"old" and is_held(key)
+    reads = other.info("commandstats")["cmdstat_get"]["calls"]
+    assert [cached.get(key) for key in keys] == [b"old"] * 64
+    assert other.info("commandstats")["cmdstat_get"]["calls"] == reads, "they were read from the cache"
+    for key in keys[:32]:
+        other.set(key, "new")
+    for key in keys[:32]:
+        settled(key, b"new")
+    assert all(is_held(key) for key in keys), "the others stay"
+    with other.pipeline() as pipe:
+        pipe.set("{c:1}x", 1).delete("c:1").execute()
+    settled("c:1", None)
+    cached.set("c:2", "own")
+    settled("c:2", b"own")
+    assert cached.mget("c:3", "c:4") == [b"new", b"new"]
+    other.mset({"c:3": "newer", "c:4": "newer"})
+    end = time.monotonic() + 5
+    while cached.mget("c:3", "c:4") != [b"newer", b"newer"]:
+        assert time.monotonic() < end
+    other.set("brief", 1, px=50)
+    assert cached.get("brief") == b"1"
+    settled("brief", None)
+    other.flushall()
+    for key in keys:
+        settled(key, None)
+
+    # Writers and a reader of the cache: it sees each value, or a newer one, in the end the last.
+    def writes():
+        writer = redis.Redis(port=port)
+        for n in range(500):
+            writer.set(f"c:{n % 8}", n)
+
+    writer = threading.Thread(target=writes)
+    writer.start()
+    last = {}
+    while writer.is_alive():
+        for n in range(8):
+            value = int(cached.get(f"c:{n}") or -1)
+            assert value >= last.get(n, -1), "a cache that goes back"
+            last[n] = value
+    writer.join()
+    for n in range(8):
+        settled(f"c:{n}", b"%d" % max(range(n, 500, 8)))
+
+
 def plain(port):
     for protocol in (2, 3):
         client = redis.Redis(port=port, protocol=protocol)
@@ -223,5 +329,6 @@ def password(port):
         refused(redis.AuthenticationError, without.ping)
 
 
-part = {"plain": lambda port, *_: plain(port), "cluster": cluster, "password": lambda port, *_: password(port)}
-part[sys.argv[1]](*map(int, sys.argv[2:]))
+alone = {"plain": plain, "password": password, "events": events, "cache": cache}
+name, ports = sys.argv[1], [int(port) for port in sys.argv[2:]]
+cluster(*ports) if name == "cluster" else alone[name](ports[0])

@@ -25,3 +25,15 @@ fn a_password_is_said_in_both_protocols() {
     let server = Server::start(&["--requirepass", "hunter2"]);
     python("password", &server);
 }
+
+#[test]
+fn changes_are_told_by_keyspace_notifications() {
+    let server = Server::start(&["--cores", "2"]);
+    python("events", &server);
+}
+
+#[test]
+fn its_cache_holds_what_nobody_has_changed() {
+    let server = Server::start(&["--cores", "2"]);
+    python("cache", &server);
+}
