@@ -47,15 +47,25 @@ pub struct Tracking {
 
 impl Tracking {
     /// Whether the keys that the next command reads are remembered. Forgets what CLIENT CACHING
-    /// said.
-    pub fn take_remembers(&mut self) -> bool {
-        let caching = std::mem::take(&mut self.caching);
+    /// said, unless it `lasts`: the command is one of a transaction, and others follow.
+    pub fn take_remembers(&mut self, lasts: bool) -> bool {
+        let caching = self.caching;
+        self.caching &= lasts;
         match self.mode {
             Mode::Reads => true,
             Mode::OptIn => caching,
             Mode::OptOut => !caching,
             Mode::Broadcast => false,
         }
+    }
+
+    /// Puts back what [`Tracking::take_remembers`] returned: EXEC took it for its commands.
+    pub fn give_back(&mut self, remembers: bool) {
+        self.caching = match self.mode {
+            Mode::OptIn => remembers,
+            Mode::OptOut => !remembers,
+            Mode::Reads | Mode::Broadcast => false,
+        };
     }
 
     /// As CLIENT LIST shows it: 0 for nobody else.
@@ -332,10 +342,10 @@ mod tests {
             (Mode::Broadcast, false, false),
         ] {
             let mut tracking = Tracking { mode, ..Tracking::default() };
-            assert_eq!(tracking.take_remembers(), plain, "{mode:?}");
+            assert_eq!(tracking.take_remembers(false), plain, "{mode:?}");
             tracking.caching = true;
-            assert_eq!(tracking.take_remembers(), said, "{mode:?}");
-            assert_eq!(tracking.take_remembers(), plain, "{mode:?}: it is forgotten");
+            assert_eq!(tracking.take_remembers(false), said, "{mode:?}");
+            assert_eq!(tracking.take_remembers(false), plain, "{mode:?}: it is forgotten");
         }
     }
 }

@@ -34,6 +34,8 @@ pub struct Conn {
     pub stash: VecDeque<Vec<u8>>,
     /// Parsed when a long command began; older than the stash.
     pub deferred: VecDeque<ArgsBuf>,
+    /// Commands of a transaction among these: they run in turn.
+    pub in_turn: usize,
     /// Pieces of it in the server's queue of work; older than the stash.
     pub queued: usize,
     /// What it sent is not the protocol: said so, and closed, when what came before is done.
@@ -78,6 +80,7 @@ impl Conn {
             output: Output::default(),
             stash: VecDeque::new(),
             deferred: VecDeque::new(),
+            in_turn: 0,
             queued: 0,
             broken: None,
             pending: None,

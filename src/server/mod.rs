@@ -544,6 +544,7 @@ impl<E: Env> Server<E> {
         self.update_gauges();
         self.update_rate();
         self.look_for_slow();
+        self.shard.sweep_readers();
         self.on_typed_tick();
         self.look_at_pause();
         // While writes are paused, keys stay too.

@@ -286,6 +286,8 @@ impl<E: Env> Server<E> {
         }
         conn.postponed = true;
         conn.deferred.push_front(args.to_buf());
+        // If it is not of a transaction, more may be remembered than was asked for.
+        conn.in_turn += usize::from(conn.in_turn > 0);
         true
     }
 

@@ -209,6 +209,7 @@ impl<E: Env> Server<E> {
             && conn.is_free()
             && let Some(request) = conn.deferred.pop_front()
         {
+            conn.in_turn = conn.in_turn.saturating_sub(1);
             self.mark_dirty(index);
             match command::resolve(&request.args()) {
                 Ok(spec) => self.dispatch(index, spec, request.args(), None, &mut scratch),

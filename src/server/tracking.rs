@@ -5,11 +5,11 @@
 //! knows what each asked for; and if that is to tell another connection, it mails on to that one's.
 //! Mail keeps its order, and a shard's answers come before its invalidations: so whoever is told of
 //! a change has before had the replies to all that it read before the change, and a cache that
-//! drops what it is told of holds nothing old for good.
+//! drops what it is told of holds nothing old for good. By the same order a connection that ends is
+//! looked for in the tables of readers after all that it read.
 //!
 //! An invalidation leaves in the turn in which the change commits, before the writer is answered if
-//! both are on the key's shard. A connection that is gone is told nothing; its place in the tables
-//! of readers is freed when the keys change.
+//! both are on the key's shard. A connection that is gone is told nothing.
 //!
 //! FLUSHALL and FLUSHDB tell everybody to forget everything, once per shard.
 
@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 
 use super::Server;
 use super::output::Encoded;
-use crate::command::tracking::{self, Tracking};
+use crate::command::tracking;
 use crate::env::{ConnId, Env};
 use crate::id::ShardId;
 use crate::protocol::resp::Proto;
@@ -67,6 +67,10 @@ impl<E: Env> Server<E> {
     pub(super) fn untrack(&mut self, id: ConnId) {
         self.trackers.leave(id);
         self.count_trackers();
+        let by = Some(Client { shard: self.shard.id(), conn: id });
+        for shard in (0..self.shard.map().shard_count()).map(ShardId) {
+            self.tell_shard(shard, Listener::Nobody, None, by);
+        }
     }
 
     /// Before the connection hears of it: what any shard evaluates after that, it is told of.
@@ -85,8 +89,9 @@ impl<E: Env> Server<E> {
         // Neither a subcommand of CLIENT nor MULTI uses up what CLIENT CACHING said.
         let is_next =
             !session.last_command.starts_with("client|") && session.last_command != "multi";
+        let lasts = conn.in_turn > 0;
         let tracking = session.tracking.as_deref_mut().filter(|_| is_next);
-        let remembers = tracking.is_some_and(Tracking::take_remembers);
+        let remembers = tracking.is_some_and(|tracking| tracking.take_remembers(lasts));
         let client = Client { shard: self.shard.id(), conn: conn.id };
         self.shard.set_caller(Some(Caller { client, remembers }));
     }
@@ -141,6 +146,7 @@ impl<E: Env> Server<E> {
                 }
             }
             Listener::Instead(id) => self.tell_instead(id, key.as_slice()),
+            Listener::Nobody => by.into_iter().for_each(|gone| self.shard.forget_reader(gone)),
         }
     }
 

@@ -130,6 +130,9 @@ impl Changes {
     }
 }
 
+/// Keys that are looked at in a turn for readers that are gone: some 100 us.
+const READERS_SWEPT_MAX: usize = 1024;
+
 /// For the server.
 impl<E: Env> Shard<E> {
     /// From now on these are told.
@@ -157,6 +160,16 @@ impl<E: Env> Shard<E> {
     /// For whom commands are evaluated.
     pub fn caller(&self) -> Option<Caller> {
         self.changes.caller
+    }
+
+    /// A connection that read keys here, and will read no more, is to be forgotten.
+    pub fn forget_reader(&mut self, gone: Client) {
+        self.changes.tracked.forget(gone);
+    }
+
+    /// Goes through some of the keys that were read, for readers that are gone.
+    pub fn sweep_readers(&mut self) {
+        self.changes.tracked.sweep(READERS_SWEPT_MAX);
     }
 
     /// The next change that is committed.

@@ -124,6 +124,8 @@ pub enum Listener {
     Everybody,
     /// This connection, which another named.
     Instead(ConnId),
+    /// Whose command it was is gone, and is to be forgotten.
+    Nobody,
 }
 
 /// A key has changed.

@@ -163,3 +163,90 @@ fn redis_and_we_tell_everybody_the_same() {
         }
     }
 }
+
+fn told(client: &mut Client) -> Vec<String> {
+    client.send(&["PING"]);
+    let replies = std::iter::from_fn(|| match client.reply() {
+        Reply::Push(items) => Some(format!("{:?}", items[1])),
+        _ => None,
+    });
+    let mut told: Vec<_> = replies.collect();
+    told.sort();
+    told
+}
+
+#[test]
+fn caching_counts_for_all_of_a_transaction_over_several_cores() {
+    let server = Server::start(&["--cores", "2"]);
+    let (mut reader, mut writer) = (server.client(), server.client());
+    reader.run(&["HELLO", "3"]);
+    let keys: Vec<String> = (0..16).map(|n| format!("k{n:02}")).collect();
+    let change = |writer: &mut Client| {
+        keys.iter().for_each(|key| assert_eq!(writer.run(&["SET", key, "1"]), Reply::ok()));
+    };
+    // Said before it, and within it.
+    for (mode, said, within, heard) in [
+        ("OPTIN", Some("YES"), None, 16),
+        ("OPTIN", None, Some("YES"), 16),
+        ("OPTIN", None, None, 0),
+        ("OPTOUT", Some("NO"), None, 0),
+        ("OPTOUT", None, None, 16),
+    ] {
+        assert_eq!(reader.run(&["CLIENT", "TRACKING", "ON", mode]), Reply::ok());
+        if let Some(word) = said {
+            assert_eq!(reader.run(&["CLIENT", "CACHING", word]), Reply::ok());
+        }
+        reader.run(&["MULTI"]);
+        if let Some(word) = within {
+            reader.run(&["CLIENT", "CACHING", word]);
+        }
+        keys.iter().for_each(|key| drop(reader.run(&["GET", key])));
+        let Reply::Array(_) = reader.run(&["EXEC"]) else { panic!("not run") };
+        change(&mut writer);
+        sleep(Duration::from_millis(50));
+        assert_eq!(told(&mut reader).len(), heard, "{mode} {said:?} {within:?}");
+
+        // The next command is another matter.
+        assert_eq!(reader.run(&["GET", "k00"]), Reply::bulk("1"));
+        change(&mut writer);
+        sleep(Duration::from_millis(50));
+        assert_eq!(told(&mut reader).len(), usize::from(mode == "OPTOUT"), "{mode} {said:?}");
+        assert_eq!(reader.run(&["CLIENT", "TRACKING", "OFF"]), Reply::ok());
+    }
+}
+
+#[test]
+fn what_a_connection_read_is_forgotten_soon_after_its_end() {
+    let server = Server::start(&["--cores", "2"]);
+    let (mut stays, mut goes, mut asker) = (server.client(), server.client(), server.client());
+    for client in [&mut stays, &mut goes] {
+        client.run(&["HELLO", "3"]);
+        assert_eq!(client.run(&["CLIENT", "TRACKING", "ON"]), Reply::ok());
+    }
+    let names: Vec<String> = (0..5_000).map(|n| format!("k{n}")).collect();
+    let keys = |range: std::ops::Range<usize>| [&["MGET".to_owned()], &names[range]].concat();
+    goes.write(&crate::client::encode(&keys(0..5_000)));
+    goes.reply();
+    stays.write(&crate::client::encode(&keys(0..10)));
+    stays.reply();
+    let mut tracked = || {
+        let Reply::Bulk(info) = asker.run(&["INFO", "stats"]) else { panic!("no text") };
+        let info = String::from_utf8(info).expect("text");
+        let found = info.lines().find_map(|line| line.strip_prefix("tracking_total_keys:"));
+        found.expect("it is in INFO").parse::<usize>().expect("a number")
+    };
+    let mut becomes = |count| {
+        (0..200).any(|_| {
+            sleep(Duration::from_millis(50));
+            tracked() == count
+        })
+    };
+    assert!(becomes(5_000));
+
+    drop(goes);
+
+    assert!(becomes(10), "the other's alone are left");
+    assert_eq!(server.client().run(&["SET", "k3", "1"]), Reply::ok());
+    sleep(Duration::from_millis(50));
+    assert_eq!(told(&mut stays).len(), 1);
+}

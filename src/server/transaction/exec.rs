@@ -152,7 +152,12 @@ impl<E: Env> Server<E> {
             return self.abort(index, &refused.to_string());
         }
         self.say(index, |reply| reply.array(pending.queued.len()));
+        let remembers = self.shard.caller().is_some_and(|caller| caller.remembers);
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
+        if let Some(tracking) = conn.session.tracking.as_deref_mut() {
+            tracking.give_back(remembers);
+        }
+        conn.in_turn = pending.queued.len();
         for step in pending.queued.into_iter().rev() {
             conn.deferred.push_front(step.args);
         }
