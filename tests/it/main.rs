@@ -31,6 +31,7 @@ mod redis_server;
 mod resp_cost;
 mod scripts;
 mod server;
+mod subscribers;
 mod tracking;
 mod typed;
 mod values;
