@@ -6,7 +6,8 @@
 //! what they hold is a [`Register`]'s state. Some are longer than a record of the log, or than a
 //! block. A *token* is one of two names that its writer
 //! renames to the other: exactly one is there. A *guarded* increment is WATCH, GET, and a
-//! transaction that sets the counter: it counts as any other, or does nothing.
+//! transaction that sets the counter: it counts as any other, or does nothing. A *spread*
+//! transaction sets keys of several shards: none of it is lost once it was acknowledged.
 //!
 //! [`Register`]: super::model::Register
 
@@ -96,8 +97,9 @@ impl Run {
 
     /// Writes to several keys at once.
     pub fn ask_group(&mut self, who: usize) -> Vec<u8> {
-        match self.rng.below(4) {
+        match self.rng.below(5) {
             0 if !self.faulty => self.rename(who),
+            2 if !self.faulty && self.players[who].guard.is_none() => self.write_spread(who),
             1 if self.players[who].guard.is_none() => self.watch(who),
             _ => self.write_group(who),
         }
@@ -157,6 +159,27 @@ impl Run {
         commands.push(words(&["EXEC"]));
         let expect = Expect::Exactly(Value::Array(replies));
         self.note(who, &words(&["EXEC"]), expect, vec![tells]);
+        commands.iter().flat_map(|args| encode(args)).collect()
+    }
+
+    /// All keys of a client that have no tag, in a transaction: they are of several shards, so its
+    /// commands run in turn, and a crash may keep some. What was acknowledged is all there.
+    fn write_spread(&mut self, who: usize) -> Vec<u8> {
+        let singles = who * KEYS..(who + 1) * KEYS;
+        let queued = || Expect::Exactly(Value::Simple("QUEUED".to_owned()));
+        let mut commands = vec![words(&["MULTI"])];
+        self.note(who, &commands[0], Expect::Exactly(Value::ok()), Vec::new());
+        let mut tells = Vec::new();
+        for at in singles {
+            let value = format!("s{}.", self.next_number());
+            let set = words(&["SET", &key(at), &value]);
+            self.note(who, &set, queued(), Vec::new());
+            tells.push((at, self.registers[at].sent(State::of(value))));
+            commands.push(set);
+        }
+        commands.push(words(&["EXEC"]));
+        let replies = vec![Value::ok(); tells.len()];
+        self.note(who, &words(&["EXEC"]), Expect::Exactly(Value::Array(replies)), tells);
         commands.iter().flat_map(|args| encode(args)).collect()
     }
 
