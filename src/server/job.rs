@@ -26,7 +26,7 @@ use crate::protocol::resp::{Args, ArgsBuf, Proto};
 use crate::shard::{Caller, Transaction};
 
 /// Log bytes in flight from which on no more of a large value is appended: others go first.
-const BLOB_BACKLOG_MAX: usize = 2 << 20;
+pub(super) const BLOB_BACKLOG_MAX: usize = 2 << 20;
 
 /// A long command.
 pub struct Job {

@@ -231,7 +231,7 @@ impl<E: Env> Server<E> {
             now = self.env.now();
             self.ledger.end_round(now, self.shard.stats());
         }
-        let progressed = self.run_jobs();
+        let progressed = self.run_jobs() | self.run_longs();
         if self.ticked.replace(false) {
             self.on_tick();
         }

@@ -87,6 +87,8 @@ pub struct TypedRequest {
     pub deadline: Duration,
     /// Its body.
     pub body: (u32, u32),
+    /// Of a long set, whose value is not in the body: which of `parcel.shared`.
+    pub long: Option<u32>,
 }
 
 /// A part of a reply that several shards make.

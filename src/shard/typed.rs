@@ -3,11 +3,14 @@
 //!
 //! [`Partition::evaluate`]: crate::partition::Partition::evaluate
 
+use std::sync::Arc;
+
 use super::{Shard, Target};
-use crate::command::{Found, Value, is_expired, typed};
+use crate::command::{Effect, Found, NewValue, Value, is_expired, typed};
 use crate::env::Env;
 use crate::lsm::key;
 use crate::lsm::memtable::{Payload, Version};
+use crate::mvcc::BlobRef;
 use crate::protocol::binary::{Condition, Op, Outcome};
 
 /// The condition of an op does not hold.
@@ -31,7 +34,26 @@ impl<E: Env> Shard<E> {
 
     /// Does `op`, if its condition holds.
     pub fn write(&mut self, target: Target<'_>, op: &Op<'_>) -> Written<Outcome> {
-        let (written, hold) = self.propose(target, op);
+        self.write_value(target, op, None)
+    }
+
+    /// Does a set whose value, all of `op`'s, is in the log already ([`Shard::log_blob`]).
+    pub fn write_long(
+        &mut self,
+        target: Target<'_>,
+        op: &Op<'_>,
+        long: (&Arc<Vec<u8>>, BlobRef),
+    ) -> Written<Outcome> {
+        self.write_value(target, op, Some(long))
+    }
+
+    fn write_value(
+        &mut self,
+        target: Target<'_>,
+        op: &Op<'_>,
+        long: Option<(&Arc<Vec<u8>>, BlobRef)>,
+    ) -> Written<Outcome> {
+        let (written, hold) = self.propose(target, op, long);
         if self.partitions[target.place as usize].is_open() {
             self.touch(target.place);
         }
@@ -75,7 +97,12 @@ impl<E: Env> Shard<E> {
         Target { place, hash, key: encoded }
     }
 
-    fn propose(&mut self, target: Target<'_>, op: &Op<'_>) -> Written<Outcome> {
+    fn propose(
+        &mut self,
+        target: Target<'_>,
+        op: &Op<'_>,
+        long: Option<(&Arc<Vec<u8>>, BlobRef)>,
+    ) -> Written<Outcome> {
         let now_ms = self.now_ms;
         let Target { place, hash, key } = target;
         let partition = &mut self.partitions[place as usize];
@@ -87,12 +114,16 @@ impl<E: Env> Shard<E> {
                 written = Err(ConditionFailed { index: 0, version });
                 return;
             }
-            let typed::Decided { effect, outcome } = typed::decide(op, found, now_ms);
+            let typed::Decided { mut effect, outcome } = typed::decide(op, found, now_ms);
+            if let (Effect::Put { value, .. }, Some((shared, _))) = (&mut effect, long) {
+                *value = NewValue::Shared(shared);
+            }
             proposal.take((effect, 0));
             written = Ok(outcome);
         });
         if let Some((value, expiry_ms)) = evaluated.large.take() {
-            let blob = self.log_whole_blob(&value);
+            let logged = long.map(|(_, blob)| blob);
+            let blob = logged.unwrap_or_else(|| self.log_whole_blob(&value));
             let partition = &mut self.partitions[place as usize];
             let entry = partition.put_large(hash, key, (&value, blob), expiry_ms, now_ms);
             evaluated.hold = Some(entry);

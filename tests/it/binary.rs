@@ -5,7 +5,8 @@ use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use stavekv::protocol::binary::{
-    Class, Code, Condition, Hello, Keys, Op, OutcomeState, Reply, Request, Retry, Scan, Ttl,
+    Class, Code, Condition, Hello, Keys, NO_INDEX, Op, OutcomeState, Reply, Request, Retry, Scan,
+    Ttl,
 };
 
 use crate::client::Reply as Resp;
@@ -58,6 +59,7 @@ fn versions_rise_and_conditions_hold_them() {
             let again = client.run(&on(Condition::Absent, "2"));
             assert_eq!(again.code(), Code::ConditionFailed);
             assert_eq!(again.failure().timestamp, first.timestamp, "the version is told");
+            assert_eq!(again.failure().index, NO_INDEX, "there is one op alone");
             assert_eq!(again.failure().class, Class::NotDone);
 
             let second = client.run(&on(Condition::Version(first.timestamp), "2")).outcome();
@@ -378,7 +380,9 @@ fn what_one_request_does_wrong_is_its_own() {
     let long = "k".repeat((64 << 10) + 1);
     let large = "v".repeat((1 << 20) + 1);
     assert_eq!(client.run(&get(&long)).code(), Code::TooLarge);
-    assert_eq!(client.run(&set("k", &large)).code(), Code::TooLarge);
+    let holds_large = Condition::Equals(large.as_bytes());
+    let on_large = Request::Write(Op { condition: holds_large, ..op("k", None) });
+    assert_eq!(client.run(&on_large).code(), Code::TooLarge, "name its version");
     let db = client.run(&Request::Get { db: 16, key: b"k" });
     assert_eq!((db.code(), db.failure().retry), (Code::BadRequest, Retry::Never));
     let many: Vec<String> = (0..2000).map(|n| format!("{{t}}{n}")).collect();
@@ -418,6 +422,100 @@ fn large_values_come_back_whole() {
             assert_eq!(client.get(key).as_deref(), Some(value.as_bytes()));
         }
     }
+}
+
+#[test]
+fn long_values_travel_alone_and_come_back_whole() {
+    for cores in CORES {
+        let mut server = Server::start(&["--cores", cores]);
+        let value: String = (0..5 << 20).map(|n| char::from(b'a' + (n % 23) as u8)).collect();
+        let (short, last) = (&value[..(1 << 20) + 7], "last");
+        let mut client = Typed::greeted(&server);
+        let keys = ["a", "b", "c", "d"];
+        let (mut sent, mut expected) = (Vec::new(), Vec::new());
+        for key in keys {
+            // What comes behind a long one does not overtake it.
+            for (request, answer) in [
+                (set(key, &value), None),
+                (get(key), Some(value.as_str())),
+                (set(key, short), None),
+                (get(key), Some(short)),
+                (set(key, last), None),
+                (set(key, &value), None),
+            ] {
+                encode(&mut sent, 1000 + expected.len() as u64, 0, &request);
+                expected.push(answer);
+            }
+        }
+        let mut stream = client.stream().try_clone().expect("a socket");
+        let writer = spawn(move || stream.write_all(&sent));
+        let answers = client.answers(expected.len());
+        writer.join().expect("no panic").expect("the server reads");
+        for (id, expected) in (1000..).zip(expected) {
+            assert!(!answers[&id].is_error(), "{:?}", answers[&id].failure());
+            if let Some(expected) = expected {
+                assert!(answers[&id].value().as_deref() == Some(expected.as_bytes()));
+            }
+        }
+        let absent = Op { condition: Condition::Absent, ..op("a", Some(&value)) };
+        assert_eq!(client.run(&Request::Write(absent)).code(), Code::ConditionFailed);
+        let keep = Op { condition: Condition::Present, ttl: Ttl::InMs(60_000), ..absent };
+        assert_eq!(client.run(&Request::Write(keep)).outcome().state, OutcomeState::Replaced);
+        server.kill();
+        server.restart();
+        let mut client = Typed::greeted(&server);
+        for key in keys {
+            assert!(client.get(key).as_deref() == Some(value.as_bytes()), "{key}");
+        }
+    }
+}
+
+#[test]
+fn a_long_set_that_makes_no_sense_is_refused_before_it_comes() {
+    let server = Server::start(&[]);
+    let mut whole = Vec::new();
+    encode(&mut whole, 9, 0, &set("k", &"v".repeat(2 << 20)));
+    let head_of = |value_len: u32, body_len: u32| {
+        use stavekv::protocol::binary::Header;
+        let mut head = whole[..64].to_vec();
+        head[40..44].copy_from_slice(&value_len.to_le_bytes());
+        let first = head.first_chunk_mut().expect("whole");
+        let header = Header { body_len, ..Header::decode(first).expect("ours") };
+        header.encode(first);
+        head
+    };
+    let before = server.rss_mib();
+    let over = (512 << 20) + 1;
+    for (value_len, body_len, code) in [
+        (over, over + 33, Code::TooLarge),
+        (u32::MAX, u32::MAX, Code::TooLarge),
+        (over - 1, 2 << 20, Code::BadRequest),
+    ] {
+        let mut client = Typed::greeted(&server);
+        client.write(&head_of(value_len, body_len));
+        let answer = client.answer();
+        assert_eq!((answer.code(), answer.header.request_id), (code, 9));
+        assert_eq!(client.try_answer(), None, "and closed");
+    }
+    // Announced and not sent: address space alone.
+    let mut clients: Vec<_> = (0..8).map(|_| Typed::greeted(&server)).collect();
+    for client in &mut clients {
+        client.write(&head_of(512 << 20, (512 << 20) + 33));
+    }
+    assert!(Typed::greeted(&server).get("k").is_none());
+    let grown = server.rss_mib().saturating_sub(before);
+    assert!(grown < 32, "{grown} MiB");
+
+    let mut damaged = whole.clone();
+    *damaged.last_mut().expect("long") ^= 1;
+    let mut client = Typed::greeted(&server);
+    client.write(&damaged);
+    assert_eq!(client.answer().code(), Code::BadChecksum);
+    assert_eq!(client.try_answer(), None, "and closed");
+    let mut client = Typed::connect(server.binary_port);
+    client.write(&whole[..64]);
+    assert_eq!(client.answer().code(), Code::TooLarge, "before hello");
+    assert_eq!(client.try_answer(), None, "and closed");
 }
 
 #[test]

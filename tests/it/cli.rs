@@ -171,8 +171,15 @@ fn values_are_kept_to_the_byte() {
     let got = run("exec stave get k");
     assert!(got.stdout == bytes, "{} bytes came back", got.stdout.len());
 
-    let (code, text) = told(run("head -c 1048577 /dev/zero | stave set k -"));
-    assert_eq!((code, text.contains("1048576")), (Some(2), true), "{text}");
+    let (code, text) = told(run("head -c 536870913 /dev/zero | stave set k -"));
+    assert_eq!((code, text.contains("536870912")), (Some(2), true), "{text}");
+    let long = format!(
+        "head -c 67108864 /dev/urandom > {0} && stave set long --deadline 60s - < {0} &&
+         stave get long --deadline 60s | cmp - {0}",
+        path.display()
+    );
+    let (code, text) = told(run(&long));
+    assert_eq!(code, Some(0), "{text}");
     let head = run("for n in 1 2 3; do stave set n$n v; done >&2; stave scan | head -n 1");
     assert!(head.status.success() && head.stdout.ends_with(b"\n"), "{head:?}");
     fs::remove_file(&path).expect("ours");

@@ -32,7 +32,9 @@ pub(crate) fn server_deadline(left: Duration) -> u32 {
 
 /// Refuses what a server would close the connection for: others have requests on it.
 pub(crate) fn check_len(request: &Request<'_>, body_len_max: u32) -> Result<()> {
-    let (len, max) = (request.body_len(), u64::from(body_len_max));
+    let is_set = request.opcode() == wire::SET;
+    let max = if is_set { body_len_max } else { body_len_max.min(wire::OTHER_BODY_LEN_MAX) };
+    let (len, max) = (request.body_len(), u64::from(max));
     if len > max { Err(Error::NotDone(Reason::TooLarge { len, max })) } else { Ok(()) }
 }
 

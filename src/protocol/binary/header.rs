@@ -164,6 +164,28 @@ fn checksum(bytes: &[u8]) -> u32 {
     xxh3_64(bytes) as u32
 }
 
+/// The checksum of a body that comes, or is read, piece by piece.
+#[derive(Clone, Default)]
+pub struct Checksum(Box<Xxh3>);
+
+impl std::fmt::Debug for Checksum {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Checksum({:08x})", self.digest())
+    }
+}
+
+impl Checksum {
+    /// Takes the next piece.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// Of all pieces so far.
+    pub fn digest(&self) -> u32 {
+        self.0.digest() as u32
+    }
+}
+
 /// Begins a frame in `out`: leaves room for its header. Append the body, then [`finish`].
 pub fn start(out: &mut Vec<u8>) -> usize {
     let at = out.len();
@@ -193,4 +215,14 @@ pub fn finish_with(out: &mut [u8], at: usize, header: Header, tail: &[u8]) {
     hasher.update(tail);
     let body_len = u32::try_from(body.len() + tail.len()).expect("limits are far below");
     Header { body_len, body_check: hasher.digest() as u32, ..header }.encode(head);
+}
+
+/// As [`finish_with`], of a tail whose length and checksum, with the body before it, are known.
+///
+/// # Panics
+/// As [`finish`].
+pub fn finish_summed(out: &mut [u8], header: Header, tail_len: usize, body_check: u32) {
+    let (head, body) = out.split_first_chunk_mut::<HEADER_LEN>().expect("begun by start");
+    let body_len = u32::try_from(body.len() + tail_len).expect("limits are far below");
+    Header { body_len, body_check, ..header }.encode(head);
 }

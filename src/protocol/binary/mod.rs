@@ -24,16 +24,18 @@
 //!
 //! Magic, version and the place of `header_check` are the same in all versions. A frame with a bad
 //! magic, checksum or version, or with a body over the limit, is answered with an error and the
-//! connection is closed: the stream can not be trusted. Any other error is that of one request.
+//! connection is closed: the stream can not be trusted. So is a `set` with a body over
+//! [`LONG_LEN_MIN`] whose lengths are over their limits, or are not those of the body. Any other
+//! error is that of one request. The body of a `set` is at most as long as `hello` tells, any other
+//! request's [`OTHER_BODY_LEN_MAX`].
 //!
 //! # A connection
 //!
 //! Default port 7400. The first request is `hello`, and it is in version 1 whatever it offers. It
 //! names the versions the client speaks; the reply names the highest that both do, and all that
 //! follows is in that one. If there is none, the error is `unsupported_version`. Where a password
-//! is set, `hello` may carry it, or `auth` follows; until then a body is at most
-//! [`UNAUTHENTICATED_BODY_LEN_MAX`] bytes, and all of it must be done within
-//! [`HANDSHAKE_MS_MAX`] ms.
+//! is set, `hello` may carry it, or `auth` follows; until all of that is done, which may take
+//! [`HANDSHAKE_MS_MAX`] ms, a body is at most [`UNAUTHENTICATED_BODY_LEN_MAX`] bytes.
 //!
 //! *Order.* Requests may be sent without waiting for replies. Replies come as they become known, in
 //! any order; the request id tells whose they are. Ids of requests under way should differ; the
@@ -41,7 +43,8 @@
 //! the order in which they were sent.
 //!
 //! *Bounds.* A server that is owed too much reading stops reading; it drops nothing. The limits
-//! that requests must keep are in the reply to `hello`.
+//! that requests must keep are in the reply to `hello`. Behind a `set` with a body over
+//! [`LONG_LEN_MIN`] it reads on when that is answered.
 //!
 //! *Deadline.* A request that was not evaluated when its deadline passed is not evaluated: the
 //! error is `deadline_exceeded`, class *not done*. One that was evaluated and still waits to be
@@ -81,8 +84,9 @@
 //! ```
 //!
 //! A name is of printable ASCII without spaces; an empty `user` is "default". `ttl_ms` is at most
-//! 2^53, and zero but for ttl 1 and 2; `operand` is empty but for condition 3, `version` zero but
-//! for condition 4.
+//! 2^53, and zero but for ttl 1 and 2; `operand` is empty but for condition 3 and at most
+//! [`OPERAND_LEN_MAX`] bytes (name the version of what is longer), `version` zero but for
+//! condition 4.
 //!
 //! `batch`: all its keys are of one partition, else the error is `cross_partition`: keys with the
 //! same `{hash tag}` always are; the partition of a key is `slot * partition_count / 16384`, where
@@ -129,19 +133,21 @@
 //! reply; `value_len` is the length of the value all the same, and no value follows.
 //!
 //! An error's timestamp is, for `condition_failed`, the key's version (0: absent), else zero.
-//! `index` is the op or key that the error is of, else FFFFFFFF. `address` is, for `moved`,
-//! host:port of who to ask. `text` is one line for people; programs look at `code`.
+//! `index` is the op of a `batch` that the error is of; FFFFFFFF: it is of none, or of the only
+//! one. `address` is, for `moved`, host:port of who to ask. `text` is one line for people; programs
+//! look at `code`.
 //! `class`: 0 not done, 1 unknown: it may have been done, or may yet be. `retry`: 0 never as it is,
 //! 1 now, 2 after `retry_after_ms`, 3 elsewhere. The codes and what each means: [`Code`].
 //!
 //! # Not here
 //!
-//! Sockets and who answers ([`crate::server`]). Reading order: `header`, `parser`, `request`,
-//! `reply`, `error`.
+//! Sockets and who answers ([`crate::server`]). Reading order: `header`, `parser`, `long`,
+//! `request`, `reply`, `error`.
 
 mod error;
 mod fields;
 mod header;
+mod long;
 mod parser;
 mod reply;
 mod request;
@@ -150,7 +156,8 @@ mod tests;
 
 pub use error::{Class, Code, Failure, Retry};
 pub use header::{
-    FLAG_ERROR, FLAG_REPLY, HEADER_LEN, Header, MAGIC, Opcode, VERSION, finish, finish_with, start,
+    Checksum, FLAG_ERROR, FLAG_REPLY, HEADER_LEN, Header, MAGIC, Opcode, VERSION, finish,
+    finish_summed, finish_with, start,
 };
 pub use parser::{Breach, Frame, Parser};
 pub use reply::{
@@ -160,6 +167,15 @@ pub use request::{Condition, Hello, Keys, Op, Ops, Request, Scan, Ttl};
 
 /// Longest body before authentication, bytes: names and a password.
 pub const UNAUTHENTICATED_BODY_LEN_MAX: usize = 4096;
+
+/// A `set` with a longer body is *long*, bytes: its value is gathered where it will live.
+pub const LONG_LEN_MIN: usize = 1 << 20;
+
+/// Longest operand of a condition, bytes: it is compared at once.
+pub const OPERAND_LEN_MAX: usize = 1 << 20;
+
+/// Longest body of any request but `set`, bytes.
+pub const OTHER_BODY_LEN_MAX: usize = 4 << 20;
 
 /// Longest body of a `ping`, bytes.
 pub const PING_LEN_MAX: usize = 4096;

@@ -3,11 +3,12 @@
 //! A frame that lies whole in one chunk is borrowed from it. Else its pieces are gathered, first
 //! the header's, and only when that was judged the body's: nothing is allocated on the word of a
 //! header that is not whole, true and within the limit, and what is allocated grows with what
-//! really arrives.
+//! really arrives. The value of a long set is gathered apart ([`super::long`]).
 
 use std::borrow::Cow;
 
-use super::{Code, HEADER_LEN, Header, VERSION};
+use super::long::{Long, is_long};
+use super::{Code, HEADER_LEN, Header, OTHER_BODY_LEN_MAX, Opcode, VERSION};
 
 /// Room that is made for a body at once; more when it comes.
 const RESERVE_MAX: usize = 64 << 10;
@@ -19,6 +20,10 @@ pub struct Frame<'a> {
     pub header: Header,
     /// Its body.
     pub body: Cow<'a, [u8]>,
+    /// Of a long set its value, which is not in the body: [`Op::decode_long`].
+    ///
+    /// [`Op::decode_long`]: super::Op::decode_long
+    pub value: Option<Vec<u8>>,
 }
 
 /// Why a stream can not be read on.
@@ -37,6 +42,8 @@ pub struct Parser {
     partial: Vec<u8>,
     /// Its header, once it is whole.
     header: Option<Header>,
+    /// Its body, if it is long.
+    long: Option<Box<Long>>,
 }
 
 impl Parser {
@@ -54,7 +61,9 @@ impl Parser {
             && let Some((head, rest)) = bytes.split_first_chunk::<HEADER_LEN>()
         {
             let header = judged(head, body_len_max)?;
-            if let Some((body, rest)) = rest.split_at_checked(header.body_len as usize) {
+            if !is_long(&header)
+                && let Some((body, rest)) = rest.split_at_checked(header.body_len as usize)
+            {
                 *bytes = rest;
                 return framed(header, Cow::Borrowed(body)).map(Some);
             }
@@ -64,7 +73,7 @@ impl Parser {
 
     /// Bytes held.
     pub fn buffered_len(&self) -> usize {
-        self.partial.capacity()
+        self.partial.capacity() + self.long.as_ref().map_or(0, |long| long.held_len())
     }
 
     /// Whether a frame has begun and is not whole.
@@ -92,16 +101,41 @@ impl Parser {
                 let header = judged(head, body_len_max)?;
                 self.header = Some(header);
                 self.partial.clear();
+                if is_long(&header) {
+                    self.long = Some(Box::default());
+                    return self.gather_long(header, bytes);
+                }
                 self.partial.reserve((header.body_len as usize).min(RESERVE_MAX));
                 header
             }
         };
+        if self.long.is_some() {
+            return self.gather_long(header, bytes);
+        }
         self.fill(bytes, header.body_len as usize);
         if self.partial.len() < header.body_len as usize {
             return Ok(None);
         }
         self.header = None;
         framed(header, Cow::Owned(std::mem::take(&mut self.partial))).map(Some)
+    }
+
+    fn gather_long<'a>(
+        &mut self,
+        header: Header,
+        bytes: &mut &'a [u8],
+    ) -> Result<Option<Frame<'a>>, Breach> {
+        let breach = |code| Breach { code, header: Some(header) };
+        let Some(long) = self.long.as_deref_mut() else { return Ok(None) };
+        if !long.take(&header, bytes).map_err(breach)? {
+            return Ok(None);
+        }
+        let (rest, value, check) = std::mem::take(long).finish();
+        (self.long, self.header) = (None, None);
+        if check != header.body_check {
+            return Err(breach(Code::BadChecksum));
+        }
+        Ok(Some(Frame { header, body: Cow::Owned(rest), value: Some(value) }))
     }
 
     /// Moves bytes over until `len` are there.
@@ -114,9 +148,11 @@ impl Parser {
 
 fn judged(head: &[u8; HEADER_LEN], body_len_max: usize) -> Result<Header, Breach> {
     let header = Header::decode(head).map_err(|code| Breach { code, header: None })?;
+    let is_set = header.opcode == Opcode::Set as u8;
+    let max = if is_set { body_len_max } else { body_len_max.min(OTHER_BODY_LEN_MAX) };
     let code = match header {
         Header { version, .. } if version != VERSION => Code::UnsupportedVersion,
-        Header { body_len, .. } if body_len as usize > body_len_max => Code::TooLarge,
+        Header { body_len, .. } if body_len as usize > max => Code::TooLarge,
         _ => return Ok(header),
     };
     Err(Breach { code, header: Some(header) })
@@ -124,7 +160,7 @@ fn judged(head: &[u8; HEADER_LEN], body_len_max: usize) -> Result<Header, Breach
 
 fn framed(header: Header, body: Cow<'_, [u8]>) -> Result<Frame<'_>, Breach> {
     match header.fits(&body) {
-        true => Ok(Frame { header, body }),
+        true => Ok(Frame { header, body, value: None }),
         false => Err(Breach { code: Code::BadChecksum, header: Some(header) }),
     }
 }

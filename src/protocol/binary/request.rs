@@ -4,7 +4,7 @@
 //! batch and the keys of a multi-get, which are read again where they stand.
 
 use super::fields::{Fields, put_u16, put_u32};
-use super::{Code, Opcode, PING_LEN_MAX};
+use super::{Code, OPERAND_LEN_MAX, Opcode, PING_LEN_MAX};
 use crate::command::DB_COUNT;
 use crate::limits::{KEY_LEN_MAX, VALUE_LEN_MAX};
 
@@ -103,18 +103,41 @@ const KIND_SET: u8 = 1;
 const KIND_DELETE: u8 = 2;
 
 impl<'a> Op<'a> {
+    /// Reads the body of a long set: `body` is without the value, which came apart.
+    ///
+    /// # Errors
+    /// As [`Request::decode`].
+    pub fn decode_long(body: &'a [u8], value: &'a [u8]) -> Result<Self, Code> {
+        let mut fields = Fields(body);
+        let op = Self::read(&mut fields, Some(value))?;
+        fields.end().ok_or(Code::BadRequest)?;
+        if op.value.is_some() { Ok(op) } else { Err(Code::BadRequest) }
+    }
+
     fn decode(fields: &mut Fields<'a>) -> Result<Self, Code> {
+        Self::read(fields, None)
+    }
+
+    /// `apart`: the value, if it is not among the fields.
+    fn read(fields: &mut Fields<'a>, apart: Option<&'a [u8]>) -> Result<Self, Code> {
         let head = fields.take(4).ok_or(Code::BadRequest)?;
         let [kind, db, condition, ttl] = *head else { return Err(Code::BadRequest) };
         let mut len = || fields.u32().map(|len| len as usize).ok_or(Code::BadRequest);
         let (key_len, value_len, operand_len) = (len()?, len()?, len()?);
-        if key_len > KEY_LEN_MAX || value_len.max(operand_len) > VALUE_LEN_MAX {
+        let long = value_len > VALUE_LEN_MAX || operand_len > OPERAND_LEN_MAX;
+        if key_len > KEY_LEN_MAX || long {
             return Err(Code::TooLarge);
         }
         let numbers = (fields.u64(), fields.u64());
         let (Some(ttl_ms), Some(version)) = numbers else { return Err(Code::BadRequest) };
         let mut bytes = |len| fields.take(len).ok_or(Code::BadRequest);
-        let (key, value, operand) = (bytes(key_len)?, bytes(value_len)?, bytes(operand_len)?);
+        let key = bytes(key_len)?;
+        let value = match apart {
+            Some(value) if value.len() == value_len => value,
+            Some(_) => return Err(Code::BadRequest),
+            None => bytes(value_len)?,
+        };
+        let operand = bytes(operand_len)?;
         let ttl = ttl_of(ttl, ttl_ms)?;
         let condition = condition_of(condition, operand, version)?;
         let value = match kind {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::parser::{Limits, take_args};
 use super::{Batch, Error, Span, inline};
 use crate::limits::{ARGS_MAX, INLINE_LEN_MAX, LARGE_LEN_MIN, VALUE_LEN_MAX};
+use crate::protocol::with_address_space;
 
 /// What became of the bytes offered to a partial frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -283,19 +284,6 @@ impl Partial {
     fn frame_len(&self) -> usize {
         self.buf.len() + self.large_len
     }
-}
-
-/// An empty vector in which `len` bytes fit.
-///
-/// Why all at once: growing by doubling copies a 512 MiB value twice over and stalls the core for
-/// 290 ms (`tools/hostile --case big`: 9 ms so), while a client that announces more than it sends
-/// costs only address space, for the pages are the kernel's until they are written. Where address
-/// space is limited the vector grows as it fills.
-fn with_address_space(len: usize) -> Vec<u8> {
-    let mut value = Vec::new();
-    // A refusal is no loss: the vector stays empty.
-    let _ = value.try_reserve_exact(len);
-    value
 }
 
 /// Redis `string2ll`: an optional `-`, digits without a leading zero, nothing else.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::{Asker, Large, encode};
 use crate::env::Env;
 use crate::partition::Waiter;
-use crate::protocol::binary::{Class, Code, FLAG_ERROR, Failure, Opcode, Retry};
+use crate::protocol::binary::{Class, Code, FLAG_ERROR, Failure, LONG_LEN_MIN, Opcode, Retry};
 use crate::server::Server;
 
 /// The waiter of all held replies.
@@ -111,7 +111,7 @@ impl<E: Env> Server<E> {
     }
 
     /// What a reply waited for has happened: it leaves, or waits for the next.
-    fn settle_held(
+    pub(super) fn settle_held(
         &mut self,
         asker: &Asker,
         frame: &[u8],
@@ -182,6 +182,14 @@ impl<E: Env> Server<E> {
     /// Hands a reply to its connection, to the shard that has it, or to the gathering that it is a
     /// part of.
     fn deliver_typed(&mut self, asker: &Asker, frame: &[u8], large: Option<&Arc<Vec<u8>>>) {
+        match large {
+            Some(value) if value.len() > LONG_LEN_MIN => self.begin_summing(asker, frame, value),
+            _ => self.hand_over(asker, frame, large),
+        }
+    }
+
+    /// As [`Server::deliver_typed`], of a frame that is finished.
+    pub(super) fn hand_over(&mut self, asker: &Asker, frame: &[u8], large: Option<&Arc<Vec<u8>>>) {
         if asker.shard == self.shard.id() {
             return match asker.part {
                 Some(part) => self.take_typed_part(part, frame),

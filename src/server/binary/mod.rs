@@ -10,6 +10,7 @@
 //! serve   one request: here, or one hop to the shard of its key, which runs the same code
 //! holds   replies that tell of what is not committed yet
 //! gather  the parts of a multi-get that several shards make
+//! long    values that are logged, or summed, in pieces with others in between
 //! session hello, auth, ping, info, and the clock that ends a slow handshake
 //! ```
 //!
@@ -26,21 +27,23 @@ use super::Work;
 use crate::command::{Spec, lookup};
 use crate::env::{ConnId, ListenerId};
 use crate::id::ShardId;
-use crate::limits::{KEY_LEN_MAX, LARGE_LEN_MIN};
+use crate::limits::{KEY_LEN_MAX, VALUE_LEN_MAX};
 use crate::protocol::binary::{
-    FLAG_REPLY, Header, Opcode, Parser, UNAUTHENTICATED_BODY_LEN_MAX, VERSION, finish, finish_with,
-    start,
+    FLAG_REPLY, Header, LONG_LEN_MIN, OPERAND_LEN_MAX, OTHER_BODY_LEN_MAX, Opcode, Parser,
+    UNAUTHENTICATED_BODY_LEN_MAX, VERSION, finish, finish_with, start,
 };
 use crate::shard::mailbox::Part;
 
 use gather::Gathering;
 use holds::Holds;
+use long::Longs;
 use round::Round;
 
 pub use holds::WAITER;
 
 mod gather;
 mod holds;
+mod long;
 mod round;
 mod serve;
 mod session;
@@ -48,11 +51,8 @@ mod session;
 /// Where connections of the binary port come in: every shard listens there third.
 pub const LISTENER: ListenerId = ListenerId(2);
 
-/// Longest value that is taken, bytes: it goes to the log within one turn.
-const VALUE_LEN_MAX: usize = 1 << 20;
-
 /// Longest body that is taken, bytes: an op with the longest key, value and operand.
-const BODY_LEN_MAX: usize = 2 * VALUE_LEN_MAX + KEY_LEN_MAX + 4096;
+const BODY_LEN_MAX: usize = VALUE_LEN_MAX + OPERAND_LEN_MAX + KEY_LEN_MAX + 4096;
 
 /// Most ops of a batch.
 const BATCH_COUNT_MAX: usize = 1024;
@@ -88,7 +88,7 @@ const WIDE_LEN: u32 = 1 << 20;
 /// The highest opcode there is.
 const OPCODE_MAX: usize = Opcode::Scan as usize;
 
-const _: () = assert!(LARGE_LEN_MIN <= VALUE_LEN_MAX && BATCH_LEN_MAX <= BODY_LEN_MAX);
+const _: () = assert!(BATCH_LEN_MAX <= OTHER_BODY_LEN_MAX && BODY_LEN_MAX <= u32::MAX as usize);
 
 /// What a connection of the binary port has beside a session and an output.
 pub struct Line {
@@ -127,6 +127,11 @@ impl Line {
         self.parser.buffered_len() + self.in_flight_len
     }
 
+    /// Whether the handshake is behind it.
+    fn is_settled(&self, authenticated: bool) -> bool {
+        self.greeted && authenticated
+    }
+
     fn begun(&mut self, header: &Header) {
         self.in_flight += 1;
         self.in_flight_len += cost_of(header) as usize;
@@ -141,12 +146,21 @@ impl Line {
 /// What a request counts against [`IN_FLIGHT_LEN_MAX`].
 fn cost_of(header: &Header) -> u32 {
     let is_wide = [Opcode::MultiGet, Opcode::Scan].map(|wide| wide as u8).contains(&header.opcode);
+    if is_long_set(header) {
+        return header.body_len.max(IN_FLIGHT_LEN_MAX as u32 + 1);
+    }
     header.body_len + if is_wide { WIDE_LEN } else { 0 }
 }
 
+/// Nothing is read behind such a one until it is answered: it takes long, and what comes after it
+/// must not overtake it.
+fn is_long_set(header: &Header) -> bool {
+    header.opcode == Opcode::Set as u8 && header.body_len as usize > LONG_LEN_MIN
+}
+
 /// Longest body that a connection may send now, bytes.
-fn body_len_max(authenticated: bool) -> usize {
-    if authenticated { BODY_LEN_MAX } else { UNAUTHENTICATED_BODY_LEN_MAX }
+fn body_len_max(settled: bool) -> usize {
+    if settled { BODY_LEN_MAX } else { UNAUTHENTICATED_BODY_LEN_MAX }
 }
 
 /// Who gets a reply, and to what.
@@ -175,6 +189,7 @@ pub struct Desk<C> {
     pub work: VecDeque<Work<C>>,
     round: Round<C>,
     holds: Holds,
+    longs: Longs,
     gatherings: Vec<Option<Gathering>>,
     gatherings_free: Vec<u32>,
     /// What a write is admitted as.
@@ -191,6 +206,7 @@ impl<C> Default for Desk<C> {
             work: VecDeque::new(),
             round: Round::default(),
             holds: Holds::default(),
+            longs: Longs::default(),
             gatherings: Vec::new(),
             gatherings_free: Vec::new(),
             set: spec(b"set"),
@@ -223,6 +239,7 @@ impl<C> Desk<C> {
     pub fn is_idle(&self) -> bool {
         self.work.is_empty()
             && self.holds.is_empty()
+            && self.longs.is_empty()
             && self.gatherings.len() == self.gatherings_free.len()
     }
 }
@@ -243,6 +260,8 @@ fn encode(
     let header = Header { version: VERSION, flags, deadline_ms: 0, ..*header };
     match &large {
         None => finish(out, at, header),
+        // Its sum takes long: whoever delivers it finishes the frame.
+        Some(large) if large.len() > LONG_LEN_MIN => {}
         Some(large) => finish_with(out, at, header, large),
     }
     large

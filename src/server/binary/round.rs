@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Asker, body_len_max};
@@ -27,6 +28,8 @@ enum Body {
     In(usize, Range<usize>),
     /// It came in pieces.
     Own(Vec<u8>),
+    /// Of a long set, without its value, and that.
+    Long(Vec<u8>, Arc<Vec<u8>>),
 }
 
 enum What {
@@ -130,19 +133,20 @@ impl<E: Env> Server<E> {
         let session = &conn.session;
         let line = conn.binary.as_deref_mut().expect("its work is of this port");
         // Before the handshake one frame at a time: the next may be read by other rules.
-        let settled = session.authenticated && line.greeted;
+        let settled = line.is_settled(session.authenticated);
         let room = if settled { ROUND_MAX } else { round.calls.len() + 1 };
         let (source, all) = (round.sources.len(), work.source.bytes());
         let mut bytes = &all[work.used..];
         while round.calls.len() < room && !line.is_full() {
-            let parsed = line.parser.next(&mut bytes, body_len_max(session.authenticated));
+            let parsed = line.parser.next(&mut bytes, body_len_max(settled));
             let what = match parsed {
                 Ok(None) => break,
                 Ok(Some(frame)) => {
                     line.begun(&frame.header);
-                    let body = match frame.body {
-                        Cow::Owned(body) => Body::Own(body),
-                        Cow::Borrowed(body) => {
+                    let body = match (frame.body, frame.value) {
+                        (body, Some(value)) => Body::Long(body.into_owned(), Arc::new(value)),
+                        (Cow::Owned(body), None) => Body::Own(body),
+                        (Cow::Borrowed(body), None) => {
                             let end = all.len() - bytes.len();
                             Body::In(source, end - body.len()..end)
                         }
@@ -199,6 +203,7 @@ impl<E: Env> Server<E> {
         body: &Body,
         ahead: Option<Ahead>,
     ) {
+        let long = if let Body::Long(_, value) = body { Some(Arc::clone(value)) } else { None };
         let body = bytes_of(&round.sources, body);
         let deadline = match header.deadline_ms {
             0 => Duration::ZERO,
@@ -210,8 +215,8 @@ impl<E: Env> Server<E> {
         let Some(open) = self.conn(conn) else { return };
         open.session.note(Opcode::of(header.opcode).map_or("", Opcode::name), now_ms);
         let (known, authenticated) = (open.binary.as_deref(), open.session.authenticated);
-        let greeted = known.is_some_and(|line| line.greeted);
-        if !(greeted && authenticated) || is_of_session(header.opcode) {
+        let settled = known.is_some_and(|line| line.is_settled(authenticated));
+        if !settled || is_of_session(header.opcode) {
             return self.serve_session(&asker, body);
         }
         if header.flags != 0 {
@@ -221,6 +226,9 @@ impl<E: Env> Server<E> {
         if self.is_paused_for(writes(header.opcode)) {
             let text = "paused (CLIENT PAUSE): try again later";
             return self.fail(&asker, Failure::new(Code::Overloaded, text));
+        }
+        if let Some(value) = long {
+            return self.serve_long(&asker, body.to_vec(), value);
         }
         let target = ahead.map(|ahead| {
             let Ahead { place, hash, key } = ahead;
@@ -239,7 +247,7 @@ where
 {
     match body {
         Body::In(source, range) => &sources[*source].bytes()[range.clone()],
-        Body::Own(bytes) => bytes,
+        Body::Own(bytes) | Body::Long(bytes, _) => bytes,
     }
 }
 

@@ -7,15 +7,15 @@ use smallvec::SmallVec;
 use super::holds::WAITER;
 use super::{
     Asker, BATCH_COUNT_MAX, BATCH_LEN_MAX, Large, MULTI_GET_COUNT_MAX, MULTI_GET_LEN_MAX,
-    SCAN_COUNT, SCAN_COUNT_MAX, SCAN_VALUES_LEN_MAX, VALUE_LEN_MAX, encode,
+    SCAN_COUNT, SCAN_COUNT_MAX, SCAN_VALUES_LEN_MAX, encode,
 };
 use crate::command::{Spec, glob};
 use crate::env::{ConnId, Env};
 use crate::id::ShardId;
 use crate::lsm::memtable::{Payload, Version};
 use crate::protocol::binary::{
-    Code, Condition, Entry, FLAG_ERROR, Failure, Item, Items, Keys, Op, Ops, Outcomes, Request,
-    Scan, Scanned,
+    Code, Condition, Entry, FLAG_ERROR, Failure, Item, Items, Keys, LONG_LEN_MIN, NO_INDEX, Op,
+    Opcode, Ops, Outcomes, Request, Scan, Scanned,
 };
 use crate::server::output::Hold;
 use crate::server::{Server, ledger, round};
@@ -72,7 +72,9 @@ impl<E: Env> Server<E> {
     fn serve_get(&mut self, asker: &Asker, target: Target<'_>) {
         let (version, hold) = self.shard.read(target);
         self.shard.stats().note_read(version.is_some());
+        let is_long = version.as_ref().is_some_and(is_long);
         if hold.is_none()
+            && !is_long
             && asker.shard == self.shard.id()
             && let Some(Some(conn)) = self.conns.get_mut(asker.conn.index as usize)
             && conn.id == asker.conn
@@ -89,6 +91,14 @@ impl<E: Env> Server<E> {
         let mut copy = Vec::new();
         let large = item(version, &mut copy);
         let waits: Waits = hold.map(|entry| (target.place, entry)).into_iter().collect();
+        if is_long {
+            let mut frame = Vec::new();
+            let large = encode(&mut frame, &asker.header, 0, |out| {
+                out.extend_from_slice(&copy);
+                large
+            });
+            return self.settle_held(asker, &frame, large, waits.into_vec());
+        }
         self.respond(asker, &waits, 0, |out| {
             out.extend_from_slice(&copy);
             large
@@ -97,7 +107,7 @@ impl<E: Env> Server<E> {
 
     fn serve_write(&mut self, asker: &Asker, target: Target<'_>, op: &Op<'_>) {
         let spec = if op.value.is_some() { self.binary.set } else { self.binary.delete };
-        if self.refuses(asker, spec) || self.is_too_long(asker, op, None) {
+        if self.refuses(asker, spec) {
             return;
         }
         let (written, hold) = self.shard.write(target, op);
@@ -111,7 +121,7 @@ impl<E: Env> Server<E> {
         }
     }
 
-    fn fail_condition(
+    pub(super) fn fail_condition(
         &mut self,
         asker: &Asker,
         waits: &[(u32, u64)],
@@ -124,7 +134,8 @@ impl<E: Env> Server<E> {
             Condition::Equals(_) => "the key holds something else",
             Condition::Version(_) => "the key has another version",
         };
-        let index = failed.index as u32;
+        let is_of_batch = asker.header.opcode == Opcode::Batch as u8;
+        let index = if is_of_batch { failed.index as u32 } else { NO_INDEX };
         let failure = Failure::new(Code::ConditionFailed, text);
         let failure = Failure { timestamp: failed.version, index, ..failure };
         self.note_failure(asker, failure.code);
@@ -135,7 +146,7 @@ impl<E: Env> Server<E> {
     }
 
     /// Whether a write is not taken; said so then.
-    fn refuses(&mut self, asker: &Asker, spec: &'static Spec) -> bool {
+    pub(super) fn refuses(&mut self, asker: &Asker, spec: &'static Spec) -> bool {
         let Err(refused) = self.shard.admit(spec) else { return false };
         let code = match refused {
             Refused::OutOfMemory => Code::OutOfMemory,
@@ -143,19 +154,6 @@ impl<E: Env> Server<E> {
             Refused::LogFailed { .. } => Code::ReadOnly,
         };
         self.fail(asker, Failure::new(code, &refused.to_string()));
-        true
-    }
-
-    /// Whether an op is over a limit; said so then.
-    fn is_too_long(&mut self, asker: &Asker, op: &Op<'_>, index: Option<usize>) -> bool {
-        let len = op.value.map_or(0, <[u8]>::len);
-        if len <= VALUE_LEN_MAX {
-            return false;
-        }
-        let text = format!("a value of {len} bytes is over the limit of {VALUE_LEN_MAX}");
-        let failure = Failure::new(Code::TooLarge, &text);
-        let index = index.map_or(failure.index, |index| index as u32);
-        self.fail(asker, Failure { index, ..failure });
         true
     }
 
@@ -228,10 +226,13 @@ impl<E: Env> Server<E> {
             self.shard.stats().note_read(version.is_some());
             waits.extend(hold.map(|entry| (target.place, entry)));
             newest = newest.max(version.map_or(0, |version| version.timestamp.0));
-            if let Some(large) = item(version, &mut items) {
+            let large = item(version, &mut items);
+            let len = items.len() + large.as_ref().map_or(0, |large| large.len());
+            // Before it is copied: it may be hundreds of MiB.
+            if let Some(large) = large.filter(|_| len <= MULTI_GET_LEN_MAX) {
                 items.extend_from_slice(&large);
             }
-            if items.len() > MULTI_GET_LEN_MAX {
+            if len > MULTI_GET_LEN_MAX {
                 let text = format!("the values are over {MULTI_GET_LEN_MAX} bytes: ask for fewer");
                 return self.fail(asker, Failure::new(Code::TooLarge, &text));
             }
@@ -383,15 +384,21 @@ impl<E: Env> Server<E> {
         let Asker { conn, part, header, deadline, .. } = *asker;
         let parcel = self.mailbox.to(shard);
         let body = parcel.push_bytes(body);
-        parcel.typed.push(TypedRequest { conn, part, header, deadline, body });
+        let long = None;
+        parcel.typed.push(TypedRequest { conn, part, header, deadline, body, long });
     }
 
     /// Serves what another shard asks, and takes what it answers.
     pub(in crate::server) fn receive_typed(&mut self, from: ShardId, parcel: &Parcel) {
         for request in &parcel.typed {
-            let TypedRequest { conn, part, header, deadline, body } = *request;
+            let TypedRequest { conn, part, header, deadline, body, long } = *request;
             let asker = Asker { shard: from, conn, part, header, deadline };
             let body = parcel.slice(body);
+            if let Some(at) = long {
+                let value = Arc::clone(&parcel.shared[at as usize]);
+                self.serve_long(&asker, body.to_vec(), value);
+                continue;
+            }
             match Request::decode(header.opcode, body) {
                 Ok(request) => self.serve_typed(&asker, request, body, None),
                 Err(code) => self.fail(&asker, Failure::new(code, "it was forwarded wrongly")),
@@ -426,6 +433,11 @@ fn item(version: Option<Version<'_>>, out: &mut Vec<u8>) -> Large {
             Some(Arc::clone(value))
         }
     }
+}
+
+/// Whether a reply that tells of it is summed in pieces.
+fn is_long(version: &Version<'_>) -> bool {
+    matches!(version.payload, Payload::Shared(value) if value.len() > LONG_LEN_MIN)
 }
 
 /// Appends an entry of a scan; with its value, if that has room.

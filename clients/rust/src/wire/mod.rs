@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 pub(crate) use reply::{
     Page, batch_outcome, hello, info, item, items, outcome, page, ping, refusal,
 };
-pub(crate) use request::{Hello, Request};
+pub(crate) use request::{Hello, Request, SET};
 
 /// The first bytes of every frame.
 const MAGIC: [u8; 4] = [0xD5, b'S', b'T', b'V'];
@@ -23,6 +23,9 @@ const MAGIC: [u8; 4] = [0xD5, b'S', b'T', b'V'];
 pub(crate) const VERSION: u8 = 1;
 /// Bytes of a header.
 pub(crate) const HEADER_LEN: usize = 32;
+
+/// Longest body of any request but a set. Bytes.
+pub(crate) const OTHER_BODY_LEN_MAX: u32 = 4 << 20;
 
 const FLAG_REPLY: u16 = 1;
 const FLAG_ERROR: u16 = 2;

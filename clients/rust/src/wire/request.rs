@@ -3,6 +3,9 @@
 use super::put_frame;
 use crate::op::{Condition, Op, Ttl};
 
+/// The opcode of a set.
+pub(crate) const SET: u8 = 0x11;
+
 /// A request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Request<'a> {
@@ -32,7 +35,7 @@ impl Request<'_> {
             Self::Ping(_) => 0x03,
             Self::Info(_) => 0x04,
             Self::Get { .. } => 0x10,
-            Self::Write { op: Op { value: Some(_), .. }, .. } => 0x11,
+            Self::Write { op: Op { value: Some(_), .. }, .. } => SET,
             Self::Write { .. } => 0x12,
             Self::Batch { .. } => 0x13,
             Self::MultiGet { .. } => 0x14,

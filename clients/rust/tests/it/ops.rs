@@ -105,7 +105,7 @@ macro_rules! every_op {
         assert_eq!(item.value, b"again");
 
         // Large values, there and back.
-        let large: Vec<u8> = (0..server.value_len_max).map(|i| (i * 7) as u8).collect();
+        let large: Vec<u8> = (0..1_u32 << 20).map(|i| (i * 7) as u8).collect();
         $wait!($client.set("large", &large)).expect("it fits");
         let item = $wait!($client.get("large")).expect("read").expect("there");
         assert!(item.value == large);
@@ -125,6 +125,9 @@ macro_rules! every_op {
         let refused = $wait!($client.set(vec![b'k'; 70_000], "v")).expect_err("a long key");
         assert_eq!(refused.code(), Some(Code::TooLarge), "{refused}");
         let huge = vec![0; server.body_len_max as usize];
+        let refused = $wait!($client.write(&Op::delete("huge").if_equals(&huge[..5 << 20])));
+        let refused = refused.expect_err("only a set has so long a body");
+        assert!(matches!(refused, Error::NotDone(Reason::TooLarge { .. })), "{refused}");
         let refused = $wait!($client.set("huge", &huge)).expect_err("over the limit");
         assert!(matches!(refused, Error::NotDone(Reason::TooLarge { .. })), "{refused}");
         $wait!($client.ping()).expect("it is still there");
@@ -162,6 +165,49 @@ fn every_op_blocking() {
     assert_eq!(keys(Scan::glob("key:?")).len(), 9, "1 to 9");
     assert_eq!(keys(Scan::glob("*[b]*")), BTreeSet::from([b"{b}1".into(), b"{b}2".into()]));
     assert_eq!(keys(Scan::prefix("nothing")), BTreeSet::new());
+}
+
+const LONG_LEN: usize = 64 << 20;
+
+/// Bytes that differ from page to page.
+fn long_value() -> Vec<u8> {
+    (0..LONG_LEN as u64 / 8)
+        .flat_map(|i| i.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_value_of_64_mib_comes_back_whole_async() {
+    let server = Server::start();
+    let options = Options::new(&server.address).deadline(Duration::from_secs(60));
+    let client = options.connect().await.expect("it serves");
+    let value = long_value();
+    // Of whichever core: the keys are on both.
+    for key in ["a", "b", "c"] {
+        client.set(key, &value).await.expect("it fits");
+        client.set(key, &value[..3 << 20]).await.expect("it fits");
+        client.set(key, &value).await.expect("it fits");
+        let item = client.get(key).await.expect("read").expect("there");
+        assert!(item.value == value, "{key}");
+    }
+    let items = client.multi_get(&["a", "none"]).await.expect("too long for one reply");
+    assert!(items[0].as_ref().is_some_and(|item| item.value == value) && items[1].is_none());
+    let op = Op::set("a", &value).if_absent();
+    let refused = client.write(&op).await.expect_err("it is there");
+    assert_eq!(refused.code(), Some(Code::ConditionFailed));
+}
+
+#[test]
+fn a_value_of_64_mib_comes_back_whole_blocking() {
+    let server = Server::start();
+    let options = Options::new(&server.address).deadline(Duration::from_secs(60));
+    let client = options.connect_blocking().expect("it serves");
+    let value = long_value();
+    let outcome = client.set("long", &value).expect("it fits");
+    let item = client.get("long").expect("read").expect("there");
+    assert!(item.value == value && item.version == outcome.version);
+    let items = client.multi_get(&["long"]).expect("too long for one reply");
+    assert!(items[0].as_ref().is_some_and(|item| item.value == value));
 }
 
 fn check_scan(found: &BTreeMap<Vec<u8>, Option<Vec<u8>>>) {

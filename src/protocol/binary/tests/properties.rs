@@ -207,15 +207,51 @@ proptest! {
 
 #[test]
 fn nothing_is_allocated_on_the_word_of_a_header() {
-    let header = Header { version: VERSION, body_len: 512 << 20, ..Header::default() };
-    let mut head = [0; HEADER_LEN];
-    header.encode(&mut head);
-    let mut parser = Parser::default();
+    for (opcode, body_len) in [(Opcode::Set, 512 << 20), (Opcode::Batch, 4 << 20)] {
+        let opcode = opcode as u8;
+        let header = Header { version: VERSION, opcode, body_len, ..Header::default() };
+        let mut head = [0; HEADER_LEN];
+        header.encode(&mut head);
+        let mut parser = Parser::default();
 
-    let parsed = parser.next(&mut head.as_slice(), 1 << 30);
+        let parsed = parser.next(&mut head.as_slice(), 1 << 30);
 
-    assert_eq!(parsed, Ok(None));
-    assert!(parser.is_amid() && parser.buffered_len() <= 64 << 10);
+        assert_eq!(parsed, Ok(None));
+        assert!(parser.is_amid() && parser.buffered_len() <= 64 << 10);
+    }
+}
+
+#[test]
+fn a_long_set_is_gathered_apart_from_its_value_wherever_it_is_cut() {
+    let value: Vec<u8> = (0..LONG_LEN_MIN + 1).map(|n| (n * 7 + n / 256) as u8).collect();
+    let condition = Condition::Equals(b"an operand");
+    let op = Op { db: 3, key: b"a key", value: Some(&value), ttl: Ttl::Keep, condition };
+    let frame = request_frame(9, 0, &Request::Write(op));
+    let value_at = HEADER_LEN + 32 + op.key.len();
+
+    for cut in [1, 31, 32, 33, 63, 64, 66, value_at, value_at + 1, value_at + value.len(), 70_000]
+        .into_iter()
+        .chain([frame.len() - 11, frame.len() - 10, frame.len() - 1, frame.len()])
+    {
+        let mut parser = Parser::default();
+        let (mut head, mut tail) = frame.split_at(cut);
+        let first = parser.next(&mut head, 1 << 30).expect("it is right");
+        assert!(head.is_empty() && first.is_some() == tail.is_empty(), "cut at {cut}");
+        let second = parser.next(&mut tail, 1 << 30).expect("it is right");
+
+        let got = first.or(second).expect("all of it came");
+        let apart = got.value.expect("it is long");
+        assert_eq!(got.body.len() + apart.len(), frame.len() - HEADER_LEN);
+        assert!(Op::decode_long(&got.body, &apart) == Ok(op), "cut at {cut}");
+        assert!(!parser.is_amid() && parser.buffered_len() <= 64 << 10);
+    }
+
+    for (at, code) in [(value_at, Code::BadChecksum), (HEADER_LEN + 8, Code::BadRequest)] {
+        let mut damaged = frame.clone();
+        damaged[at] ^= 1;
+        let breach = Parser::default().next(&mut damaged.as_slice(), 1 << 30).expect_err("damage");
+        assert_eq!(breach.code, code);
+    }
 }
 
 #[test]
