@@ -5,6 +5,7 @@
 //! line, or from a line of the repl, and that runs in a [`Session`].
 
 use std::io::{self, BufWriter, IsTerminal as _, Read as _, Write};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -57,9 +58,13 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    fn client(&self) -> Client {
+    fn client(&self, interrupted: Option<&'static AtomicBool>) -> Client {
         let options = Options::new(&self.server).name("stave-cli").db(self.db);
         let options = options.deadline(self.deadline).connections_max(1);
+        let options = match interrupted {
+            Some(flag) => options.interrupted_by(flag),
+            None => options,
+        };
         let options = match &self.password {
             Some(password) => options.password(password.as_str()),
             None => options,
@@ -94,13 +99,18 @@ impl<'a> Session<'a> {
     /// A session that prints to `out`.
     pub fn new(connection: &'a Connection, out: &'a mut dyn Write, reads_input: bool) -> Self {
         Self {
-            client: connection.client(),
+            client: connection.client(None),
             address: &connection.server,
             out: BufWriter::new(out),
             json: connection.json,
             seen: io::stdout().is_terminal(),
             reads_input,
         }
+    }
+
+    /// Ends requests while `flag` is true, and when it becomes true by a signal.
+    pub fn end_requests_by(&mut self, connection: &Connection, flag: &'static AtomicBool) {
+        self.client = connection.client(Some(flag));
     }
 
     /// Runs a command to its end; returns the exit code.

@@ -120,6 +120,7 @@ fn code_of(reason: &Reason) -> &'static str {
         Reason::Connect { .. } => "connect",
         Reason::ConnectionLost(_) => "connection_lost",
         Reason::Deadline { .. } => "deadline",
+        Reason::Interrupted => "interrupted",
         Reason::TooLarge { .. } => "too_large",
         Reason::Protocol(_) => "protocol",
         _ => "other",

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A signal that asks the process to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,28 @@ pub fn wait_signal() -> io::Result<Signal> {
         (0, _) => Ok(Signal::Terminate),
         _ => Err(io::Error::from_raw_os_error(code)),
     }
+}
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn note_interrupt(_: libc::c_int) {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// From now on SIGINT does not end the process: it sets this flag, and the system call that the
+/// main thread waits in ends with EINTR. Whoever looks at the flag clears it.
+///
+/// # Errors
+/// As `sigaction`; not known to fail.
+pub fn note_interrupts() -> io::Result<&'static AtomicBool> {
+    // SAFETY: a zeroed action has no flags and an empty mask, so calls are not restarted; the
+    // handler touches nothing but an atomic, and lives for ever.
+    let code = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = note_interrupt as *const () as libc::sighandler_t;
+        libc::sigaction(libc::SIGINT, &raw const action, ptr::null_mut())
+    };
+    if code == 0 { Ok(&INTERRUPTED) } else { Err(io::Error::last_os_error()) }
 }
 
 fn ending_signals() -> libc::sigset_t {

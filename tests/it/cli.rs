@@ -213,6 +213,7 @@ fn the_repl_edits_completes_remembers_and_helps() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/repl.py");
     let mut python = Command::new("python3");
     python.arg(script).arg(binary()).arg(address(&server)).arg(&history);
+    python.arg(server.pid().to_string());
 
     let (code, text) = told(python.output().expect("python3 was found"));
 

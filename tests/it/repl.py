@@ -1,4 +1,4 @@
-"""Types into `stave repl` in a terminal of its own: repl.py BINARY SERVER HISTORY.
+"""Types into `stave repl` in a terminal of its own: repl.py BINARY SERVER HISTORY PID.
 
 Each step types something and waits for what must appear. Exits with 1 and all that was seen if it
 does not within 20 s.
@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import signal
 import sys
 import time
 
@@ -106,5 +107,29 @@ def second(binary, server, history):
     assert repl.end() == 0
 
 
-first(*sys.argv[1:])
-second(*sys.argv[1:])
+def third(binary, server, history, pid):
+    """Ctrl-C ends a request that is not answered, and the next one is answered."""
+    repl = Terminal(binary, server, history)
+    repl.line("get greeting\r")
+    repl.expect("\nhello")
+    for line, fate in [("get greeting\r", "stave: interrupted"), ("set k v\r", "unknown whether it was done: interrupted")]:
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            begin = time.monotonic()
+            repl.line(line)
+            time.sleep(0.5)
+            repl.type("\x03")
+            repl.expect(fate)
+            assert time.monotonic() - begin < 4, "that was the deadline"
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        repl.line("get greeting\r")
+        repl.expect("\nhello")
+    repl.line("\x04")
+    assert repl.end() == 0
+
+
+words = sys.argv[1:4]
+first(*words)
+second(*words)
+third(*words, int(sys.argv[4]))

@@ -42,6 +42,8 @@ pub enum Reason {
         /// What was waited for.
         awaited: &'static str,
     },
+    /// [`Options::interrupted_by`](crate::Options::interrupted_by) said so.
+    Interrupted,
     /// The request is over a limit of the server; nothing was sent.
     TooLarge {
         /// Bytes of its body.
@@ -223,6 +225,7 @@ impl fmt::Display for Reason {
             Self::Connect { address, text, .. } => write!(f, "no connection to {address}: {text}"),
             Self::ConnectionLost(text) => write!(f, "connection lost: {text}"),
             Self::Deadline { awaited } => write!(f, "the deadline passed, waiting for {awaited}"),
+            Self::Interrupted => f.write_str("interrupted"),
             Self::TooLarge { len, max } => {
                 write!(f, "a request of {len} bytes, and the server takes {max}")
             }

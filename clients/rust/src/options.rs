@@ -1,6 +1,9 @@
 //! What a client is told before it begins.
 
 use std::fmt;
+use std::sync::atomic::AtomicBool;
+#[cfg(feature = "blocking")]
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::retry::Backoff;
@@ -31,7 +34,29 @@ pub struct Options {
     pub(crate) in_flight_max: usize,
     pub(crate) retries_max: u32,
     pub(crate) backoff: Backoff,
+    pub(crate) interrupted: Interrupted,
 }
+
+/// Whether what is waited for is to be given up.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Interrupted(Option<&'static AtomicBool>);
+
+impl Interrupted {
+    #[cfg(feature = "blocking")]
+    pub fn is_set(self) -> bool {
+        self.0.is_some_and(|flag| flag.load(Ordering::Relaxed))
+    }
+}
+
+/// They are the same flag.
+impl PartialEq for Interrupted {
+    fn eq(&self, other: &Self) -> bool {
+        let place = |flag: &Self| flag.0.map(std::ptr::from_ref);
+        place(self) == place(other)
+    }
+}
+
+impl Eq for Interrupted {}
 
 impl Options {
     /// The server at `host:port`; its binary port, 7400 unless it was told otherwise.
@@ -48,6 +73,7 @@ impl Options {
             in_flight_max: 1024,
             retries_max: 3,
             backoff: Backoff { first: Duration::from_millis(10), max: Duration::from_secs(1) },
+            interrupted: Interrupted::default(),
         }
     }
 
@@ -106,6 +132,15 @@ impl Options {
     /// writes that were certainly not done; never one whose fate is unknown.
     pub fn retries_max(mut self, retries: u32) -> Self {
         self.retries_max = retries;
+        self
+    }
+
+    /// While `flag` is true requests of a blocking client end: at once, or when a signal comes to
+    /// the thread that waits, as its handler sets the flag. The error tells whether the request may
+    /// have been done. (Drop the future of an async one.)
+    #[cfg(feature = "blocking")]
+    pub fn interrupted_by(mut self, flag: &'static AtomicBool) -> Self {
+        self.interrupted = Interrupted(Some(flag));
         self
     }
 

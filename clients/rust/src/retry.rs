@@ -60,7 +60,10 @@ impl Attempts {
                 Retry::Elsewhere if refusal.code == Code::ShuttingDown => Some(self.delay()),
                 Retry::Elsewhere | Retry::Never => None,
             },
-            Reason::Deadline { .. } | Reason::TooLarge { .. } | Reason::Protocol(_) => None,
+            Reason::Deadline { .. }
+            | Reason::Interrupted
+            | Reason::TooLarge { .. }
+            | Reason::Protocol(_) => None,
         }
     }
 

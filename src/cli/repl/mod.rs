@@ -13,6 +13,7 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 use clap::Parser as _;
 use rustyline::error::ReadlineError;
@@ -24,6 +25,7 @@ use super::ask::{Ask, Connection, Session};
 use super::failure::Failure;
 use super::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE};
 use super::{del, get, info, ping, scan, set};
+use crate::env::process;
 use crate::protocol::resp::{Batch, Limits, Parser};
 
 /// Lines that are remembered.
@@ -36,6 +38,7 @@ Examples:
   printf 'set a 1\\nget a\\n' | stave repl         a script: what failed first is the exit code
 
 Lines are split at spaces; \"a b\\x00\" is one word with a zero byte, 'a b' is taken as it is.
+Ctrl-C gives up a line, or the request that is under way.
 `help` lists the commands, `help set` tells all of one. A line that begins with a space is not
 remembered.";
 
@@ -92,6 +95,11 @@ impl Repl {
     pub(super) fn run(&self, out: &mut impl Write) -> u8 {
         let is_typed = io::stdin().is_terminal();
         let mut session = Session::new(&self.connection, out, false);
+        // Of a script Ctrl-C ends all.
+        let interrupted = if is_typed { process::note_interrupts().ok() } else { None };
+        if let Some(flag) = interrupted {
+            session.end_requests_by(&self.connection, flag);
+        }
         // Better now than at the first line.
         if let Err(error) = session.client.server() {
             return Failure::Request(error).tell(self.connection.json);
@@ -105,6 +113,8 @@ impl Repl {
         };
         let mut first_failure = EXIT_OK;
         while let Some(line) = lines.next() {
+            // What was pressed while nothing was under way ends nothing.
+            interrupted.inspect(|flag| flag.store(false, Ordering::Relaxed));
             match run_line(&line, &mut session) {
                 Some(EXIT_OK) => {}
                 Some(code) if first_failure == EXIT_OK => first_failure = code,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::answer::{check_len, hello, late, server_deadline, welcome};
 use crate::error::{Error, Reason, Result};
 use crate::op::ServerInfo;
-use crate::options::Options;
+use crate::options::{Interrupted, Options};
 use crate::wire::session::{OUTPUT_LEN, Session};
 use crate::wire::{self, Frame, Request};
 
@@ -28,6 +28,7 @@ pub(super) struct Conn {
     broken: bool,
     /// It has answered a request.
     answered: bool,
+    interrupted: Interrupted,
     buffer: Box<[u8]>,
 }
 
@@ -55,6 +56,7 @@ impl Conn {
             id: 1,
             broken: false,
             answered: false,
+            interrupted: options.interrupted,
             buffer: vec![0; OUTPUT_LEN].into(),
         };
         conn.server = conn.greet(&options.address, deadline).map_err(Error::of_read)?;
@@ -131,6 +133,9 @@ impl Conn {
         deadline: Instant,
         answers: &mut [Option<Result<Frame>>],
     ) -> std::result::Result<(), Reason> {
+        if self.interrupted.is_set() {
+            return Err(Reason::Interrupted);
+        }
         let mut next = 0;
         loop {
             while next < requests.len() && self.has_room(&requests[next]) {
@@ -179,7 +184,7 @@ impl Conn {
             let set = self.stream.set_write_timeout(Some(left));
             match set.and_then(|()| self.stream.write(self.session.output())) {
                 Ok(len) => self.session.sent(len),
-                Err(error) => retry(&error, "the request to be sent")?,
+                Err(error) => self.retry(&error, "the request to be sent")?,
             }
         }
         Ok(())
@@ -191,9 +196,21 @@ impl Conn {
         match set.and_then(|()| self.stream.read(&mut self.buffer)) {
             Ok(0) => return Err(Reason::ConnectionLost(closed().to_string())),
             Ok(len) => self.session.received(&self.buffer[..len]),
-            Err(error) => retry(&error, "the reply")?,
+            Err(error) => self.retry(&error, "the reply")?,
         }
         Ok(())
+    }
+
+    /// Goes on after a signal that is not to end the request.
+    fn retry(&self, error: &io::Error, awaited: &'static str) -> std::result::Result<(), Reason> {
+        match error.kind() {
+            io::ErrorKind::Interrupted if self.interrupted.is_set() => Err(Reason::Interrupted),
+            io::ErrorKind::Interrupted => Ok(()),
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                Err(Reason::Deadline { awaited })
+            }
+            _ => Err(Reason::ConnectionLost(error.to_string())),
+        }
     }
 }
 
@@ -217,15 +234,6 @@ fn left(deadline: Instant) -> Result<Duration> {
 fn reason_left(deadline: Instant, awaited: &'static str) -> std::result::Result<Duration, Reason> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(late(awaited).reason().clone()) } else { Ok(left) }
-}
-
-/// Goes on after an interruption.
-fn retry(error: &io::Error, awaited: &'static str) -> std::result::Result<(), Reason> {
-    match error.kind() {
-        io::ErrorKind::Interrupted => Ok(()),
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Err(Reason::Deadline { awaited }),
-        _ => Err(Reason::ConnectionLost(error.to_string())),
-    }
 }
 
 fn closed() -> io::Error {
