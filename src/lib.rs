@@ -11,7 +11,7 @@
 //! | 0 | [`id`], [`limits`], [`metrics`]: numbers and bounds |
 //! | 1 | [`command`], [`consensus`], [`mvcc`], [`protocol`], [`lsm::memtable`], [`wal::format`] |
 //! | 2 | [`mod@env`]: the one seam to clock, chance, tasks, files, sockets and other cores |
-//! | 3 | [`wal`]: a shard's log |
+//! | 3 | [`wal`]: a shard's log; [`lsm::table`]: a table of a partition's tree |
 //! | 4 | [`cluster`], [`partition`], [`shard`]: who owns what; one Raft group; one core's data |
 //! | 5 | [`server`], [`config`]: connections and replies; settings |
 //! | 6 | [`cli`], [`sim`]: the program; the simulator, an [`env::Env`] made from a seed |

@@ -8,9 +8,11 @@
 //! hash ([`super::block::hash_of`]) chooses the line: `low * n >> 32`; the high half, multiplied by
 //! the golden ratio again and again, chooses the bits: nine high ones each.
 //!
-//! Why blocked: a plain Bloom filter misses the cache once per bit. It costs a few keys more that
-//! are not there: 1.0 % of them at [`BITS_PER_KEY`] pass, of a plain one 0.8 %. A ribbon filter
-//! would take 7 bits for the same, and ten times as long to build and three times to ask.
+//! Why blocked: a plain Bloom filter misses the cache once per bit, for few keys less that pass
+//! though they are not there: 0.95 % of them do here, measured (`bench-results/table.md`), where
+//! theory gives a plain one 0.8 %. A ribbon filter takes some 30 % less memory and, by RocksDB's
+//! account, several times the CPU to build and to ask; it is the choice if filters come to press on
+//! memory.
 
 /// Bits of memory per key.
 pub const BITS_PER_KEY: usize = 10;

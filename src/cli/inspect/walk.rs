@@ -33,7 +33,7 @@ pub(super) struct Log {
 /// Prints a log. False: it is refused, which was said.
 pub(super) fn walk(log: &Log, printer: &mut Printer<'_>) -> anyhow::Result<bool> {
     let result = find(log)?.and_then(|found| {
-        // From where on the log is needed is not known here: what was before may have been released.
+        // From where on the log is needed is not known here: what was before may be released.
         let first = found.first().and_then(|found| found.header);
         let needed_from = first.map_or(Lsn(0), |(header, _)| header.base);
         let names = found.iter().map(|found| name_of(&log.dir, found.seq)).collect();
