@@ -4,8 +4,8 @@
 //! are told once, and read it again if they want to hear of the next change. There is no list by
 //! reader: one that is gone is forgotten when the key changes, or when the sweep comes by, which
 //! goes through the whole table, some keys at a time, for all that were gone when it began. All are
-//! forgotten when the last one on the node stops tracking. The table is bounded in bytes: when it is
-//! full the key that was read first is given up, and its readers are told as if it had changed.
+//! forgotten when the last one on the node stops tracking. The table is bounded in bytes: when it
+//! is full the key that was read first is given up, and its readers are told as if it had changed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
