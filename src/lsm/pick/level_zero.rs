@@ -6,9 +6,9 @@ use crate::lsm::block::Meta;
 /// With so many times [`super::Shape::runs`] all go down, whatever it costs: each is looked into by
 /// a read.
 const RUNS_FACTOR: usize = 3;
-/// Runs go down when what they are merged with is at most so many times their bytes. With 4 a row is
-/// written 14 times instead of 10 (bench-results/compaction.md), and no more than 1.16 times what is
-/// live is held with either.
+/// Runs go down when what they are merged with is at most so many times their bytes. With 4 a row
+/// is written 14 times instead of 10 (bench-results/compaction.md), and no more than 1.16 times
+/// what is live is held with either.
 const BASE_FACTOR: u64 = 2;
 /// Idle, level 0 is left alone if it holds less than this part of the rest.
 const SETTLED_PART: u64 = 10;

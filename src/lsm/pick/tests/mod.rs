@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::id::ShardId;
 use crate::lsm::block::Statistics;
-use crate::wal::LogId;
+use crate::wal::format::LogId;
 
 mod loads;
 mod properties;

@@ -103,6 +103,11 @@ impl World {
     }
 }
 
+/// The keys of a flush.
+fn keys() -> impl Strategy<Value = Vec<u16>> {
+    prop::collection::vec(0..4_000_u16, 1..60)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 300 }))]
 
@@ -117,7 +122,7 @@ proptest! {
 
     /// Without flushes every job that is due brings the debt down.
     #[test]
-    fn the_debt_falls(flushes in prop::collection::vec(prop::collection::vec(0..4_000_u16, 1..60), 1..60)) {
+    fn the_debt_falls(flushes in prop::collection::vec(keys(), 1..60)) {
         let mut world = World::new();
         for keys in flushes {
             world.step(Op::Flush(keys.into_iter().map(|key| (key, 2)).collect()));
