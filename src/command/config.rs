@@ -3,7 +3,7 @@
 use super::connection::refuse;
 use super::question::{NodeWide, Question};
 use super::table::{Access, Connection, Flags, Group, Keys, Run, Spec};
-use super::{Args, Error, Facts, Session, Then, glob, help, notify};
+use super::{Args, Error, Facts, Session, Then, glob, help, notify, number, slowlog};
 use crate::protocol::resp::Reply;
 
 /// Values of `loglevel`.
@@ -13,8 +13,12 @@ const LOG_LEVELS: [&str; 4] = ["debug", "verbose", "notice", "warning"];
 type Check = fn(&[u8]) -> Result<String, String>;
 
 /// The parameters that can be set.
-const SETTABLE: [(&str, Check); 2] =
-    [("loglevel", check_log_level), ("notify-keyspace-events", notify::check)];
+const SETTABLE: [(&str, Check); 4] = [
+    ("loglevel", check_log_level),
+    ("notify-keyspace-events", notify::check),
+    (slowlog::THRESHOLD_PARAMETER, |value| check_number(value, -1, i64::MAX)),
+    (slowlog::LEN_PARAMETER, |value| check_number(value, 0, slowlog::LEN_MAX)),
+];
 
 fn get(_: &mut Session, facts: &dyn Facts, args: &Args<'_>, reply: &mut Reply<'_>) -> Then {
     let mut wanted = facts.config();
@@ -86,6 +90,15 @@ fn check_log_level(value: &[u8]) -> Result<String, String> {
     Err(format!("argument(s) must be one of the following: {}", LOG_LEVELS.join(", ")))
 }
 
+fn check_number(value: &[u8], least: i64, most: i64) -> Result<String, String> {
+    let number = number::parse_i64(value)
+        .map_err(|_| "argument couldn't be parsed into an integer".to_owned())?;
+    if (least..=most).contains(&number) {
+        return Ok(number.to_string());
+    }
+    Err(format!("argument must be between {least} and {most} inclusive"))
+}
+
 const RESET_STATS: NodeWide =
     NodeWide { ask: |_| Ok(Question::ResetStats), tell: super::client::tell_ok };
 
@@ -104,8 +117,11 @@ const ADMIN: Flags = HELP.and(Flags::NOSCRIPT).and(Flags::ADMIN);
 
 pub(super) static SPECS: &[Spec] = &[
     row("config|get", -3, ADMIN, get).about("Parameters whose names match patterns", "2.0.0"),
-    row("config|set", -4, ADMIN, set)
-        .about("Sets parameters: loglevel, notify-keyspace-events", "2.0.0"),
+    row("config|set", -4, ADMIN, set).about(
+        "Sets parameters: loglevel, notify-keyspace-events, slowlog-log-slower-than, \
+             slowlog-max-len",
+        "2.0.0",
+    ),
     Spec { run: Run::Node(RESET_STATS), ..row("config|resetstat", 2, ADMIN, get) }
         .about("Sets the counts of INFO to 0", "2.0.0"),
     row("config|help", 2, HELP, config_help).about("This text", "5.0.0"),

@@ -154,6 +154,8 @@ fn tips(spec: &Spec) -> &'static [&'static str] {
         | "time"
         | "client|info"
         | "client|list"
+        | "slowlog|get"
+        | "slowlog|len"
         | "object|encoding"
         | "object|freq"
         | "object|idletime"

@@ -34,6 +34,19 @@ pub enum Question<'a> {
     Unpause,
     /// To set what only rises back to 0.
     ResetStats,
+    /// About its slow commands.
+    Slow(Slowlog),
+}
+
+/// What a shard is asked of its slow commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slowlog {
+    /// For the newest, so many.
+    Get(usize),
+    /// How many there are.
+    Len,
+    /// To forget them.
+    Reset,
 }
 
 /// All answers to a question.

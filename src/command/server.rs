@@ -4,6 +4,7 @@ use super::connection::refuse;
 use super::table::{Access, Connection, Flags, Group, Keys, Run, Spec};
 use super::{
     Args, Error, Facts, Session, Then, acl, config, debug, info, introspect, latency, number,
+    slowlog,
 };
 use crate::protocol::resp::Reply;
 
@@ -101,4 +102,10 @@ pub(super) static SPECS: &[Spec] = &[
         ..row("latency", -2, Flags::NONE, time)
     }
     .about("How long commands take", "2.8.13"),
+    Spec {
+        run: Run::Container(slowlog::SPECS),
+        access: Access::Admin,
+        ..row("slowlog", -2, Flags::NONE, time)
+    }
+    .about("Commands that held a core for long", "2.2.12"),
 ];

@@ -75,6 +75,7 @@ fn of_others(name: &str) -> &'static str {
             "([ip:port]|[ID client-id] [TYPE client-type] [USER username] [ADDR ip:port] [LADDR \
              ip:port] [SKIPME yes/no])"
         }
+        "slowlog|get" => "[count]",
         "command|info" | "command|docs" => "[command-name...]",
         "command|list" => "[FILTERBY (MODULE module-name|ACLCAT category|PATTERN pattern)]",
         "command|getkeys" | "command|getkeysandflags" => "command arg...",

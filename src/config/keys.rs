@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::text::{is_log_level, parse_size, quote, show_size};
 use super::{Ack, CORES_MAX, Config, Engine, LogFormat, Runtime, Secret};
 use crate::command::notify::Classes;
+use crate::command::slowlog;
 use crate::limits::SECTOR_LEN;
 
 /// A setting.
@@ -42,7 +43,7 @@ const PORT: &str = "a port, 0 to 65535 (0: any free one)";
 const SWITCH: &str = "true or false";
 
 /// Every setting there is, in the order of the help.
-pub static KEYS: [Key; 20] = [
+pub static KEYS: [Key; 22] = [
     Key {
         name: "data-dir",
         value_name: "DIR",
@@ -277,6 +278,29 @@ pub static KEYS: [Key; 20] = [
             put(&mut config.notify_keyspace_events, classes, "letters of Ag$lshzxeKEtmdn")
         },
         show: |config| Some(quote(&config.notify_keyspace_events.to_string())),
+    },
+    Key {
+        name: "slowlog-log-slower-than",
+        value_name: "MICROSECONDS",
+        help: "A command that holds a core for so long is told of by SLOWLOG; 0: every command, \
+               -1: none [default: 10000]",
+        secret: false,
+        set: |config, value| {
+            let us = value.parse().ok().filter(|us| *us >= -1);
+            put(&mut config.slowlog_log_slower_than, us, "microseconds, or -1")
+        },
+        show: |config| Some(config.slowlog_log_slower_than.to_string()),
+    },
+    Key {
+        name: "slowlog-max-len",
+        value_name: "N",
+        help: "Most commands that SLOWLOG tells of [default: 128]",
+        secret: false,
+        set: |config, value| {
+            let len = value.parse().ok().filter(|len| i64::from(*len) <= slowlog::LEN_MAX);
+            put(&mut config.slowlog_max_len, len, "a number of commands, 0 to 65536")
+        },
+        show: |config| Some(config.slowlog_max_len.to_string()),
     },
 ];
 

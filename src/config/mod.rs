@@ -132,6 +132,10 @@ pub struct Config {
     pub max_clients: u32,
     /// Which changes of keys are told to subscribers.
     pub notify_keyspace_events: Classes,
+    /// Microseconds from which on a command is slow; 0: each, -1: none.
+    pub slowlog_log_slower_than: i64,
+    /// Slow commands that are kept.
+    pub slowlog_max_len: u32,
 }
 
 impl Config {
@@ -160,6 +164,8 @@ impl Config {
             wal_segment_size: 64 << 20,
             max_clients: 10_000,
             notify_keyspace_events: Classes::default(),
+            slowlog_log_slower_than: 10_000,
+            slowlog_max_len: 128,
         }
     }
 

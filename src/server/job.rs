@@ -8,6 +8,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Server;
 use super::conn::Conn;
@@ -53,6 +54,8 @@ pub struct Job {
     pub transaction: Option<Arc<Transaction>>,
     /// For whom it is, if that matters.
     pub caller: Option<Caller>,
+    /// Time of this core in it.
+    spent: Duration,
     /// A walk over all keys, once it is begun.
     sweep: Option<Sweep>,
 }
@@ -99,6 +102,7 @@ impl Job {
             blob,
             transaction: None,
             caller: None,
+            spent: Duration::ZERO,
             sweep: None,
         }
     }
@@ -170,6 +174,11 @@ impl<E: Env> Server<E> {
     }
 
     fn end_job(&mut self, job: &Job) {
+        let whose = match job.origin {
+            Origin::Conn(id) => (self.shard.id(), id),
+            Origin::Remote(shard, to) => (shard, to.conn),
+        };
+        self.note_slow(whose, job.spec, &job.args.args(), job.spent);
         if let Origin::Conn(id) = job.origin
             && let Some(conn) = self.conn(id)
         {
@@ -184,6 +193,7 @@ impl<E: Env> Server<E> {
         let done = self.run_slice(job);
         let took = self.env.now().saturating_sub(began);
         self.ledger.charge_alone(job.spec, took, self.shard.stats());
+        job.spent += took;
         done
     }
 
@@ -203,7 +213,8 @@ impl<E: Env> Server<E> {
             return self.sweep_slice(sweep, (shard, to), what, &args, job.db);
         }
         if let (Run::Transaction(_), Origin::Remote(shard, to)) = (&job.spec.run, job.origin) {
-            let answered = self.serve_transaction(job.transaction.as_deref(), args, job.db);
+            let answered =
+                self.serve_transaction((shard, to.conn), job.transaction.as_deref(), args, job.db);
             self.answer(shard, to, answered);
             return true;
         }

@@ -33,6 +33,7 @@ use question::Paused;
 use remote::Held;
 use round::Round;
 use sleep::Woken;
+use slowlog::SlowLog;
 use tracking::Trackers;
 
 pub use push::OUTPUT_LIMITS;
@@ -53,6 +54,7 @@ mod question;
 mod remote;
 mod round;
 mod sleep;
+mod slowlog;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -125,6 +127,8 @@ pub struct Server<E: Env> {
     ticked: Rc<Cell<bool>>,
     /// What commands cost.
     ledger: Ledger,
+    /// Those that took long.
+    slow: SlowLog,
     /// When commands per second were counted, and how many there had been.
     rated: (Duration, u64),
     /// Connections that have slept enough.
@@ -168,6 +172,7 @@ impl<E: Env> Server<E> {
             overrun: Vec::new(),
             ticked: Rc::default(),
             ledger: Ledger::default(),
+            slow: SlowLog::default(),
             rated: (Duration::ZERO, 0),
             woken: Rc::default(),
             paused: None,
@@ -356,6 +361,8 @@ impl<E: Env> Server<E> {
         let peer = self.env.peer_addr(id).map_or_else(String::new, |addr| addr.to_string());
         let session = self.node.new_session(peer, self.env.unix_ms());
         self.node.open_on(self.shard.id()).insert(session.id, id);
+        let who = (session.peer.clone(), String::new());
+        self.node.peers_on(self.shard.id()).insert(id.index, who);
         let index = id.index as usize;
         if index >= self.conns.len() {
             self.conns.resize_with(index + 1, || None);
@@ -535,6 +542,7 @@ impl<E: Env> Server<E> {
             self.untrack(conn.id);
         }
         self.node.open_on(self.shard.id()).remove(&conn.session.id);
+        self.node.peers_on(self.shard.id()).remove(&index);
         self.conn_count -= 1;
         self.shard.stats().clients.sub(1);
     }

@@ -1,13 +1,14 @@
 //! What the shards of a node know of it and of each other: its identity, its counters, its limits.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::channels::Interest;
 use crate::command::notify::Classes;
 use crate::command::{
     self, Calls, Client, Counters, Facts, Identity, KeyspaceFacts, Session, Topology, moved,
+    slowlog,
 };
 use crate::env::ConnId;
 use crate::id::{ShardId, Slot};
@@ -34,6 +35,15 @@ pub struct Common {
     pub set: Mutex<BTreeMap<&'static str, String>>,
     /// The keyspace events that are told of: the bits of [`Classes`].
     pub notify: AtomicU32,
+    /// Microseconds from which on a command is slow; negative: none is.
+    pub slow_us: AtomicI64,
+    /// Slow commands that are kept.
+    pub slow_len_max: AtomicU32,
+    /// Slow commands are numbered across the node.
+    pub slow_next: AtomicU64,
+    /// Each shard's open connections by their places: from where they are and what they are
+    /// called. Looked at by others only for a slow command.
+    pub peers: Vec<Mutex<BTreeMap<u32, (String, String)>>>,
     /// What each shard's connections listen to, in order.
     pub interest: Vec<Interest>,
     /// How many of each shard's connections are told of changes of keys, in order.
@@ -114,6 +124,14 @@ impl Node {
                 let classes = Classes::parse(value.as_bytes()).expect("the command checked it");
                 self.common.notify.store(classes.bits(), Ordering::Relaxed);
             }
+            if name == slowlog::THRESHOLD_PARAMETER {
+                let us = value.parse().expect("the command checked it");
+                self.common.slow_us.store(us, Ordering::Relaxed);
+            }
+            if name == slowlog::LEN_PARAMETER {
+                let len = value.parse().expect("the command checked it");
+                self.common.slow_len_max.store(len, Ordering::Relaxed);
+            }
             (self.common.configure)(name, &value);
             self.common.set.lock().expect("no one panics holding it").insert(name, value);
         }
@@ -136,6 +154,17 @@ impl Node {
     /// Whether a connection of this id is open, and its name on its shard.
     pub fn conn_of(&self, id: u64) -> Option<ConnId> {
         self.open_on(self.shard_of_client(id)).get(&id).copied()
+    }
+
+    /// From where a connection is, and what it is called; nothing if it is gone. Another one may
+    /// be in its place by now.
+    pub fn who_is(&self, shard: ShardId, conn: ConnId) -> (String, String) {
+        self.peers_on(shard).get(&conn.index).cloned().unwrap_or_default()
+    }
+
+    /// From where a shard's connections are, and what they are called.
+    pub fn peers_on(&self, shard: ShardId) -> MutexGuard<'_, BTreeMap<u32, (String, String)>> {
+        self.common.peers[usize::from(shard.0)].lock().expect("no one panics holding it")
     }
 
     /// The open connections of a shard.

@@ -19,6 +19,7 @@ impl<E: Env> Server<E> {
     /// after that answer.
     pub(super) fn look_for_observers(&mut self) {
         let (tracking, broadcast) = self.node.tracks();
+        self.slow.configure(&self.node);
         self.shard.observe(Observers { classes: self.node.notified(), tracking, broadcast });
     }
 

@@ -189,6 +189,7 @@ impl<E: Env> Server<E> {
             Question::Pause(pause) => self.pause(pause),
             Question::Unpause => self.end_pause(),
             Question::ResetStats => self.shard.stats().reset(),
+            Question::Slow(question) => return self.slow.answer(question),
         }
         answered
     }
@@ -237,7 +238,8 @@ impl<E: Env> Server<E> {
     pub(super) fn update_gauges(&mut self) {
         let held = self.conns.iter().flatten().map(|conn| conn.held_len()).sum::<usize>();
         let channels = self.count_channels();
-        self.shard.account(held + channels + self.count_tracked());
+        let slow = self.slow.held_len();
+        self.shard.account(held + channels + slow + self.count_tracked());
     }
 }
 

@@ -197,13 +197,15 @@ impl<E: Env> Server<E> {
         if let Run::Node(wide) = spec.run {
             return self.serve_question((from, address), wide, &args);
         }
-        let began = ledger::is_timed_alone(spec, &args).then(|| self.env.now());
+        let alone = self.slow.times_each() || ledger::is_timed_alone(spec, &args);
+        let began = alone.then(|| self.env.now());
         self.serve_part(from, request, parcel, args);
         match began {
             None => self.ledger.serve(spec),
             Some(began) => {
                 let took = self.env.now().saturating_sub(began);
                 self.ledger.charge_alone(spec, took, self.shard.stats());
+                self.note_slow((from, conn), spec, &args, took);
             }
         }
     }
@@ -234,7 +236,8 @@ impl<E: Env> Server<E> {
                 }
             }
             Run::Transaction(_) => {
-                let answered = self.serve_transaction(transaction.as_deref(), args, db);
+                let answered =
+                    self.serve_transaction((from, conn), transaction.as_deref(), args, db);
                 self.answer(from, address, answered);
             }
             Run::Together(_) => {

@@ -261,7 +261,8 @@ impl<E: Env> Server<E> {
         conn.session.note(spec.name, self.shard.now_ms());
         let mark = conn.output.mark();
         self.ledger.begin(spec);
-        let began = ledger::is_timed_alone(spec, &args).then(|| self.env.now());
+        let alone = self.slow.times_each() || ledger::is_timed_alone(spec, &args);
+        let began = alone.then(|| self.env.now());
         self.run_spec(index, spec, args, ahead, scratch);
         if !self.ledger.is_waiting() {
             self.note_error_at(index, spec, mark);
@@ -271,6 +272,7 @@ impl<E: Env> Server<E> {
             Some(began) => {
                 let took = self.env.now().saturating_sub(began);
                 self.ledger.end_alone(spec, took, self.shard.stats());
+                self.note_slow_of(index, spec, &args, took);
             }
         }
     }
@@ -357,6 +359,12 @@ impl<E: Env> Server<E> {
         self.reply_at_conn(index, client, |session, facts, reply| {
             run(session, facts, &args, reply)
         });
+        let Some(Some(conn)) = self.conns.get(index as usize) else { return };
+        let session = &conn.session;
+        if matches!(session.last_command, "client|setname" | "hello" | "reset") {
+            let who = (session.peer.clone(), session.name.clone());
+            self.node.peers_on(self.shard.id()).insert(index, who);
+        }
     }
 
     /// In cluster mode keys must share a slot, and the slot must be this shard's.

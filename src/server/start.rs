@@ -11,7 +11,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -65,6 +65,10 @@ pub struct Options {
     pub clients_max: u64,
     /// Which keyspace events are told of, until `CONFIG SET`.
     pub notify: Classes,
+    /// From how many microseconds on a command is slow, until `CONFIG SET`; negative: none is.
+    pub slow_us: i64,
+    /// Slow commands that are kept, until `CONFIG SET`.
+    pub slow_len_max: u32,
     /// Bytes of a log segment.
     pub segment_len: u64,
     /// Who we are, but for ports and shard.
@@ -306,6 +310,10 @@ pub(super) fn common(options: &Arc<Options>, stats: &[Arc<ShardStats>]) -> Commo
         configure: Box::new(move |name, value| (configured.configure)(name, value)),
         set: Mutex::default(),
         notify: AtomicU32::new(options.notify.bits()),
+        slow_us: AtomicI64::new(options.slow_us),
+        slow_len_max: AtomicU32::new(options.slow_len_max),
+        slow_next: AtomicU64::new(0),
+        peers: stats.iter().map(|_| Mutex::default()).collect(),
         interest: stats.iter().map(|_| Interest::default()).collect(),
         trackers: stats.iter().map(|_| TrackerCounts::default()).collect(),
         open: stats.iter().map(|_| Mutex::default()).collect(),

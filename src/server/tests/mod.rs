@@ -13,5 +13,6 @@ mod introspection;
 mod model;
 mod planted;
 mod replies;
+mod slowlog;
 mod talk;
 mod transactions;

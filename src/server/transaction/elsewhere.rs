@@ -10,6 +10,7 @@ use super::super::remote::Answered;
 use super::exec::{aborted, mute, unmute};
 use crate::command::question::Told;
 use crate::env::{ConnId, Env};
+use crate::id::ShardId;
 use crate::protocol::resp::Reply;
 use crate::shard::mailbox::Element;
 use crate::shard::{Step, Transaction};
@@ -31,7 +32,11 @@ pub struct Running {
 
 impl<E: Env> Server<E> {
     /// A transaction of another shard's connection, all of whose keys are here.
-    pub(super) fn serve_exec(&mut self, transaction: &Transaction) -> Answered {
+    pub(super) fn serve_exec(
+        &mut self,
+        whose: (ShardId, ConnId),
+        transaction: &Transaction,
+    ) -> Answered {
         let mut answered = Answered { count: EXECUTED, ..Answered::default() };
         if !self.shard.are_untouched(&transaction.watched, &mut answered.holds) {
             answered.count = TOUCHED;
@@ -47,8 +52,11 @@ impl<E: Env> Server<E> {
         for step in &transaction.steps {
             let at = body.len();
             let mut reply = Reply::new(step.proto, body, splices);
+            let began = self.env.now();
             self.ledger.begin(step.spec);
             self.shard.evaluate_whole(step.spec, step.args.args(), step.db, &mut reply, holds);
+            let took = self.env.now().saturating_sub(began);
+            self.note_slow(whose, step.spec, &step.args.args(), took);
             self.ledger.end(step.spec);
             let len = (body.len() - at) as u32;
             elements.push(Element { part: 0, at: at as u32, len });

@@ -247,6 +247,7 @@ impl<E: Env> Server<E> {
         self.note_error_at(index, step.spec, mark);
         let took = self.env.now().saturating_sub(began);
         self.ledger.end_alone(step.spec, took, self.shard.stats());
+        self.note_slow_of(index, step.spec, &args, took);
     }
 
     /// A command of a transaction that is not on keys, in its place.

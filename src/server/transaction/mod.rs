@@ -29,7 +29,8 @@ use super::Server;
 use super::remote::Answered;
 use crate::command::question::{NodeWide, Told};
 use crate::command::{Access, Flags, Op, Run, Spec};
-use crate::env::Env;
+use crate::env::{ConnId, Env};
+use crate::id::ShardId;
 use crate::protocol::resp::{Args, Reply};
 use crate::shard::{Step, Transaction, Watched};
 
@@ -197,12 +198,13 @@ impl<E: Env> Server<E> {
     /// Runs a request that another shard sent about a transaction.
     pub(in crate::server) fn serve_transaction(
         &mut self,
+        whose: (ShardId, ConnId),
         transaction: Option<&Transaction>,
         args: Args<'_>,
         db: u8,
     ) -> Answered {
         match transaction {
-            Some(transaction) => self.serve_exec(transaction),
+            Some(transaction) => self.serve_exec(whose, transaction),
             None => self.serve_watch(args, db),
         }
     }
