@@ -33,9 +33,13 @@
 //! M keys) to 1.3 s (10 M), has no order, and one version per key; a B-tree has an order, scans
 //! five to eight times as fast, and takes five to ten times as long per lookup.
 //!
-//! Not here: tombstones that shadow older tables (a delete of a key that is not here inserts
-//! nothing); what a value means; who reads which version. Reading order: `store` (layout), `arena`,
-//! `index`, `order`, then this file.
+//! A tombstone that is committed goes, unless there are SSTables below, whose older versions it
+//! shadows: from [`Memtable::keep_tombstones`] on it stays until it is in a table itself
+//! ([`Memtable::forget`]).
+//!
+//! Not here: tombstones of keys that are not here (a delete of one inserts nothing); what a value
+//! means; who reads which version. Reading order: `store` (layout), `arena`, `index`, `order`, then
+//! this file.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -113,6 +117,8 @@ pub struct Memtable {
     /// Nodes whose newest version is a put that expires, earliest first.
     expiring: BTreeSet<(u64, Ref)>,
     live_len: usize,
+    /// Committed tombstones stay.
+    keeps_tombstones: bool,
 }
 
 impl Memtable {
@@ -130,6 +136,7 @@ impl Memtable {
             order: Order::new(),
             expiring: BTreeSet::new(),
             live_len: 0,
+            keeps_tombstones: false,
         }
     }
 
@@ -210,7 +217,8 @@ impl Memtable {
     }
 
     /// Takes note that all versions up to `up_to` are committed, and gives `entry` back: frees the
-    /// versions older than the newest committed one, and the entry if that is a tombstone.
+    /// versions older than the newest committed one, and the entry if that is a tombstone that need
+    /// not be kept.
     ///
     /// When several refs of one key are committed together, give each the same `up_to` (that of
     /// the batch): the first call then does the work.
@@ -224,6 +232,24 @@ impl Memtable {
             self.settle(node, up_to);
         }
         self.give_back(node, up_to);
+    }
+
+    /// From now on committed tombstones stay, until [`Memtable::forget`].
+    pub fn keep_tombstones(&mut self) {
+        self.keeps_tombstones = true;
+    }
+
+    /// Frees the entry of `key` if all that it holds is a tombstone, committed and not newer than
+    /// `up_to`: the caller knows that nothing is left for it to shadow, or that a table has it.
+    pub fn forget(&mut self, key: &[u8], up_to: Timestamp) {
+        let Some((node, _)) = self.index.find(self.store.hash(key), key, &self.store) else {
+            return;
+        };
+        let is_tombstone =
+            self.store.link(node) == Ref::NONE && self.store.state(node) == State::Delete;
+        if is_tombstone && self.store.touches(node) == 0 && self.store.timestamp(node) <= up_to {
+            self.remove(node);
+        }
     }
 
     /// The encoded key of an entry that is not given back yet.
@@ -424,7 +450,10 @@ impl Memtable {
             state => {
                 let newest = self.store.timestamp(head);
                 assert!(newest <= up_to, "settled to {up_to}, but there is a version of {newest}");
-                if state == State::Delete { self.remove(node) } else { self.fit(node, head) }
+                match state {
+                    State::Delete if !self.keeps_tombstones => self.remove(node),
+                    _ => self.fit(node, head),
+                }
             }
         }
     }

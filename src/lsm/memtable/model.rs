@@ -37,6 +37,7 @@ struct Pair {
     flight: Vec<(u64, Vec<u8>, EntryRef)>,
     committed: u64,
     last: u64,
+    keeps_tombstones: bool,
 }
 
 impl Pair {
@@ -47,6 +48,24 @@ impl Pair {
             flight: Vec::new(),
             committed: 0,
             last: 0,
+            keeps_tombstones: false,
+        }
+    }
+
+    fn keep_tombstones(&mut self) {
+        self.table.keep_tombstones();
+        self.keeps_tombstones = true;
+    }
+
+    /// The tombstones up to what is committed are in a table now, of some keys.
+    fn forget_tombstone(&mut self, key: &[u8]) {
+        self.table.forget(key, Timestamp(self.committed));
+        let is_in_flight = self.flight.iter().any(|(_, other, _)| other == key);
+        if let Some([lone]) = self.map.get(key).map(Vec::as_slice)
+            && lone.kind == Kind::Delete
+            && !is_in_flight
+        {
+            self.map.remove(key);
         }
     }
 
@@ -104,13 +123,13 @@ impl Pair {
 
     /// What a commit or a rollback makes unreachable.
     fn forget(&mut self) {
-        let committed = self.committed;
+        let (committed, keeps) = (self.committed, self.keeps_tombstones);
         let flight = &self.flight;
         self.map.retain(|key, versions| {
             let older = versions.partition_point(|version| version.at <= committed);
             versions.drain(..older.saturating_sub(1));
             let is_settled = !flight.iter().any(|(_, other, _)| other == key);
-            versions.last().is_some_and(|newest| !is_settled || newest.kind == Kind::Put)
+            versions.last().is_some_and(|newest| !is_settled || keeps || newest.kind == Kind::Put)
         });
     }
 
@@ -169,6 +188,7 @@ impl Pair {
         self.rollback();
         keys.iter().for_each(|key| self.delete(key));
         self.commit(self.flight.len());
+        keys.iter().for_each(|key| self.forget_tombstone(key));
         self.check(keys);
         assert_eq!(self.table.live_len(), 0);
         assert_eq!(self.table.store.used_len(), self.table.store.table_len(), "a block leaked");
@@ -185,6 +205,7 @@ enum Op {
     Delete(usize),
     Commit(usize),
     Rollback,
+    Forget(usize),
 }
 
 /// Lengths on both sides of each bound: the same block, another, a record, a large value.
@@ -206,6 +227,7 @@ fn op(keys: usize) -> impl Strategy<Value = Op> {
         4 => (0..keys).prop_map(Op::Delete),
         4 => (1..8usize).prop_map(Op::Commit),
         1 => Just(Op::Rollback),
+        2 => (0..keys).prop_map(Op::Forget),
     ]
 }
 
@@ -225,9 +247,15 @@ proptest! {
 
     /// Eight keys, so that each gathers versions, tombstones and rollbacks.
     #[test]
-    fn versions_agree_with_lists(ops in prop::collection::vec(op(8), 1..100)) {
+    fn versions_agree_with_lists(
+        ops in prop::collection::vec(op(8), 1..100),
+        keeps_from in prop::option::of(0..100usize),
+    ) {
         let (mut pair, keys) = (Pair::new(), keys());
         for (at, op) in ops.into_iter().enumerate() {
+            if keeps_from == Some(at) {
+                pair.keep_tombstones();
+            }
             match op {
                 Op::Put { key, len, expiry_ms, step } => {
                     pair.put(&keys[key], vec![at as u8; len], expiry_ms, step);
@@ -235,6 +263,7 @@ proptest! {
                 Op::Delete(key) => pair.delete(&keys[key]),
                 Op::Commit(count) => pair.commit(count),
                 Op::Rollback => pair.rollback(),
+                Op::Forget(key) => pair.forget_tombstone(&keys[key]),
             }
             pair.check(&keys);
         }
