@@ -23,7 +23,7 @@ const LONG_FUNCTIONS: [(&str, &str, usize); 0] = [];
 
 /// The layer of each module; the longest prefix counts. A module imports from its own layer and
 /// from those below.
-const LAYERS: [(&str, u8); 27] = [
+const LAYERS: [(&str, u8); 29] = [
     ("id", 0),
     ("limits", 0),
     ("codec", 0),
@@ -36,8 +36,10 @@ const LAYERS: [(&str, u8); 27] = [
     ("lsm::filter", 1),
     ("lsm::key", 1),
     ("lsm::manifest", 1),
+    ("lsm::manifest::file", 3),
     ("lsm::memtable", 1),
     ("lsm::pick", 1),
+    ("lsm::rows", 1),
     ("mvcc", 1),
     ("env", 2),
     ("wal", 3),

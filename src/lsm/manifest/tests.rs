@@ -1,0 +1,250 @@
+//! The manifest's bytes, and what becomes of it in crashes.
+
+use std::path::{Path, PathBuf};
+
+use super::file::{Error, Manifest, Options, Read, file_name};
+use super::format::{Bad, Header, Kind, decode, encode};
+use super::replay::{Damage, replay};
+use super::samples::{LOG, edit, table};
+use super::*;
+use crate::env::{Env, Mode};
+use crate::id::{NodeId, ShardId};
+use crate::limits::SECTOR_LEN;
+use crate::sim::{Faults, Node, Sim, SimEnv, check};
+use crate::wal::LogId;
+
+const DIR: &str = "shard-03/tree";
+
+fn options() -> Options {
+    Options { dir: PathBuf::from(DIR), log: LOG }
+}
+
+fn header(number: u64, chain: u64) -> Header {
+    let kind = if number == 0 { Kind::Snapshot } else { Kind::Edit };
+    Header { kind, log: LOG, seq: 9, number, chain }
+}
+
+/// A file of some records, where each begins, and the state after each.
+fn file(count: u64) -> (Vec<u8>, Vec<usize>, Vec<State>) {
+    let (mut bytes, mut starts, mut states) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut state, mut chain) = (State::default(), 0);
+    for number in 0..count {
+        let remove = if number >= 2 { vec![number] } else { Vec::new() };
+        let edit = edit(number + 2, remove);
+        starts.push(bytes.len());
+        chain = encode(&header(number, chain), &edit, &mut bytes);
+        state.apply(edit).expect("it fits");
+        states.push(state.clone());
+    }
+    (bytes, starts, states)
+}
+
+#[test]
+fn format_is_frozen() {
+    let (bytes, ..) = file(3);
+
+    let golden = include_bytes!("testdata/three-records.manifest");
+    assert!(bytes == golden, "the format has changed: raise VERSION and keep the old decoder");
+}
+
+#[test]
+fn records_come_back_and_make_the_state() {
+    let (bytes, starts, states) = file(5);
+
+    assert_eq!(replay(&bytes, LOG, 9), Ok(states[4].clone()));
+    let second = decode(&bytes[starts[1]..]).expect("it is sound");
+    assert_eq!((second.edit, second.header.number), (edit(3, Vec::new()), 1));
+    let mut again = State::default();
+    again.apply(states[4].snapshot()).expect("it is of an empty state");
+    assert_eq!(again, states[4]);
+}
+
+#[test]
+fn edits_that_do_not_fit_change_nothing() {
+    let mut state = State::default();
+    state.apply(edit(1, Vec::new())).expect("it fits");
+    let before = state.clone();
+
+    assert_eq!(state.apply(edit(1, Vec::new())), Err(Unfit::Twice(1)));
+    assert_eq!(state.apply(edit(2, vec![3])), Err(Unfit::Missing(3)));
+    assert_eq!(state.apply(edit(2, vec![1, 1])), Err(Unfit::Missing(1)));
+    let twice = Edit { add: vec![table(4), table(4)], ..Edit::default() };
+    assert_eq!(state.apply(twice), Err(Unfit::Twice(4)));
+
+    assert_eq!(state, before);
+}
+
+#[test]
+fn a_table_moves_to_another_level() {
+    let mut state = State::default();
+    state.apply(edit(1, Vec::new())).expect("it fits");
+
+    let moved = TableEntry { level: 5, ..table(1) };
+    state
+        .apply(Edit { add: vec![moved.clone()], remove: vec![1], ..Edit::default() })
+        .expect("it fits");
+
+    assert_eq!(state.table(1), Some(&moved));
+    assert_eq!(state.tables().count(), 1);
+}
+
+/// A flipped bit is seen, unless it makes the last record one that was never written whole.
+#[test]
+fn every_flipped_bit_is_damage_or_the_end() {
+    let (bytes, starts, states) = file(4);
+    for at in 0..bytes.len() {
+        let mut wrong = bytes.clone();
+        wrong[at] ^= 1 << (at % 8);
+
+        let found = replay(&wrong, LOG, 9);
+
+        let record = starts.partition_point(|start| *start <= at) - 1;
+        match record {
+            3 => assert_eq!(found, Ok(states[2].clone()), "byte {at}"),
+            _ => {
+                let offset = starts[record] as u64;
+                assert_eq!(found, Err(Damage::Corrupt { offset }), "byte {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn cut_files_end_with_their_last_whole_record() {
+    let (bytes, starts, states) = file(4);
+    for len in (0..bytes.len()).step_by(512) {
+        let found = replay(&bytes[..len], LOG, 9);
+
+        match starts.iter().skip(1).filter(|start| **start <= len).count() {
+            0 => assert_eq!(found, Err(Damage::Corrupt { offset: 0 }), "{len} bytes"),
+            whole => assert_eq!(found, Ok(states[whole - 1].clone()), "{len} bytes"),
+        }
+    }
+}
+
+#[test]
+fn what_is_of_another_is_refused() {
+    let (bytes, starts, _) = file(3);
+
+    assert_eq!(replay(&bytes, LOG, 10), Err(Damage::Foreign));
+    let other = LogId { shard: ShardId(4), ..LOG };
+    assert_eq!(replay(&bytes, other, 9), Err(Damage::Foreign));
+    // A record twice, one left out, one of an older copy.
+    let second = &bytes[starts[1]..starts[2]];
+    let twice = [&bytes[..starts[2]], second].concat();
+    assert_eq!(replay(&twice, LOG, 9), Err(Damage::Corrupt { offset: starts[2] as u64 }));
+    let without = [&bytes[..starts[1]], &bytes[starts[2]..]].concat();
+    assert_eq!(replay(&without, LOG, 9), Err(Damage::Corrupt { offset: starts[1] as u64 }));
+    let mut version = bytes.clone();
+    version[12] = 9;
+    assert_eq!(decode(&version), Err(Bad::Invalid), "a checksum covers the version");
+}
+
+async fn open(env: &SimEnv) -> Result<Manifest<SimEnv>, Error> {
+    let read = Read::of(env, &options()).await?;
+    Manifest::open(env, &options(), read).await
+}
+
+fn node(sim: &Sim) -> Node {
+    let node = sim.node(NodeId(1));
+    node.make_dir(".");
+    node
+}
+
+/// Edits are committed until the power goes, with and without a disk that fails; the next start
+/// finds the last one that was durable, or the one that was on its way.
+#[test]
+fn power_cuts_lose_nothing_that_was_committed() {
+    check(60, |seed| {
+        let sim = Sim::new(seed);
+        let node = node(&sim);
+        let mut rng = sim.rng();
+        let mut durable = State::default();
+        let mut next = 1;
+        for life in 0..4 {
+            if !node.is_up() {
+                node.restart();
+            }
+            let env = node.env(ShardId(3));
+            let found = sim.run_on(&env, async move |env| Read::of(&env, &options()).await);
+            let found = found.unwrap_or_else(|error| panic!("life {life}: {error}"));
+            let found = found.state().clone();
+            let is_next = found.tables().count() == durable.tables().count() + 1;
+            let is_right = found == durable || is_next && found.has(next - 1);
+            assert!(is_right, "life {life}: {found:?} instead of {durable:?}");
+            durable = found;
+            if rng.one_in(3) {
+                node.set_faults(Faults::errors(20_000));
+            }
+            let shared = std::rc::Rc::new(std::cell::RefCell::new((durable.clone(), next)));
+            let inner = std::rc::Rc::clone(&shared);
+            env.spawn(crate::env::Class::Background, {
+                let env = env.clone();
+                async move {
+                    let Ok(mut manifest) = open(&env).await else { return };
+                    for _ in 0..30 {
+                        let number = {
+                            let mut known = inner.borrow_mut();
+                            known.1 += 1;
+                            known.1 - 1
+                        };
+                        // Long, so that files are rolled.
+                        let mut edit = edit(number, Vec::new());
+                        edit.add[0].meta.largest = vec![b'z'; 100_000];
+                        if manifest.commit(edit).await.is_err() {
+                            return;
+                        }
+                        inner.borrow_mut().0 = manifest.state().clone();
+                    }
+                }
+            });
+            sim.run_for(std::time::Duration::from_micros(rng.between(10, 60_000)));
+            node.power_cut();
+            node.set_faults(Faults::none());
+            let known = shared.borrow();
+            (durable, next) = (known.0.clone(), known.1);
+        }
+    });
+}
+
+#[test]
+fn opening_removes_what_nobody_needs_and_minds_what_it_does_not_know() {
+    let sim = Sim::new(5);
+    let node = node(&sim);
+    let env = node.env(ShardId(3));
+    let names = sim.run_on(&env, async move |env| {
+        let mut manifest = open(&env).await.expect("an empty directory");
+        manifest.commit(edit(1, Vec::new())).await.expect("the disk works");
+        drop(manifest);
+        for name in ["00000000000000000001.sst", "00000000000000000002.sst", "notes.txt"] {
+            env.open(&Path::new(DIR).join(name), Mode::Create).await.expect("it is new");
+        }
+        open(&env).await.expect("nothing is wrong");
+        env.list(Path::new(DIR)).await.expect("it is there")
+    });
+
+    let manifest = file_name(2);
+    assert_eq!(names, ["00000000000000000001.sst", manifest.as_str(), "notes.txt"]);
+}
+
+#[test]
+fn tables_without_a_manifest_are_refused() {
+    let sim = Sim::new(6);
+    let node = node(&sim);
+    node.make_dir(DIR);
+    let env = node.env(ShardId(3));
+    let read = sim.run_on(&env, async move |env| {
+        let path = Path::new(DIR).join("00000000000000000001.sst");
+        env.open(&path, Mode::Create).await.expect("it is new");
+        Read::of(&env, &options()).await
+    });
+
+    assert!(matches!(read, Err(Error::Lost { .. })), "{read:?}");
+}
+
+#[test]
+fn sectors_are_whole() {
+    let (bytes, starts, _) = file(4);
+
+    assert!(starts.iter().chain([&bytes.len()]).all(|at| at % SECTOR_LEN == 0));
+}
