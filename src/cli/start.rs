@@ -84,6 +84,7 @@ fn options(plan: &Plan) -> server::Options {
         slow_us: config.slowlog_log_slower_than,
         slow_len_max: config.slowlog_max_len,
         segment_len: config.wal_segment_size,
+        log_len_max: config.wal_size_max,
         identity: who(plan),
         config: parameters(config),
         configure: Box::new(configure),
@@ -200,7 +201,7 @@ impl ProgressLog {
             total_mib = total >> 20,
             mib_per_s = (rate / f64::from(1 << 20)) as u64,
             left_s = left.as_secs(),
-            "reading the log"
+            "reading tables and log"
         );
     }
 }

@@ -188,10 +188,12 @@ pub struct Counters {
     pub wal_bytes: u64,
     /// Commands made durable by them.
     pub wal_entries: u64,
-    /// Bytes in tables on disk.
+    /// SSTables of all shards.
+    pub sstables: u64,
+    /// Bytes in them.
     pub sstable_bytes: u64,
-    /// Flushes of a memtable under way.
-    pub flushes_running: u64,
+    /// Flushes of a partition to an SSTable, since the start.
+    pub flushes: u64,
     /// Tasks that held a core for more than [`crate::limits::STALL_MIN`].
     pub stalls: u64,
     /// CPU time in the kernel, microseconds.

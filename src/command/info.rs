@@ -229,8 +229,9 @@ fn stave(s: &mut Section<'_>) {
     s.line("stave_ack", identity.ack);
     s.line("stave_wal_bytes", s.counters.wal_bytes);
     s.line("stave_wal_entries", s.counters.wal_entries);
+    s.line("stave_sstables", s.counters.sstables);
     s.line("stave_sstable_bytes", s.counters.sstable_bytes);
-    s.line("stave_flushes_running", s.counters.flushes_running);
+    s.line("stave_flushes", s.counters.flushes);
     s.line("stave_stalls", s.counters.stalls);
 }
 

@@ -43,7 +43,7 @@ const PORT: &str = "a port, 0 to 65535 (0: any free one)";
 const SWITCH: &str = "true or false";
 
 /// Every setting there is, in the order of the help.
-pub static KEYS: [Key; 22] = [
+pub static KEYS: [Key; 23] = [
     Key {
         name: "data-dir",
         value_name: "DIR",
@@ -254,6 +254,18 @@ pub static KEYS: [Key; 22] = [
             put(&mut config.wal_segment_size, size, "a size of 1MiB to 4GiB, a multiple of 4KiB")
         },
         show: |config| Some(show_bytes(config.wal_segment_size)),
+    },
+    Key {
+        name: "wal-size-max",
+        value_name: "SIZE",
+        help: "Log of a core that may not be in tables yet: half of it is usual, at all of it \
+               writes wait [default: 256MiB]",
+        secret: false,
+        set: |config, value| {
+            let size = parse_size(value).filter(|size| (1 << 20..=1 << 40).contains(size));
+            put(&mut config.wal_size_max, size, "a size of 1MiB to 1024GiB")
+        },
+        show: |config| Some(show_bytes(config.wal_size_max)),
     },
     Key {
         name: "max-clients",

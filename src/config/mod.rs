@@ -128,6 +128,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Bytes; a multiple of [`crate::limits::SECTOR_LEN`].
     pub wal_segment_size: u64,
+    /// Bytes of a shard's log that is not in tables from which writes wait.
+    pub wal_size_max: u64,
     /// Connections of this node, all cores together.
     pub max_clients: u32,
     /// Which changes of keys are told to subscribers.
@@ -162,6 +164,7 @@ impl Config {
             log_level: "info".to_owned(),
             log_format: LogFormat::Human,
             wal_segment_size: 64 << 20,
+            wal_size_max: 256 << 20,
             max_clients: 10_000,
             notify_keyspace_events: Classes::default(),
             slowlog_log_slower_than: 10_000,

@@ -115,6 +115,14 @@ stats! {
     wal_bytes,
     /// Log entries committed.
     entries_committed,
+    /// Flushes to tables that the manifest has.
+    flushes,
+    /// Compactions that the manifest has.
+    compactions,
+    /// Gauge: tables.
+    tables,
+    /// Gauge: bytes of all tables.
+    table_bytes,
     /// Requests sent to other shards.
     forwarded_requests,
     /// Turns of the shard's loop.

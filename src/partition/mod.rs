@@ -34,10 +34,12 @@ use crate::wal::{self, RecordKind, Writer};
 
 use sizes::{Before, Sizes};
 
-pub use recovery::{Blobs, Error, Recovery};
+pub use flush::{Flush, Flushed, Overtaken};
+pub use recovery::{Blobs, Error, Recovery, Stored};
 pub use together::{BLOB_CHUNK_LEN, Decided, Key, What, log_blob};
 pub use watch::Seen;
 
+mod flush;
 mod recovery;
 mod sizes;
 #[cfg(test)]
@@ -71,6 +73,12 @@ pub enum Planted {
     ExecBeforeCommit,
     /// A read of an uncommitted version is not remembered for its reader.
     ForgetReader,
+    /// Tombstones go when they are committed, though tables have older versions.
+    DropTombstones,
+    /// A flush takes what is proposed, too, and does not wait for the log.
+    FlushUncommitted,
+    /// A flush is said to have taken all up to its end.
+    MarkLate,
 }
 
 /// Who waits for an entry to commit: a token that only the shard can read.
@@ -205,6 +213,9 @@ pub struct Partition {
     sizes: Sizes,
     /// Rises with each clear.
     generation: u32,
+    /// Of the memtable that the tables were written from.
+    tables_generation: u32,
+    flushed: Flushed,
     retired: VecDeque<Retired>,
     /// Cleared and committed: freed piece by piece.
     dying: Vec<Remains>,
@@ -247,7 +258,9 @@ impl Partition {
         self.planted = bug;
     }
 
-    fn has(&self, bug: Planted) -> bool {
+    /// Whether a bug is planted.
+    #[doc(hidden)]
+    pub fn has(&self, bug: Planted) -> bool {
         self.planted == Some(bug)
     }
 

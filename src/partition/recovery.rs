@@ -1,4 +1,9 @@
-//! From the log's records back to a partition.
+//! From the tables and the log's records back to a partition.
+//!
+//! The rows of the tables come first, then what the log has: all entries behind the one that the
+//! tables go up to, perhaps some before. A table may have a newer version of a key than an entry
+//! that is replayed, since a flush goes on while keys change; such a version stays, and the entry
+//! that made it comes later in the log.
 //!
 //! A lone voter's durable log is its committed log, so each entry is applied as it is read and
 //! dropped from Raft's memory. (A group of several voters keeps what is above the commit index as
@@ -9,10 +14,10 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{Before, Committed, Entry, Partition, Sizes};
+use super::{Before, Committed, Entry, Flushed, Partition, Sizes};
 use crate::consensus::{Config, Group, Restored};
 use crate::id::{NodeId, PartitionId, Timestamp};
-use crate::lsm::memtable::{Memtable, Payload, Remains};
+use crate::lsm::memtable::{Memtable, Payload, Remains, Version};
 use crate::mvcc::{self, BlobRef, Effect, Logged};
 
 /// Large values met in the log, by blob id: complete or still growing.
@@ -56,6 +61,21 @@ pub enum Error {
     },
 }
 
+/// What the manifest says of a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// How far the tables go.
+    pub flushed: Flushed,
+    /// The term of the entry that they go up to.
+    pub index_term: u64,
+    /// Raft's term.
+    pub term: u64,
+    /// Raft's vote, 0: none.
+    pub vote: u64,
+    /// The newest version that a table may have.
+    pub clock: Timestamp,
+}
+
 /// A partition being rebuilt.
 pub struct Recovery {
     id: PartitionId,
@@ -68,33 +88,60 @@ pub struct Recovery {
     vote: Option<NodeId>,
     last_index: u64,
     last_term: u64,
+    flushed: Flushed,
+    /// No table has a newer version.
+    tables_clock: Timestamp,
+    /// The log cleared what the tables have.
+    is_cleared: bool,
 }
 
 impl Recovery {
-    /// An empty partition.
-    pub fn new(id: PartitionId, hash_seed: u64) -> Self {
+    /// A partition of which the manifest says `stored`; the default if it says nothing.
+    pub fn new(id: PartitionId, hash_seed: u64, stored: Stored) -> Self {
         Self {
             id,
             hash_seed,
             memtable: Memtable::new(hash_seed),
             sizes: Sizes::default(),
             dying: Vec::new(),
-            clock: Timestamp::default(),
-            term: 0,
-            vote: None,
-            last_index: 0,
-            last_term: 0,
+            clock: stored.clock,
+            term: stored.term,
+            vote: (stored.vote != 0).then_some(NodeId(stored.vote)),
+            last_index: stored.flushed.index,
+            last_term: stored.index_term,
+            flushed: stored.flushed,
+            tables_clock: stored.clock,
+            is_cleared: false,
         }
+    }
+
+    /// The tables of the partition have rows: tombstones have something to shadow.
+    pub fn has_tables(&mut self) {
+        self.memtable.keep_tombstones();
+    }
+
+    /// Takes in the newest version of a key that its tables have, a put. Each key once.
+    pub fn row(&mut self, key: &[u8], version: &Version<'_>) {
+        let before = Before::of(key, &self.memtable);
+        let hash = self.memtable.hash(key);
+        let Version { timestamp, expiry_ms, payload, .. } = *version;
+        let entry = self.memtable.put(hash, key, timestamp, expiry_ms, payload);
+        self.memtable.commit(entry, timestamp);
+        self.sizes.note(before, &self.memtable);
     }
 
     /// Takes in a hard state record.
     pub fn hard_state(&mut self, term: u64, payload: &[u8]) {
+        // The log may reach back behind what the manifest says.
+        if term < self.term {
+            return;
+        }
         let vote = payload.try_into().map_or(0, u64::from_le_bytes);
         self.term = term;
         self.vote = (vote != 0).then_some(NodeId(vote));
     }
 
-    /// Takes in and applies an entry record.
+    /// Takes in and applies an entry record, unless its effects are in the tables.
     ///
     /// # Errors
     /// As [`Error`]: the log is not one that this program wrote; nothing can be trusted after it.
@@ -106,6 +153,10 @@ impl Recovery {
         blobs: &mut Blobs,
     ) -> Result<(), Error> {
         let partition = self.id;
+        if index <= self.flushed.index {
+            drop_blobs(payload, blobs);
+            return Ok(());
+        }
         if index != self.last_index + 1 {
             return Err(Error::Gap { partition, last: self.last_index, found: index });
         }
@@ -153,7 +204,10 @@ impl Recovery {
         effect: Effect<'_>,
         blobs: &mut Blobs,
     ) -> Result<(), Error> {
-        self.clock = effect.timestamp();
+        self.clock = self.clock.max(effect.timestamp());
+        if effect.key().is_some_and(|key| self.is_older(hash, key, effect.timestamp())) {
+            return self.pass_over(index, effect, blobs);
+        }
         match effect {
             Effect::Put { key, timestamp, expiry_ms, value } => {
                 let whole;
@@ -177,6 +231,7 @@ impl Recovery {
                 }
             }
             Effect::Clear { .. } => {
+                self.is_cleared = true;
                 let fresh = Memtable::new(self.hash_seed);
                 self.dying.push(std::mem::replace(&mut self.memtable, fresh).dismantle());
                 self.sizes = Sizes::default();
@@ -185,6 +240,19 @@ impl Recovery {
                 let (partition, source) = (self.id, mvcc::Error { offset: 0 });
                 return Err(Error::Malformed { partition, index, source });
             }
+        }
+        Ok(())
+    }
+
+    /// Whether a version of the key is here that is as new: a table had it.
+    fn is_older(&self, hash: u64, key: &[u8], timestamp: Timestamp) -> bool {
+        timestamp <= self.tables_clock
+            && self.memtable.get(hash, key).is_some_and(|newest| newest.timestamp >= timestamp)
+    }
+
+    fn pass_over(&self, index: u64, effect: Effect<'_>, blobs: &mut Blobs) -> Result<(), Error> {
+        if let Effect::Put { value: Logged::Blob(blob), .. } = effect {
+            self.blob(index, blob, blobs)?;
         }
         Ok(())
     }
@@ -215,7 +283,9 @@ impl Recovery {
             hash_seed: self.hash_seed,
             memtable: self.memtable,
             sizes: self.sizes,
-            generation: 0,
+            generation: u32::from(self.is_cleared),
+            tables_generation: 0,
+            flushed: self.flushed,
             retired: Default::default(),
             dying: self.dying,
             group,
@@ -229,5 +299,22 @@ impl Recovery {
             absences: Default::default(),
             planted: None,
         }
+    }
+}
+
+/// The entry is in the tables, and so are its large values.
+fn drop_blobs(payload: &[u8], blobs: &mut Blobs) {
+    for effect in mvcc::decode(payload).flatten() {
+        let blob = match effect {
+            Effect::Put { value: Logged::Blob(blob), .. } => blob,
+            Effect::Elsewhere { blob, .. } => {
+                if let Some(effects) = blobs.remove(&blob.id) {
+                    drop_blobs(&effects, blobs);
+                }
+                continue;
+            }
+            _ => continue,
+        };
+        blobs.remove(&blob.id);
     }
 }

@@ -45,7 +45,7 @@ impl Scene {
     async fn new(env: SimEnv) -> Self {
         let ended = wal::replay(&env, &options(), |_, _| {}, |_| {}).await.expect("it is empty");
         let log = Writer::open(&env, &options(), ended).await.expect("the disk works");
-        let partition = Recovery::new(PartitionId(0), 7).finish(NODE, 9);
+        let partition = Recovery::new(PartitionId(0), 7, Stored::default()).finish(NODE, 9);
         let (in_log, sealed, committed) = Default::default();
         let mut scene = Self { env, partition, log, in_log, blob_next: 0, sealed, committed };
         let logging = scene.partition.campaign(&mut scene.log);
@@ -280,7 +280,8 @@ fn a_failed_log_leaves_what_was_committed_and_a_restart_finds_it() {
 
 /// What a restart makes of the scene's log.
 async fn replayed(scene: Scene) -> Seen {
-    let (env, mut recovery) = (scene.env.clone(), Recovery::new(PartitionId(0), 8));
+    let (env, mut recovery) =
+        (scene.env.clone(), Recovery::new(PartitionId(0), 8, Stored::default()));
     scene.log.close().await.expect("the disk works");
     let take = |_, record: Record<'_>| match record.kind {
         RecordKind::Entry => {

@@ -107,6 +107,12 @@ impl Job {
         }
     }
 
+    /// The oldest of its large values that are in the log, or on their way there.
+    fn blob_oldest(&self) -> Option<u64> {
+        let named = self.blobs.iter().map(|(_, blob)| blob.id);
+        named.chain(self.blob.map(|(blob, _)| blob.id)).min()
+    }
+
     /// How far it is.
     fn progress(&self) -> (usize, usize, usize) {
         (self.done, self.logged, self.blob.map_or(0, |(_, logged)| logged))
@@ -158,6 +164,12 @@ impl<E: Env> Server<E> {
             }
         }
         progressed
+    }
+
+    /// The oldest large value that is in the log, or on its way there, for a command to come.
+    pub(super) fn blob_oldest(&self) -> Option<u64> {
+        let of_jobs = self.jobs.iter().filter_map(Job::blob_oldest).min();
+        of_jobs.into_iter().chain(self.long_blob_oldest()).min()
     }
 
     /// Whether a long command of a connection of another shard is being worked on: what comes after

@@ -241,6 +241,7 @@ impl<E: Env> Server<E> {
             self.on_tick();
         }
         self.shard.end_turn();
+        self.shard.tend(self.blob_oldest());
         self.ledger.end_turn();
         // With relaxed acks a turn's writes are committed by its end.
         self.charge_committed(now);

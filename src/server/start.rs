@@ -71,6 +71,8 @@ pub struct Options {
     pub slow_len_max: u32,
     /// Bytes of a log segment.
     pub segment_len: u64,
+    /// Bytes of a shard's log that is not in tables: writes wait from here on.
+    pub log_len_max: u64,
     /// Who we are, but for ports and shard.
     pub identity: Identity,
     /// For `CONFIG GET`.
@@ -430,6 +432,11 @@ pub fn log_dir(data_dir: &Path, id: ShardId) -> PathBuf {
     data_dir.join(format!("shard-{id:02}")).join("wal")
 }
 
+/// Where the tables of shard `id` are.
+pub fn tree_dir(data_dir: &Path, id: ShardId) -> PathBuf {
+    data_dir.join(format!("shard-{id:02}")).join("tree")
+}
+
 /// How shard `id` of the node is opened.
 pub(super) fn opening(id: ShardId, options: &Options) -> shard::Options {
     let dir = log_dir(&options.data_dir, id);
@@ -442,6 +449,11 @@ pub(super) fn opening(id: ShardId, options: &Options) -> shard::Options {
         log: wal::Options {
             segment_len: options.segment_len,
             ..wal::Options::new(dir, options.log_id, id)
+        },
+        tree: shard::TreeOptions {
+            dir: tree_dir(&options.data_dir, id),
+            log: wal::LogId { directory: options.log_id, shard: id },
+            log_len_max: options.log_len_max,
         },
         planted: None,
     }

@@ -9,6 +9,9 @@
 //! proposed it and reaches the disk some milliseconds later. A single node only; on a cluster the
 //! word means the same for the leader's copy.
 //!
+//! What was committed goes from the memtables to tables in slices, so that the log may end
+//! ([`Shard::tend`]).
+//!
 //! When the log fails, what is on disk is unknown: the shard takes no more writes, drops what was
 //! not committed and ends those replies as unknown. Reads of committed data go on. Nothing is
 //! retried; a restart reads what the disk really holds.
@@ -28,6 +31,8 @@ use crate::partition::{self, Evaluated, Logging, Partition, Waiter};
 use crate::protocol::resp::Reply;
 use crate::wal::{self, Writer};
 
+use tree::{Ground, Tree};
+
 pub use crate::partition::Planted;
 pub use changes::{Caller, Change, Observers};
 pub use keyspace::Cursor;
@@ -35,6 +40,7 @@ pub use open::{Error, Options, Progress, open};
 pub use together::{Holds, Spread};
 pub use tracked::Client;
 pub use transaction::{Step, Transaction, Watched};
+pub use tree::Options as TreeOptions;
 pub use typed::{ConditionFailed, Written};
 
 mod changes;
@@ -45,6 +51,7 @@ mod open;
 mod together;
 mod tracked;
 mod transaction;
+mod tree;
 mod typed;
 
 /// The shard takes no new requests while this much of its log is not durable, bytes.
@@ -72,6 +79,12 @@ pub enum Refused {
     /// The log can not grow.
     #[error("MISCONF the disk is full: writes are refused until there is room again, reads go on")]
     DiskFull,
+    /// The log is as long as it may be, and what is in it can not be written to tables.
+    #[error(
+        "MISCONF the log is full and flushes to tables fail, see the server's log: writes are \
+         refused until one succeeds, reads go on"
+    )]
+    LogFull,
     /// The log failed.
     #[error("MISCONF the log of this shard failed and takes no more writes: {cause}")]
     LogFailed {
@@ -106,6 +119,7 @@ pub struct Shard<E: Env> {
     memory_max: usize,
     partitions: Vec<Partition>,
     log: Writer<E>,
+    tree: Tree<E>,
     /// Log writes that partitions wait for, in log order.
     in_log: VecDeque<InLog>,
     /// Partitions with an open entry.
@@ -176,7 +190,8 @@ impl<E: Env> Shard<E> {
     /// Whether so much of the log is not durable that new requests have to wait.
     pub fn is_backlogged(&self) -> bool {
         // A log that failed never catches up; what is committed can still be read.
-        self.failed.is_none() && self.log.backlog_len() > BACKLOG_MAX
+        self.failed.is_none()
+            && (self.log.backlog_len() > BACKLOG_MAX || self.tree.is_behind(self.log.appended()))
     }
 
     /// Whether the memory budget is used up, as of the last [`Shard::account`].
@@ -207,6 +222,9 @@ impl<E: Env> Shard<E> {
         }
         if self.log.is_disk_full() {
             return Err(Refused::DiskFull);
+        }
+        if self.tree.is_full(self.log.appended()) {
+            return Err(Refused::LogFull);
         }
         if self.memory_used > self.memory_max && spec.flags.has(command::Flags::DENYOOM) {
             return Err(Refused::OutOfMemory);
@@ -256,6 +274,7 @@ impl<E: Env> Shard<E> {
     /// A name for a large value that will be logged piece by piece.
     pub fn new_blob(&mut self, len: usize) -> BlobRef {
         self.blob_next += 1;
+        self.tree.note_blob(self.blob_next, self.log.appended());
         BlobRef { id: self.blob_next, len: len as u64 }
     }
 
@@ -392,6 +411,20 @@ impl<E: Env> Shard<E> {
         self.advance();
     }
 
+    /// Flushes and compacts what is due, at most a slice of it; after [`Shard::end_turn`].
+    /// `blob_oldest`: the oldest large value that is being logged piece by piece.
+    pub fn tend(&mut self, blob_oldest: Option<u64>) {
+        if self.failed.is_none() {
+            self.tree.tend(Ground {
+                partitions: &mut self.partitions,
+                log: &mut self.log,
+                blob_oldest,
+                blob_last: self.blob_next,
+                stats: &self.stats,
+            });
+        }
+    }
+
     /// Commits what the log allows. Then ask [`Shard::take_released`].
     pub fn advance(&mut self) {
         if self.failed.is_some() {
@@ -420,6 +453,7 @@ impl<E: Env> Shard<E> {
             partition.abandon(&mut self.abandoned);
         }
         self.changes.abandon();
+        self.tree.abandon();
         self.failed = Some(cause);
     }
 
@@ -447,6 +481,7 @@ impl<E: Env> Shard<E> {
             expiring += sizes.1;
             bytes += sizes.2;
         }
+        self.tree.tick();
         let backlog = self.log.backlog_len();
         self.memory_used = bytes + backlog + other_bytes;
         let stats = &self.stats;

@@ -1,9 +1,10 @@
-//! From a directory to a shard: read the log, rebuild the partitions, lead them.
+//! From a directory to a shard: load the tables, read the log, lead the partitions.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::tree::{self, Loaded, Tree};
 use super::{Ack, Planted, Shard};
 use crate::cluster::SlotMap;
 use crate::env::Env;
@@ -27,20 +28,20 @@ pub struct Options {
     pub memory_max: usize,
     /// The log.
     pub log: wal::Options,
+    /// The tables.
+    pub tree: tree::Options,
     /// A bug to be caught by the tests; none outside them.
     #[doc(hidden)]
     pub planted: Option<Planted>,
 }
 
-/// How far the replay is.
+/// How far the loading and then the replay is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Progress {
-    /// Bytes of log read.
+    /// Bytes of tables and log read.
     pub done: u64,
-    /// Bytes of log there are.
+    /// Bytes of tables and log there are, as far as is known.
     pub total: u64,
-    /// Records applied.
-    pub records: u64,
 }
 
 /// Why a shard could not be opened.
@@ -49,6 +50,9 @@ pub enum Error {
     /// The log.
     #[error(transparent)]
     Log(#[from] wal::Error),
+    /// The tables.
+    #[error(transparent)]
+    Tree(#[from] tree::Error),
     /// What the log says does not fit together.
     #[error("the log in {} can not be applied: {source}", dir.display())]
     Partition {
@@ -82,18 +86,17 @@ pub async fn open<E: Env>(
 ) -> Result<Shard<E>, Error> {
     make_log_dir(&env, &options.log.dir).await?;
     let first = options.map.partitions_of(options.shard).start;
-    let mut replay = Replay::new(&env, &options);
+    let loaded = Loaded::read(&env, &options.tree).await?;
+    let mut replay = Replay::new(&env, &options, &loaded);
+    let loaded_len = replay.load(&env, &options, &loaded, &mut on_progress).await?;
     let ended = {
-        let mut records = 0;
-        let on_record = |_, record: wal::Record<'_>| {
-            records += 1;
-            replay.take(record);
-        };
+        let on_record = |_, record: wal::Record<'_>| replay.take(record);
         let on_bytes = |progress: wal::Progress| {
             let (done, total) = (progress.done_bytes, progress.total_bytes);
-            on_progress(Progress { done, total, records: 0 });
+            on_progress(Progress { done: loaded_len + done, total: loaded_len + total });
         };
-        wal::replay(&env, &options.log, on_record, on_bytes).await?
+        let log = wal::Options { needed_from: loaded.log_from(), ..options.log.clone() };
+        wal::replay(&env, &log, on_record, on_bytes).await?
     };
     let Replay { recoveries, failed, blob_last, .. } = replay;
     if let Some(error) = failed {
@@ -106,6 +109,8 @@ pub async fn open<E: Env>(
     partitions.iter_mut().for_each(|partition| partition.plant(options.planted));
     debug_assert_eq!(partitions.first().map(|p| p.id().0), Some(first));
     let log = Writer::open(&env, &options.log, ended).await?;
+    let ids = partitions.iter().map(|partition| partition.id()).collect();
+    let tree = Tree::open(&env, options.tree, loaded, ids).await?;
     let mut shard = Shard {
         env: env.clone(),
         id: options.shard,
@@ -114,6 +119,7 @@ pub async fn open<E: Env>(
         memory_max: options.memory_max,
         partitions,
         log,
+        tree,
         in_log: Default::default(),
         touched: Vec::new(),
         together: false,
@@ -130,6 +136,7 @@ pub async fn open<E: Env>(
         planted: options.planted,
     };
     lead(&env, &mut shard).await;
+    shard.tree.count(&shard.stats);
     shard.account(0);
     Ok(shard)
 }
@@ -174,19 +181,39 @@ struct Replay {
 }
 
 impl Replay {
-    fn new<E: Env>(env: &E, options: &Options) -> Self {
+    fn new<E: Env>(env: &E, options: &Options, loaded: &Loaded) -> Self {
         let partitions = options.map.partitions_of(options.shard);
         let seeds = [env.random(), env.random(), env.random(), env.random()];
+        let recovery = |id| Recovery::new(id, env.random(), loaded.stored(id));
         Self {
             first: partitions.start,
             dir: options.log.dir.clone(),
-            recoveries: partitions.map(|id| Recovery::new(PartitionId(id), env.random())).collect(),
+            recoveries: partitions.map(PartitionId).map(recovery).collect(),
             blobs: partition::Blobs::with_hasher(ahash::RandomState::with_seeds(
                 seeds[0], seeds[1], seeds[2], seeds[3],
             )),
-            blob_last: 0,
+            blob_last: loaded.blob_last(),
             failed: None,
         }
+    }
+
+    /// Loads the rows of all tables; returns their bytes.
+    async fn load<E: Env>(
+        &mut self,
+        env: &E,
+        options: &Options,
+        loaded: &Loaded,
+        on_progress: &mut impl FnMut(Progress),
+    ) -> Result<u64, Error> {
+        let (mut done, total) = (0, loaded.table_bytes());
+        for (id, recovery) in (self.first..).zip(&mut self.recoveries) {
+            let on_bytes = |bytes| {
+                done += bytes;
+                on_progress(Progress { done: done.min(total), total });
+            };
+            loaded.rows(env, &options.tree, PartitionId(id), recovery, on_bytes).await?;
+        }
+        Ok(total)
     }
 
     fn take(&mut self, record: wal::Record<'_>) {

@@ -310,3 +310,6 @@ async fn write<F: File>(file: &F, path: &Path, at: u64, record: &[u8]) -> Result
     }
     io("sync", path, file.sync().await)
 }
+
+#[cfg(test)]
+mod tests;

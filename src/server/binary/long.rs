@@ -57,6 +57,10 @@ impl Longs {
     pub fn is_empty(&self) -> bool {
         self.sets.is_empty() && self.summings.is_empty()
     }
+
+    fn blob_oldest(&self) -> Option<u64> {
+        self.sets.iter().filter_map(|set| set.logged).map(|(blob, _)| blob.id).min()
+    }
 }
 
 impl<E: Env> Server<E> {
@@ -81,6 +85,11 @@ impl<E: Env> Server<E> {
         let (body, long) = (parcel.push_bytes(body), Some(parcel.shared.len() as u32));
         parcel.shared.push(value);
         parcel.typed.push(TypedRequest { conn, part, header, deadline, body, long });
+    }
+
+    /// The oldest long value on its way to the log.
+    pub(in crate::server) fn long_blob_oldest(&self) -> Option<u64> {
+        self.binary.longs.blob_oldest()
     }
 
     /// A piece of each long value. True: some got further; the others wait for the log.

@@ -150,7 +150,7 @@ impl<E: Env> Server<E> {
         let Err(refused) = self.shard.admit(spec) else { return false };
         let code = match refused {
             Refused::OutOfMemory => Code::OutOfMemory,
-            Refused::DiskFull => Code::DiskFull,
+            Refused::DiskFull | Refused::LogFull => Code::DiskFull,
             Refused::LogFailed { .. } => Code::ReadOnly,
         };
         self.fail(asker, Failure::new(code, &refused.to_string()));

@@ -132,6 +132,8 @@ pub fn shape(seed: u64) -> Shape {
     Shape {
         shards: rng.between(1, 3) as u16,
         partitions: rng.between(1, 3) as u32,
+        // Flushes all the time, now and then, or never.
+        log_len_max: [8 << 10, 64 << 10, 1 << 30][rng.index(3)],
         ..Shape::default()
     }
 }

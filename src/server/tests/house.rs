@@ -43,6 +43,7 @@ pub struct Shape {
     pub password: Option<&'static str>,
     pub cluster_mode: bool,
     pub segment_len: u64,
+    pub log_len_max: u64,
     pub planted: Option<Planted>,
     pub log_planted: Option<wal::Planted>,
 }
@@ -57,6 +58,7 @@ impl Default for Shape {
             password: None,
             cluster_mode: false,
             segment_len: (wal::format::BLOCK_LEN_MAX + SECTOR_LEN) as u64,
+            log_len_max: 1 << 30,
             planted: None,
             log_planted: None,
         }
@@ -240,6 +242,7 @@ fn options(shape: &Shape) -> Options {
         slow_us: 10_000,
         slow_len_max: 128,
         segment_len: shape.segment_len,
+        log_len_max: shape.log_len_max,
         identity: Identity {
             node_id: "f".repeat(40),
             cores: shape.shards,

@@ -14,5 +14,6 @@ mod model;
 mod planted;
 mod replies;
 mod slowlog;
+mod tables;
 mod talk;
 mod transactions;

@@ -72,6 +72,28 @@ fn an_exec_that_answers_before_its_commit_is_seen() {
     in_shard(Planted::ExecBeforeCommit);
 }
 
+/// With flushes all the time.
+fn in_tables(bug: Planted) {
+    seen_within(&format!("{bug:?}"), |shape| {
+        (shape.planted, shape.log_len_max) = (Some(bug), 8 << 10);
+    });
+}
+
+#[test]
+fn tombstones_that_are_dropped_before_a_table_has_them_are_seen() {
+    in_tables(Planted::DropTombstones);
+}
+
+#[test]
+fn tables_with_uncommitted_versions_are_seen() {
+    in_tables(Planted::FlushUncommitted);
+}
+
+#[test]
+fn a_log_that_is_released_up_to_the_end_of_a_flush_is_seen() {
+    in_tables(Planted::MarkLate);
+}
+
 #[test]
 fn a_log_that_acks_before_it_is_durable_is_seen() {
     in_log(wal::Planted::AckBeforeDurable);

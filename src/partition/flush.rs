@@ -1,0 +1,136 @@
+//! What a partition gives to its SSTables: every committed version that none of them has, in the
+//! order of the keys, a few at a time.
+//!
+//! A flush goes on while keys change, and takes of each key the version that is committed when it
+//! comes by. That may be newer than the flush's beginning, and then the log has it too: replay
+//! meets the older versions first and passes over them, since a key's versions rise. What a flush
+//! promises is only that nothing up to its beginning is missing; what came later is the next
+//! one's, and so is it of the log.
+//!
+//! A version is dirty when it is newer than [`Flushed::timestamp`]. So nothing is marked when a key
+//! is written, and a flush passes over the clean ones, which costs a look at each.
+//!
+//! Tombstones that are in a table are of no more use here, and are dropped by the next flush.
+
+use super::{Committed, Partition, Planted};
+use crate::id::Timestamp;
+use crate::lsm::memtable::Kind;
+use crate::lsm::rows::Rows;
+
+/// A slice of a flush looks at so many keys at most: some 50 us.
+const SLICE_KEYS_MAX: usize = 512;
+
+/// A slice ends when it has taken so many bytes.
+const SLICE_LEN_MAX: usize = 32 << 10;
+
+/// How far the tables of a partition go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flushed {
+    /// The effects of all entries up to this are in tables.
+    pub index: u64,
+    /// No version up to this is in the memtable alone.
+    pub timestamp: Timestamp,
+}
+
+/// A flush on its way.
+#[derive(Debug)]
+pub struct Flush {
+    generation: u32,
+    /// Versions newer than this are taken.
+    since: Timestamp,
+    /// How far the tables go when it is done.
+    until: Flushed,
+    /// The key to go on from.
+    from: Vec<u8>,
+}
+
+/// The keys were cleared while the flush was on its way: what it has taken is void.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Overtaken;
+
+impl Flush {
+    /// How far the tables go when it is done.
+    pub fn until(&self) -> Flushed {
+        self.until
+    }
+}
+
+impl Partition {
+    /// How far the tables go.
+    pub fn flushed(&self) -> Flushed {
+        self.flushed
+    }
+
+    /// Whether an entry is committed whose effects are in no table.
+    pub fn is_dirty(&self) -> bool {
+        self.committed.index > self.flushed.index
+    }
+
+    /// Raft's term and vote, 0: none. Of a leader, who has voted for itself.
+    pub fn hard_state(&self) -> (u64, u64) {
+        (self.group.term(), self.group.leader().map_or(0, |leader| leader.0))
+    }
+
+    /// Begins a flush of all that is committed. `None`: a clear is on its way, so that it is not
+    /// known yet which keys count; later, then.
+    pub fn begin_flush(&mut self) -> Option<Flush> {
+        if !self.retired.is_empty() {
+            return None;
+        }
+        // A key that is deleted from now on may be in the table that is being written.
+        if !self.has(Planted::DropTombstones) {
+            self.memtable.keep_tombstones();
+        }
+        let Flushed { timestamp: since, .. } = self.flushed;
+        let until = Flushed { index: self.committed.index, timestamp: self.committed.timestamp };
+        Some(Flush { generation: self.generation, since, until, from: Vec::new() })
+    }
+
+    /// Whether the tables that are there are void: all keys were cleared since they were written.
+    pub fn has_void_tables(&self, flush: &Flush) -> bool {
+        flush.generation != self.tables_generation
+    }
+
+    /// Takes the next slice. True: that was the last.
+    ///
+    /// # Errors
+    /// [`Overtaken`]: give the flush up.
+    pub fn take_slice(&mut self, flush: &mut Flush, rows: &mut Rows) -> Result<bool, Overtaken> {
+        if flush.generation != self.generation {
+            return Err(Overtaken);
+        }
+        if self.has(Planted::MarkLate) {
+            let Committed { index, timestamp } = self.committed;
+            flush.until = Flushed { index, timestamp };
+        }
+        let mut stale = Vec::new();
+        let (mut seen, mut is_last) = (0, true);
+        let at = match self.planted {
+            Some(Planted::FlushUncommitted) => Timestamp(u64::MAX),
+            _ => self.committed.timestamp,
+        };
+        for (key, version) in self.memtable.scan(&flush.from, at) {
+            if version.timestamp > flush.since {
+                rows.push(key, &version);
+            } else if version.kind == Kind::Delete {
+                stale.push(key.to_vec());
+            }
+            seen += 1;
+            if seen >= SLICE_KEYS_MAX || rows.byte_len() >= SLICE_LEN_MAX {
+                flush.from.clear();
+                flush.from.extend_from_slice(key);
+                flush.from.push(0);
+                is_last = false;
+                break;
+            }
+        }
+        stale.iter().for_each(|key| self.memtable.forget(key, flush.since));
+        Ok(is_last)
+    }
+
+    /// The flush's table is durable and in the manifest.
+    pub fn end_flush(&mut self, flush: &Flush) {
+        self.flushed = flush.until;
+        self.tables_generation = flush.generation;
+    }
+}

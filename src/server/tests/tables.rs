@@ -1,0 +1,149 @@
+//! Scenes of tables: what was flushed is there after a restart, what was deleted is not, and the
+//! log ends.
+
+use super::house::{House, Shape};
+use super::talk::{Talk, Value};
+use crate::wal;
+
+/// Flushes all the time.
+fn shape() -> Shape {
+    Shape { shards: 2, partitions: 2, log_len_max: 4 << 20, ..Shape::default() }
+}
+
+fn set_some(house: &House, talk: &mut Talk, keys: std::ops::Range<usize>, value: &str) {
+    let keys: Vec<usize> = keys.collect();
+    for some in keys.chunks(32) {
+        some.iter().for_each(|key| talk.send(&["SET", &format!("key{key}"), value]));
+        house.replies(talk, some.len());
+    }
+}
+
+fn flushes(house: &House) -> u64 {
+    house.stats.iter().map(|stats| stats.flushes.get()).sum()
+}
+
+/// Bytes of all segments of a shard's log.
+fn log_len(house: &House, shard: u16) -> u64 {
+    let dir = format!("/data/shard-{shard:02}/wal");
+    let names = house.node.names(&dir);
+    let segments = names.iter().filter(|name| wal::segment_seq(name).is_some());
+    let lens = segments.map(|name| house.node.read_file(format!("{dir}/{name}")));
+    lens.map(|bytes| bytes.map_or(0, |bytes| bytes.len() as u64)).sum()
+}
+
+#[test]
+fn log_ends_however_much_is_written_and_a_restart_finds_everything() {
+    let mut house = House::new(1, shape());
+    let mut talk = house.connect();
+    for round in 0..20 {
+        set_some(&house, &mut talk, 0..512, &format!("{round}-{}", "x".repeat(8_000)));
+    }
+    house.ask(&mut talk, &["SET", "large", &"y".repeat(3 << 20)]);
+    for round in 20..24 {
+        set_some(&house, &mut talk, 0..512, &format!("{round}-{}", "x".repeat(8_000)));
+    }
+    assert!(flushes(&house) > 10, "{}", flushes(&house));
+    let longest = (0..2).map(|shard| log_len(&house, shard)).max().expect("two");
+    // Some 50 MB per shard were written. What is needed, and the segments around it.
+    assert!(longest < 10 << 20, "{longest}");
+
+    house.power_cycle();
+
+    let mut talk = house.connect();
+    for key in 0..512 {
+        let found = house.ask(&mut talk, &["GETRANGE", &format!("key{key}"), "0", "2"]);
+        assert_eq!(found, Value::bulk("23-"), "key{key}");
+    }
+    assert_eq!(house.ask(&mut talk, &["STRLEN", "large"]), Value::Int(3 << 20));
+    assert_eq!(house.ask(&mut talk, &["DBSIZE"]), Value::Int(513));
+}
+
+#[test]
+fn deletions_hold_over_flushes_and_restarts() {
+    let mut house = House::new(2, shape());
+    let mut talk = house.connect();
+    set_some(&house, &mut talk, 0..512, &"x".repeat(10_000));
+    for key in 0..256 {
+        assert_eq!(house.ask(&mut talk, &["DEL", &format!("key{key}")]), Value::Int(1));
+    }
+    for _ in 0..3 {
+        let before = flushes(&house);
+        set_some(&house, &mut talk, 512..1_024, &"x".repeat(10_000));
+        assert!(flushes(&house) > before);
+    }
+    assert_eq!(house.ask(&mut talk, &["GET", "key7"]), Value::Nil);
+    for _ in 0..2 {
+        house.power_cycle();
+        let mut talk = house.connect();
+        assert_eq!(house.ask(&mut talk, &["DBSIZE"]), Value::Int(768));
+        assert_eq!(house.ask(&mut talk, &["EXISTS", "key7", "key255", "key256"]), Value::Int(1));
+    }
+}
+
+#[test]
+fn cleared_keys_stay_away() {
+    let mut house = House::new(3, shape());
+    let mut talk = house.connect();
+    set_some(&house, &mut talk, 0..1_024, &"x".repeat(10_000));
+    assert!(flushes(&house) > 0);
+    house.ask(&mut talk, &["FLUSHALL"]);
+    house.ask(&mut talk, &["SET", "key5", "new"]);
+    house.power_cycle();
+    let mut talk = house.connect();
+    assert_eq!(house.ask(&mut talk, &["DBSIZE"]), Value::Int(1));
+
+    // Until the tables of before are gone too.
+    for _ in 0..3 {
+        set_some(&house, &mut talk, 2_000..2_512, &"x".repeat(10_000));
+    }
+    house.power_cycle();
+
+    let mut talk = house.connect();
+    assert_eq!(house.ask(&mut talk, &["DBSIZE"]), Value::Int(513));
+    assert_eq!(house.ask(&mut talk, &["GET", "key5"]), Value::bulk("new"));
+    assert_eq!(house.ask(&mut talk, &["GET", "key6"]), Value::Nil);
+}
+
+/// Its pieces are logged over many turns, and the log is released meanwhile.
+#[test]
+fn large_values_that_are_being_logged_hold_the_log() {
+    let mut house = House::new(5, Shape { shards: 1, log_len_max: 2 << 20, ..shape() });
+    let (mut talk, mut other) = (house.connect(), house.connect());
+    let large = "z".repeat(9 << 20);
+    for round in 0..3 {
+        other.send(&["SET", &format!("large{round}"), &large]);
+        for _ in 0..4 {
+            set_some(&house, &mut talk, 0..256, &"x".repeat(4_000));
+        }
+        assert_eq!(house.reply(&mut other), Value::Simple("OK".into()));
+    }
+    assert!(flushes(&house) > 4);
+
+    house.power_cycle();
+
+    let mut talk = house.connect();
+    for round in 0..3 {
+        let len = house.ask(&mut talk, &["STRLEN", &format!("large{round}")]);
+        assert_eq!(len, Value::Int(9 << 20));
+    }
+    assert_eq!(house.ask(&mut talk, &["DBSIZE"]), Value::Int(259));
+}
+
+#[test]
+fn deadlines_come_back_from_tables() {
+    let mut house = House::new(4, shape());
+    let mut talk = house.connect();
+    house.ask(&mut talk, &["SET", "lasting", "v", "PX", "100000000"]);
+    house.ask(&mut talk, &["SET", "passing", "v", "PX", "50000"]);
+    for _ in 0..3 {
+        set_some(&house, &mut talk, 0..512, &"x".repeat(10_000));
+    }
+    house.power_cycle();
+    let mut talk = house.connect();
+    assert!(matches!(house.ask(&mut talk, &["PTTL", "lasting"]), Value::Int(90_000_000..)));
+
+    house.run_ms(60_000);
+
+    assert_eq!(house.ask(&mut talk, &["EXISTS", "lasting", "passing"]), Value::Int(1));
+    assert_eq!(house.ask(&mut talk, &["DBSIZE"]), Value::Int(513));
+}

@@ -1,0 +1,448 @@
+//! The tables of a shard: what becomes of its partitions' rows, so that the log may end.
+//!
+//! The log is one for all partitions, and a segment of it may go when no partition needs it any
+//! more. So when the log has grown to half of what it may have, the partition that needs the oldest
+//! part of it is flushed: what it has that no table has is written to a new one, the manifest says
+//! so, and the log is released up to what the others need. One flush at a time, a slice per turn:
+//! work that is in proportion to what was written, spread evenly.
+//!
+//! Where a flush begins in the log is its *mark*: all that was logged before it is committed before
+//! the first row is taken ([`flush`] says what then comes). A large value whose entry is still to
+//! come holds the mark back to where its first piece was logged.
+//!
+//! Invariants:
+//! * The log reaches back to the mark of every partition that has entries which no table has.
+//! * A file is in the directory, durably, before an edit names it, and is removed after one that
+//!   does not.
+//! * When the log has failed, nothing is flushed any more: what is committed is not known.
+//!
+//! Not here: what is taken of a partition ([`crate::partition`]); files and formats
+//! ([`crate::lsm`]).
+
+mod compact;
+mod flush;
+mod load;
+mod store;
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use compact::Compaction;
+use flush::Shared;
+use store::Store;
+
+pub use load::Loaded;
+
+use crate::env::{Class, Env};
+use crate::id::{Lsn, PartitionId};
+use crate::lsm::manifest::{Edit, PartitionState, ShardState, State, TableEntry, file};
+use crate::lsm::table;
+use crate::metrics::ShardStats;
+use crate::partition::{Flush, Flushed, Partition, Planted};
+use crate::wal::{LogId, Writer};
+
+/// How long nothing is tried after a flush or a compaction failed.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// How the tables of a shard are kept.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where they are.
+    pub dir: PathBuf,
+    /// Whose they are.
+    pub log: LogId,
+    /// Bytes of log from which writes have to wait until some of it is released; flushes begin at
+    /// half of it.
+    pub log_len_max: u64,
+}
+
+/// What keeps tables from being read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The disk refused.
+    #[error("{op} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        op: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A table.
+    #[error(transparent)]
+    Table(#[from] table::Error),
+    /// The manifest.
+    #[error(transparent)]
+    Manifest(#[from] file::Error),
+    /// An edit failed before.
+    #[error("the manifest could not be written before, so it is not known what it says")]
+    Stopped,
+}
+
+/// A flush on its way.
+struct Flushing {
+    place: u32,
+    mark: Lsn,
+    stage: Stage,
+}
+
+enum Stage {
+    /// Until this entry, the last before the mark, commits.
+    Marked { index: u64 },
+    /// Rows are taken.
+    Taking(Flush, Shared),
+    /// Until the log is durable to here, and the table written.
+    Taken(Flush, Shared, Lsn),
+    /// The manifest is being written; then the log is needed from there on.
+    Installing(Flush, Shared, Lsn),
+}
+
+/// What a flush changes in the manifest, besides its table.
+pub struct Change {
+    partition: PartitionId,
+    state: PartitionState,
+    shard: ShardState,
+    /// The tables of before are void.
+    replaces_all: bool,
+}
+
+impl Change {
+    /// The edit of `state`, and the tables that it makes void.
+    fn edit(self, state: &State, table: Option<table::Meta>) -> Edit {
+        let Self { partition, state: now, shard, replaces_all } = self;
+        let void = state.tables_of(partition).filter(|_| replaces_all);
+        Edit {
+            remove: void.map(|entry| entry.meta.number).collect(),
+            add: table.map(|meta| TableEntry { partition, level: 0, meta }).into_iter().collect(),
+            partitions: vec![(partition, now)],
+            shard: Some(shard),
+        }
+    }
+}
+
+/// What a turn gives to be tended.
+pub struct Ground<'a, E: Env> {
+    /// All partitions of the shard.
+    pub partitions: &'a mut [Partition],
+    /// Its log, with everything in it that was proposed.
+    pub log: &'a mut Writer<E>,
+    /// The oldest large value that is being logged and whose entry is still to come.
+    pub blob_oldest: Option<u64>,
+    /// The newest large value.
+    pub blob_last: u64,
+    /// What is counted.
+    pub stats: &'a ShardStats,
+}
+
+/// See the module's header.
+pub struct Tree<E: Env> {
+    env: E,
+    options: Options,
+    store: Store<E>,
+    flushing: Option<Flushing>,
+    compaction: Compaction<E>,
+    /// By place: the partition needs the log from here on.
+    marks: Vec<Lsn>,
+    /// Large values, and where their first pieces are; rising.
+    blobs: VecDeque<(u64, Lsn)>,
+    /// The next number of a file.
+    numbers: Rc<Cell<u64>>,
+    /// Nothing is due before the log is so long.
+    due_at: Lsn,
+    /// The log is needed from here on, as far as was last reckoned.
+    needed_from: Lsn,
+    retry_at: Duration,
+    /// Flushes fail: since when the log does not end.
+    is_stuck: bool,
+}
+
+impl<E: Env> Tree<E> {
+    /// Goes on with the tables of a shard with these partitions, which were loaded.
+    ///
+    /// # Errors
+    /// As the disk's.
+    pub async fn open(
+        env: &E,
+        options: Options,
+        loaded: Loaded,
+        partitions: Vec<PartitionId>,
+    ) -> Result<Self, Error> {
+        let log_from = loaded.log_from();
+        let (store, number_next) = loaded.open(env, &options).await?;
+        let numbers = Rc::new(Cell::new(number_next));
+        let marks = vec![log_from; partitions.len()];
+        let of = (store.clone(), Rc::clone(&numbers));
+        Ok(Self {
+            env: env.clone(),
+            compaction: Compaction::new(env, of.0, &options, of.1, partitions),
+            options,
+            store,
+            flushing: None,
+            marks,
+            blobs: VecDeque::new(),
+            numbers,
+            due_at: Lsn(0),
+            needed_from: log_from,
+            retry_at: Duration::ZERO,
+            is_stuck: false,
+        })
+    }
+
+    /// The first piece of large value `blob` will be logged at `lsn` or behind.
+    pub fn note_blob(&mut self, blob: u64, lsn: Lsn) {
+        self.blobs.push_back((blob, lsn));
+    }
+
+    /// Whether so much log waits to be released that writes have to wait.
+    pub fn is_behind(&self, appended: Lsn) -> bool {
+        !self.is_stuck && appended.0 - self.needed_from.0 > self.options.log_len_max
+    }
+
+    /// Whether flushes fail, and the log is as long as it may become.
+    pub fn is_full(&self, appended: Lsn) -> bool {
+        self.is_stuck && appended.0 - self.needed_from.0 > self.options.log_len_max
+    }
+
+    /// Does what is due, at most a slice of it. For the end of a turn, when all that was proposed
+    /// is in the log.
+    pub fn tend(&mut self, mut ground: Ground<'_, E>) {
+        let appended = ground.log.appended();
+        match self.flushing.take() {
+            Some(flushing) => self.flushing = self.go_on(flushing, &mut ground),
+            None if appended >= self.due_at || self.is_behind(appended) => {
+                self.begin_if_due(&mut ground);
+            }
+            None => {}
+        }
+        if !self.compaction.is_idle() {
+            if self.compaction.end(ground.stats) {
+                self.count(ground.stats);
+            }
+            self.compaction.begin();
+        }
+    }
+
+    /// Some time has passed.
+    pub fn tick(&mut self) {
+        self.compaction.tick();
+    }
+
+    /// The log failed.
+    pub fn abandon(&mut self) {
+        if let Some(Flushing {
+            stage: Stage::Taking(_, shared) | Stage::Taken(_, shared, _), ..
+        }) = self.flushing.take()
+        {
+            shared.give_up();
+        }
+        self.due_at = Lsn(u64::MAX);
+    }
+
+    fn begin_if_due(&mut self, ground: &mut Ground<'_, E>) {
+        if self.store.has_failed() || self.env.now() < self.retry_at {
+            return;
+        }
+        let (place, oldest) = self.oldest(ground);
+        self.needed_from = oldest;
+        let begin_at = Lsn(oldest.0 + self.options.log_len_max / 2);
+        let Some(place) = place.filter(|_| ground.log.appended() >= begin_at) else {
+            self.due_at = begin_at;
+            return;
+        };
+        let partition = &ground.partitions[place as usize];
+        let index = partition.newest_uncommitted().unwrap_or(partition.committed().index);
+        let mark = self.start_of_blobs(ground).unwrap_or(ground.log.appended());
+        self.flushing = Some(Flushing { place, mark, stage: Stage::Marked { index } });
+        self.env.notify();
+    }
+
+    /// The partition that needs the oldest part of the log, and from where on that is.
+    fn oldest(&mut self, ground: &Ground<'_, E>) -> (Option<u32>, Lsn) {
+        let end = self.start_of_blobs(ground).unwrap_or(ground.log.appended());
+        let marks = self.marks.iter_mut().zip(ground.partitions.iter()).enumerate();
+        let oldest = marks.filter_map(|(place, (mark, partition))| {
+            if partition.is_dirty() || partition.newest_uncommitted().is_some() {
+                return Some((place as u32, *mark));
+            }
+            *mark = end;
+            None
+        });
+        match oldest.min_by_key(|(_, mark)| *mark) {
+            Some((place, mark)) => (Some(place), mark.min(end)),
+            None => (None, end),
+        }
+    }
+
+    /// Where the oldest large value begins whose entry is not in the log.
+    fn start_of_blobs(&mut self, ground: &Ground<'_, E>) -> Option<Lsn> {
+        let oldest = ground.blob_oldest.unwrap_or(u64::MAX);
+        while self.blobs.front().is_some_and(|(blob, _)| *blob < oldest) {
+            self.blobs.pop_front();
+        }
+        self.blobs.front().map(|(_, lsn)| *lsn)
+    }
+
+    fn go_on(&mut self, flushing: Flushing, ground: &mut Ground<'_, E>) -> Option<Flushing> {
+        let Flushing { place, mark, stage } = flushing;
+        let partition = &mut ground.partitions[place as usize];
+        let stage = match stage {
+            Stage::Marked { index } if partition.committed().index < index => {
+                Stage::Marked { index }
+            }
+            Stage::Marked { index } => match partition.begin_flush() {
+                Some(flush) => Stage::Taking(flush, self.spawn()),
+                None => Stage::Marked { index },
+            },
+            Stage::Taking(flush, shared) => self.take(flush, shared, ground, place)?,
+            Stage::Taken(flush, shared, lsn)
+                if ground.log.durable() < lsn && !partition.has(Planted::FlushUncommitted) =>
+            {
+                self.look_for_end(&shared)?;
+                Stage::Taken(flush, shared, lsn)
+            }
+            Stage::Taken(flush, shared, lsn) => match shared.is_written() {
+                true => {
+                    let change = self.change_of(&flush, ground, (place, mark));
+                    let log_from = change.shard.log_from;
+                    shared.install(change);
+                    Stage::Installing(flush, shared, log_from)
+                }
+                false => {
+                    self.look_for_end(&shared)?;
+                    Stage::Taken(flush, shared, lsn)
+                }
+            },
+            Stage::Installing(flush, shared, log_from) => match shared.take_end() {
+                None => Stage::Installing(flush, shared, log_from),
+                Some(Ok(())) => {
+                    self.end(&flush, ground, (place, mark), log_from);
+                    return None;
+                }
+                Some(Err(error)) => {
+                    self.fail(&error);
+                    return None;
+                }
+            },
+        };
+        Some(Flushing { place, mark, stage })
+    }
+
+    fn spawn(&mut self) -> Shared {
+        let shared = Shared::default();
+        let number = self.new_number();
+        let options = table::Options {
+            log: self.options.log,
+            number,
+            compression: crate::lsm::block::Compression::None,
+        };
+        let task = flush::run(self.env.clone(), shared.clone(), self.store.clone(), options);
+        self.env.spawn(Class::Background, task);
+        self.env.notify();
+        shared
+    }
+
+    fn new_number(&mut self) -> u64 {
+        self.numbers.replace(self.numbers.get() + 1)
+    }
+
+    /// Takes a slice. None: the flush is over.
+    fn take(
+        &mut self,
+        mut flush: Flush,
+        shared: Shared,
+        ground: &mut Ground<'_, E>,
+        place: u32,
+    ) -> Option<Stage> {
+        self.look_for_end(&shared)?;
+        let Some(mut rows) = shared.room() else { return Some(Stage::Taking(flush, shared)) };
+        let Ok(is_last) = ground.partitions[place as usize].take_slice(&mut flush, &mut rows)
+        else {
+            shared.give_up();
+            return None;
+        };
+        shared.hand_over(rows, is_last);
+        match is_last {
+            true => Some(Stage::Taken(flush, shared, ground.log.appended())),
+            false => Some(Stage::Taking(flush, shared)),
+        }
+    }
+
+    /// None: the task has ended before its time.
+    fn look_for_end(&mut self, shared: &Shared) -> Option<()> {
+        match shared.take_end() {
+            None => Some(()),
+            Some(Ok(())) => None,
+            Some(Err(error)) => {
+                self.fail(&error);
+                None
+            }
+        }
+    }
+
+    /// What the manifest is to say of the flush.
+    fn change_of(
+        &mut self,
+        flush: &Flush,
+        ground: &Ground<'_, E>,
+        (place, mark): (u32, Lsn),
+    ) -> Change {
+        let before = std::mem::replace(&mut self.marks[place as usize], mark);
+        let (_, log_from) = self.oldest(ground);
+        self.marks[place as usize] = before;
+        let partition = &ground.partitions[place as usize];
+        let (term, vote) = partition.hard_state();
+        let Flushed { index, timestamp: flushed } = flush.until();
+        // The table may have whatever was committed until now.
+        let clock = partition.committed().timestamp;
+        let state = PartitionState { index, index_term: term, term, vote, flushed, clock };
+        let (number_next, blob_last) = (self.numbers.get(), ground.blob_last);
+        let shard = ShardState { number_next, blob_last, log_from };
+        let replaces_all = partition.has_void_tables(flush);
+        Change { partition: partition.id(), state, shard, replaces_all }
+    }
+
+    /// The manifest says that the flush is done.
+    fn end(
+        &mut self,
+        flush: &Flush,
+        ground: &mut Ground<'_, E>,
+        (place, mark): (u32, Lsn),
+        log_from: Lsn,
+    ) {
+        ground.partitions[place as usize].end_flush(flush);
+        self.marks[place as usize] = mark;
+        self.is_stuck = false;
+        self.needed_from = log_from;
+        ground.log.release(log_from);
+        ground.stats.flushes.add(1);
+        self.compaction.note_change();
+        self.count(ground.stats);
+        // Each partition is flushed once while half of the log is written, or less often.
+        let count = 4 * self.marks.len() as u64;
+        self.due_at = Lsn(ground.log.appended().0 + self.options.log_len_max / count);
+        self.env.notify();
+    }
+
+    /// Counts the tables, for INFO.
+    pub fn count(&self, stats: &ShardStats) {
+        let of = |state: &State| {
+            let lens = state.tables().map(|entry| entry.meta.file_len);
+            lens.fold((0, 0), |sum, len| (sum.0 + 1, sum.1 + len))
+        };
+        // While the manifest is being written, as it was before.
+        if let Some((tables, bytes)) = self.store.look(of) {
+            stats.tables.set(tables);
+            stats.table_bytes.set(bytes);
+        }
+    }
+
+    fn fail(&mut self, error: &Error) {
+        tracing::error!(shard = self.options.log.shard.0, %error, "a flush failed");
+        self.is_stuck = true;
+        self.retry_at = self.env.now() + RETRY_DELAY;
+    }
+}
