@@ -37,7 +37,7 @@ use slowlog::SlowLog;
 use tracking::Trackers;
 
 pub use push::OUTPUT_LIMITS;
-pub use start::{Options, Running, log_dir, start};
+pub use start::{Options, Running, log_dir, start, tree_dir};
 
 mod binary;
 mod channels;

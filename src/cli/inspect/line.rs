@@ -80,6 +80,39 @@ pub(super) enum Line<'a> {
     Part { kind: &'static str, offset: u64, bytes: usize, raw_bytes: usize, count: u32 },
     /// All of a table that was read.
     SoundTable { bytes: u64, parts: u64 },
+    /// A manifest begins, whose first record is sound.
+    Manifest { file: &'a str, shard: u16, log_id: String, bytes: u64 },
+    /// A sound record of it.
+    Record { kind: &'static str, number: u64, offset: u64, bytes: usize },
+    /// What holds for the shard from then on.
+    Shard { number_next: u64, blob_last: u64, log_from: u64 },
+    /// How far a partition is in its tables from then on.
+    Partition {
+        partition: u32,
+        index: u64,
+        index_term: u64,
+        term: u64,
+        vote: u64,
+        flushed: u64,
+        clock: u64,
+    },
+    /// A table counts no more.
+    Remove { number: u64 },
+    /// A table counts.
+    Add {
+        number: u64,
+        partition: u32,
+        level: u8,
+        bytes: u64,
+        rows: u64,
+        checksum: String,
+        smallest: Option<Key>,
+        largest: Option<Key>,
+    },
+    /// Bytes behind the last record, of an edit that nobody was told of.
+    Torn { from: u64, to: u64 },
+    /// All records are right, and the tables are there if that was asked.
+    SoundManifest { seq: u64, tables: usize, bytes: u64, number_next: u64, log_from: u64 },
     /// All that was read.
     Sound { lsn: u64, durable: u64, epoch: u64, segments: usize, blocks: u64, records: u64 },
     /// A server would not start on this log.
@@ -187,6 +220,11 @@ impl fmt::Display for Line<'_> {
             Self::Refused { error } => write!(f, "refused: {error}"),
             Self::Put { .. } | Self::Delete { .. } | Self::Clear { .. } => self.fmt_effect(f),
             Self::Elsewhere { .. } | Self::Malformed { .. } => self.fmt_effect(f),
+            Self::Manifest { .. } | Self::Record { .. } | Self::Shard { .. } => {
+                self.fmt_manifest(f)
+            }
+            Self::Partition { .. } | Self::Remove { .. } | Self::Add { .. } => self.fmt_manifest(f),
+            Self::Torn { .. } | Self::SoundManifest { .. } => self.fmt_manifest(f),
             table => table.fmt_table(f),
         }
     }
@@ -217,6 +255,43 @@ impl Line<'_> {
 }
 
 impl Line<'_> {
+    fn fmt_manifest(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Manifest { file, shard, log_id, bytes } => {
+                write!(f, "manifest {file} of shard {shard}  log {log_id}  {bytes} bytes")
+            }
+            Self::Record { kind, number, offset, bytes } => {
+                write!(f, "  {kind} {number} at {offset}  {bytes} bytes  sound")
+            }
+            Self::Shard { number_next, blob_last, log_from } => write!(
+                f,
+                "    shard: next file {number_next}  last blob {blob_last}  log needed from LSN \
+                 {log_from}"
+            ),
+            Self::Partition { partition, index, index_term, term, vote, flushed, clock } => write!(
+                f,
+                "    partition {partition}: applied index {index} of term {index_term}  term \
+                 {term}  vote {vote}  flushed {}  clock {}",
+                At(*flushed),
+                At(*clock),
+            ),
+            Self::Remove { number } => write!(f, "    remove table {number}"),
+            Self::Add { number, partition, level, bytes, rows, checksum, smallest, largest } => {
+                write!(f, "    add table {number}  partition {partition}  level {level}  ")?;
+                write!(f, "{bytes} bytes  {rows} rows  checksum {checksum}")?;
+                let keys = smallest.iter().chain(largest);
+                keys.into_iter().try_for_each(|key| write!(f, "  {key}"))
+            }
+            Self::Torn { from, to } => write!(f, "torn: bytes {from} to {to}, of no record"),
+            Self::SoundManifest { seq, tables, bytes, number_next, log_from } => write!(
+                f,
+                "sound: manifest {seq}  {tables} tables of {bytes} bytes  next file {number_next}  \
+                 log needed from LSN {log_from}"
+            ),
+            other => unreachable!("of no manifest: {other:?}"),
+        }
+    }
+
     fn fmt_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Table { number, shard, log_id, bytes, compression, format } => write!(

@@ -1,11 +1,13 @@
 //! `stave inspect`: what is in the files of a data directory, without a server.
 //!
 //! It reads and changes nothing. [`wal`] says which log is meant, [`walk`] drives the walker that a
-//! replay uses over its files, [`sstable`] reads a table, [`line`](mod@line) is what is printed.
+//! replay uses over its files, [`sstable`] reads a table, [`manifest`]
+//! what says which tables count, [`line`](mod@line) is what is printed.
 
 use std::io::Write;
 
 mod line;
+mod manifest;
 mod sstable;
 #[cfg(test)]
 mod tests;
@@ -23,6 +25,7 @@ pub(super) struct Inspect {
 enum What {
     Wal(wal::Wal),
     Sstable(sstable::Sstable),
+    Manifest(manifest::Manifest),
 }
 
 impl Inspect {
@@ -31,6 +34,7 @@ impl Inspect {
         match &self.what {
             What::Wal(wal) => wal.run(out),
             What::Sstable(sstable) => sstable.run(out),
+            What::Manifest(manifest) => manifest.run(out),
         }
     }
 }

@@ -303,7 +303,7 @@ fn a_table_that_is_not_as_it_was_is_refused_and_the_place_named() {
 
 #[test]
 fn the_command_line_teaches() {
-    for what in ["wal", "sstable"] {
+    for what in ["wal", "sstable", "manifest"] {
         let help = crate::cli::Cli::try_parse_from(["stave", "inspect", what, "--help"]);
 
         let help = help.err().expect("help ends the parse").to_string();
@@ -312,4 +312,103 @@ fn the_command_line_teaches() {
             assert!(help.contains(taught), "{taught}: {help}");
         }
     }
+}
+
+/// A tree's directory with a manifest of one table, which is there.
+fn with_manifest(dir: &Path) -> PathBuf {
+    use crate::lsm::block::{Meta, Statistics};
+    use crate::lsm::manifest::format::{Header, Kind, encode};
+    use crate::lsm::manifest::{Edit, PartitionState, ShardState, TableEntry, file};
+
+    let log = LogId { directory: 0xfeed, shard: ShardId(3) };
+    let mut key = Vec::new();
+    encode_data_key(Slot(7), 0, b"some key", &mut key);
+    let meta = Meta {
+        log,
+        number: 4,
+        file_len: SECTOR,
+        checksum: 0xabcd,
+        statistics: Statistics { row_count: 9, ..Statistics::default() },
+        smallest: key.clone(),
+        largest: key,
+    };
+    let state = PartitionState { index: 8, index_term: 1, term: 2, ..PartitionState::default() };
+    let edits = [
+        Edit {
+            shard: Some(ShardState { number_next: 4, ..ShardState::default() }),
+            ..Edit::default()
+        },
+        Edit {
+            add: vec![TableEntry { partition: PartitionId(1), level: 0, meta }],
+            remove: Vec::new(),
+            partitions: vec![(PartitionId(1), state)],
+            shard: Some(ShardState { number_next: 5, blob_last: 6, log_from: Lsn(4096) }),
+        },
+    ];
+    let (mut bytes, mut chain) = (Vec::new(), 0);
+    for (number, edit) in edits.iter().enumerate() {
+        let kind = if number == 0 { Kind::Snapshot } else { Kind::Edit };
+        chain =
+            encode(&Header { kind, log, seq: 2, number: number as u64, chain }, edit, &mut bytes);
+    }
+    let path = dir.join(file::file_name(2));
+    fs::write(&path, bytes).expect("it is ours");
+    fs::write(dir.join(crate::lsm::table::file_name(4)), vec![0; SECTOR_LEN]).expect("it is ours");
+    path
+}
+
+fn manifest_of(path: &Path, json: bool) -> (u8, String) {
+    let mut out = Vec::new();
+    let code = super::manifest::Manifest { path: path.to_owned(), json }.run(&mut out);
+    (code, String::from_utf8(out).expect("it is text"))
+}
+
+#[test]
+fn a_manifest_is_printed_and_its_tables_are_looked_for() {
+    let dir = TempDir::new("inspect-manifest");
+    let path = with_manifest(dir.path());
+
+    let (code, text) = manifest_of(dir.path(), false);
+    assert_eq!(code, EXIT_OK, "{text}");
+    for part in ["  edit 1 at 4096  4096 bytes  sound", "    add table 4  partition 1  level 0"] {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+    assert!(
+        text.ends_with(
+            "sound: manifest 2  1 tables of 4096 bytes  next file 5  log needed from LSN 4096\n"
+        ),
+        "{text}"
+    );
+    let (code, json) = manifest_of(&path, true);
+    assert_eq!(code, EXIT_OK, "{json}");
+    let lines: Vec<serde_json::Value> =
+        json.lines().map(|line| serde_json::from_str(line).expect("an object")).collect();
+    assert_eq!(
+        (&lines[6]["type"], &lines[6]["smallest"]["key"]),
+        (&"add".into(), &"some key".into())
+    );
+
+    fs::remove_file(dir.path().join(crate::lsm::table::file_name(4))).expect("it is there");
+    assert_eq!(manifest_of(&path, false).0, EXIT_OK, "a file alone names no table's place");
+    let (code, text) = manifest_of(dir.path(), false);
+    assert!(code == EXIT_DATA_DIR && text.contains("refused: table "), "{text}");
+}
+
+#[test]
+fn a_broken_manifest_is_named_and_a_torn_record_is_not_one() {
+    let dir = TempDir::new("inspect-broken-manifest");
+    let path = with_manifest(dir.path());
+    let whole = fs::read(&path).expect("it is there");
+    let flipped = |at: usize| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        fs::write(&path, bytes).expect("it is ours");
+        manifest_of(dir.path(), false)
+    };
+
+    let (code, text) = flipped(100);
+    assert!(code == EXIT_DATA_DIR && text.contains("no valid record at byte 0 of"), "{text}");
+
+    let (code, text) = flipped(SECTOR_LEN + 100);
+    assert!(code == EXIT_OK && text.contains("torn: bytes 4096 to 8192"), "{text}");
 }

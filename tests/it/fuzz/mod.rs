@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::path::Path;
 
 mod binary;
+mod manifest;
 mod model;
 mod pipelines;
 mod resp;
