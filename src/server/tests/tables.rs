@@ -22,6 +22,16 @@ fn flushes(house: &House) -> u64 {
     house.stats.iter().map(|stats| stats.flushes.get()).sum()
 }
 
+/// Bytes of all files of the first shard.
+fn disk_len(house: &House) -> u64 {
+    let of = |dir: &str| {
+        let names = house.node.names(dir);
+        let lens = names.iter().map(|name| house.node.read_file(format!("{dir}/{name}")));
+        lens.map(|bytes| bytes.map_or(0, |bytes| bytes.len() as u64)).sum::<u64>()
+    };
+    of("/data/shard-00/wal") + of("/data/shard-00/tree")
+}
+
 /// Bytes of all segments of a shard's log.
 fn log_len(house: &House, shard: u16) -> u64 {
     let dir = format!("/data/shard-{shard:02}/wal");
@@ -146,4 +156,46 @@ fn deadlines_come_back_from_tables() {
 
     assert_eq!(house.ask(&mut talk, &["EXISTS", "lasting", "passing"]), Value::Int(1));
     assert_eq!(house.ask(&mut talk, &["DBSIZE"]), Value::Int(513));
+}
+
+/// Neither flushes nor new segments find room: writes are refused, reads go on, and when there is
+/// room again so do writes, without a restart.
+#[test]
+fn a_full_disk_refuses_writes_until_there_is_room() {
+    let mut house = House::new(6, Shape { shards: 1, log_len_max: 2 << 20, ..shape() });
+    let mut talk = house.connect();
+    set_some(&house, &mut talk, 0..512, &"x".repeat(4_000));
+    house.node.set_capacity(disk_len(&house) + (100 << 10));
+
+    let mut acked = 0;
+    let refusal = loop {
+        let value = format!("{acked}-{}", "y".repeat(4_000));
+        match house.ask(&mut talk, &["SET", &format!("key{}", acked % 512), &value]) {
+            Value::Simple(_) => acked += 1,
+            refusal => break refusal,
+        }
+        assert!(acked < 20_000, "the disk is full and takes all");
+    };
+    assert!(refusal.is_error("MISCONF"), "{refusal:?}");
+    assert!(acked > 0);
+    let last = acked - 1;
+    let prefix = format!("{last}-");
+    let newest =
+        ["GETRANGE", &format!("key{}", last % 512), "0", &last.to_string().len().to_string()];
+    assert_eq!(house.ask(&mut talk, &newest), Value::bulk(&prefix));
+
+    house.node.set_capacity(u64::MAX);
+    house.run_ms(10_000);
+
+    let before = flushes(&house);
+    for round in 0..4 {
+        set_some(&house, &mut talk, 0..512, &format!("{round}-{}", "z".repeat(4_000)));
+    }
+    assert!(flushes(&house) > before, "flushes go on too");
+    house.power_cycle();
+    let mut talk = house.connect();
+    for key in 0..512 {
+        let found = house.ask(&mut talk, &["GETRANGE", &format!("key{key}"), "0", "1"]);
+        assert_eq!(found, Value::bulk("3-"), "key{key}");
+    }
 }

@@ -156,8 +156,8 @@ pub struct Tree<E: Env> {
     /// The log is needed from here on, as far as was last reckoned.
     needed_from: Lsn,
     retry_at: Duration,
-    /// Flushes fail: since when the log does not end.
-    is_stuck: bool,
+    /// The last flush failed.
+    has_failed: bool,
 }
 
 impl<E: Env> Tree<E> {
@@ -188,7 +188,7 @@ impl<E: Env> Tree<E> {
             due_at: Lsn(0),
             needed_from: log_from,
             retry_at: Duration::ZERO,
-            is_stuck: false,
+            has_failed: false,
         })
     }
 
@@ -199,12 +199,21 @@ impl<E: Env> Tree<E> {
 
     /// Whether so much log waits to be released that writes have to wait.
     pub fn is_behind(&self, appended: Lsn) -> bool {
-        !self.is_stuck && appended.0 - self.needed_from.0 > self.options.log_len_max
+        self.is_at_its_longest(appended) && !self.is_stuck()
     }
 
     /// Whether flushes fail, and the log is as long as it may become.
     pub fn is_full(&self, appended: Lsn) -> bool {
-        self.is_stuck && appended.0 - self.needed_from.0 > self.options.log_len_max
+        self.is_at_its_longest(appended) && self.is_stuck()
+    }
+
+    fn is_at_its_longest(&self, appended: Lsn) -> bool {
+        appended.0 - self.needed_from.0 > self.options.log_len_max
+    }
+
+    /// Whether nothing is known to become of flushes: waiting for one may take for ever.
+    fn is_stuck(&self) -> bool {
+        self.has_failed || self.store.has_failed()
     }
 
     /// Does what is due, at most a slice of it. For the end of a turn, when all that was proposed
@@ -415,7 +424,7 @@ impl<E: Env> Tree<E> {
     ) {
         ground.partitions[place as usize].end_flush(flush);
         self.marks[place as usize] = mark;
-        self.is_stuck = false;
+        self.has_failed = false;
         self.needed_from = log_from;
         ground.log.release(log_from);
         ground.stats.flushes.add(1);
@@ -442,7 +451,7 @@ impl<E: Env> Tree<E> {
 
     fn fail(&mut self, error: &Error) {
         tracing::error!(shard = self.options.log.shard.0, %error, "a flush failed");
-        self.is_stuck = true;
+        self.has_failed = true;
         self.retry_at = self.env.now() + RETRY_DELAY;
     }
 }
