@@ -9,7 +9,7 @@
 //!   before it is written.
 //! * File numbers are used once.
 //!
-//! Not here: how edits are laid out ([`format`]), and kept ([`file`]); the tables themselves
+//! Not here: how edits are laid out ([`mod@format`]), and kept ([`mod@file`]); the tables themselves
 //! ([`super::table`]).
 
 use std::collections::BTreeMap;
