@@ -9,8 +9,8 @@
 //!   before it is written.
 //! * File numbers are used once.
 //!
-//! Not here: how edits are laid out ([`mod@format`]), and kept ([`mod@file`]); the tables themselves
-//! ([`super::table`]).
+//! Not here: how edits are laid out ([`mod@format`]), and kept ([`mod@file`]); the tables
+//! themselves ([`super::table`]).
 
 use std::collections::BTreeMap;
 
