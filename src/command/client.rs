@@ -115,6 +115,7 @@ fn flags_of(client: &Client) -> String {
     let tracking = session.tracking.as_deref();
     let mut flags = String::new();
     for (set, flag) in [
+        (session.is_monitor, 'O'),
         (session.subscribed.is_any(), 'P'),
         (tracking.is_some(), 't'),
         (tracking.is_some_and(|tracking| tracking.is_broken), 'R'),

@@ -162,6 +162,8 @@ pub struct Counters {
     pub subscribers_slowed: u64,
     /// Connections closed because they left too much unread.
     pub subscribers_closed: u64,
+    /// Commands that MONITOR did not show.
+    pub monitor_left_out: u64,
     /// Connections that are told of changes.
     pub tracking_clients: u64,
     /// Keys that they read and are told of.

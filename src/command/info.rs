@@ -153,6 +153,7 @@ fn stats(s: &mut Section<'_>) {
     s.line("pubsubshard_channels", s.counters.pubsub_shard_channels);
     s.line("client_output_buffer_limit_disconnections", s.counters.subscribers_closed);
     s.line("stave_subscribers_slowed", s.counters.subscribers_slowed);
+    s.line("stave_monitor_lines_left_out", s.counters.monitor_left_out);
     s.line("total_error_replies", s.counters.errors);
 }
 

@@ -43,6 +43,7 @@ mod introspect;
 mod key;
 mod keyspace;
 mod latency;
+pub mod monitor;
 pub mod notify;
 mod number;
 pub mod pubsub;
@@ -213,7 +214,9 @@ pub enum Then {
     Configure(Vec<(&'static str, String)>),
     /// What the session says of tracking has changed (`CLIENT TRACKING`).
     Track,
-    /// Forget what the connection asked for: subscriptions and tracking (`RESET`).
+    /// Show it every command from here on (`MONITOR`).
+    Monitor,
+    /// Forget what the connection asked for: subscriptions, tracking, MONITOR (`RESET`).
     Reset,
     /// Answer `+OK` after so many milliseconds, and read nothing from it meanwhile.
     Sleep(u64),

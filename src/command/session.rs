@@ -57,6 +57,8 @@ pub struct Session {
     pub reply_mode: ReplyMode,
     /// How much it listens to.
     pub subscribed: Subscribed,
+    /// `MONITOR`.
+    pub is_monitor: bool,
     /// `CLIENT TRACKING`.
     pub tracking: Option<Box<Tracking>>,
 }

@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::{
     Args, Effect, Error, Facts, Input, Scan, Session, Then, cluster, connection, counter, expire,
-    key, keyspace, pubsub, question, server, string, together, transaction,
+    key, keyspace, monitor, pubsub, question, server, string, together, transaction,
 };
 use crate::id::Slot;
 use crate::limits::KEY_LEN_MAX;
@@ -437,7 +437,7 @@ pub fn numbered() -> impl ExactSizeIterator<Item = &'static Spec> {
     ROWS.iter()
 }
 
-static FAMILIES: [&[Spec]; 11] = [
+static FAMILIES: [&[Spec]; 12] = [
     string::SPECS,
     counter::SPECS,
     key::SPECS,
@@ -448,6 +448,7 @@ static FAMILIES: [&[Spec]; 11] = [
     connection::SPECS,
     pubsub::SPECS,
     server::SPECS,
+    monitor::SPECS,
     cluster::SPECS,
 ];
 

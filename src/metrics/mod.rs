@@ -143,6 +143,8 @@ stats! {
     pubsub_shard_channels,
     /// Connections closed because they left too much unread for too long.
     subscribers_closed,
+    /// Commands that MONITOR did not show.
+    monitor_left_out,
     /// Gauge: connections that are told of changes.
     tracking_clients,
     /// Gauge: keys that connections read and are told of.
@@ -172,6 +174,7 @@ impl ShardStats {
             &self.expired_keys,
             &self.subscribers_slowed,
             &self.subscribers_closed,
+            &self.monitor_left_out,
         ] {
             stat.set(0);
         }

@@ -27,6 +27,7 @@ use channels::Channels;
 use conn::Conn;
 use job::Job;
 use ledger::Ledger;
+use monitor::Monitors;
 use node::Node;
 
 use question::Paused;
@@ -45,6 +46,7 @@ mod conn;
 mod job;
 mod keyspace;
 mod ledger;
+mod monitor;
 mod node;
 mod notify;
 mod output;
@@ -129,6 +131,8 @@ pub struct Server<E: Env> {
     ledger: Ledger,
     /// Those that took long.
     slow: SlowLog,
+    /// Who is shown all of them.
+    monitors: Monitors,
     /// When commands per second were counted, and how many there had been.
     rated: (Duration, u64),
     /// Connections that have slept enough.
@@ -173,6 +177,7 @@ impl<E: Env> Server<E> {
             ticked: Rc::default(),
             ledger: Ledger::default(),
             slow: SlowLog::default(),
+            monitors: Monitors::default(),
             rated: (Duration::ZERO, 0),
             woken: Rc::default(),
             paused: None,
@@ -247,6 +252,7 @@ impl<E: Env> Server<E> {
         self.charge_committed(now);
         self.release();
         self.tell_changes();
+        self.tell_monitors();
         self.close_overrun();
         self.flush_dirty();
         let full = self.mailbox.deliver();
@@ -541,6 +547,9 @@ impl<E: Env> Server<E> {
         }
         if conn.session.tracking.is_some() {
             self.untrack(conn.id);
+        }
+        if conn.session.is_monitor {
+            self.remove_monitor(conn.id);
         }
         self.node.open_on(self.shard.id()).remove(&conn.session.id);
         self.node.peers_on(self.shard.id()).remove(&index);

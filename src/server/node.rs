@@ -48,6 +48,8 @@ pub struct Common {
     pub interest: Vec<Interest>,
     /// How many of each shard's connections are told of changes of keys, in order.
     pub trackers: Vec<TrackerCounts>,
+    /// How many of each shard's connections monitor, in order.
+    pub monitors: Vec<AtomicU32>,
     /// Each shard's open connections by their ids, in order: looked at by others only where a
     /// connection names another.
     pub open: Vec<Mutex<BTreeMap<u64, ConnId>>>,
@@ -243,6 +245,7 @@ impl Facts for View<'_> {
             pubsub_shard_channels: now.pubsub_shard_channels,
             subscribers_slowed: now.subscribers_slowed,
             subscribers_closed: now.subscribers_closed,
+            monitor_left_out: now.monitor_left_out,
             tracking_clients: now.tracking_clients,
             tracked_keys: now.tracked_keys,
             tracked_evicted: now.tracked_evicted,

@@ -20,6 +20,7 @@ impl<E: Env> Server<E> {
     pub(super) fn look_for_observers(&mut self) {
         let (tracking, broadcast) = self.node.tracks();
         self.slow.configure(&self.node);
+        self.look_for_monitors();
         self.shard.observe(Observers { classes: self.node.notified(), tracking, broadcast });
     }
 

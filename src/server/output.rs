@@ -109,6 +109,11 @@ impl Encoded {
         encode(&mut Reply::new(proto, &mut bytes, &mut splices));
         Self { bytes, splices }
     }
+
+    /// What is encoded already.
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self { bytes, splices: Vec::new() }
+    }
 }
 
 impl<'a> Part<'a> {

@@ -142,6 +142,7 @@ impl<E: Env> Server<E> {
             Then::Reset => {
                 let id = conn.id;
                 self.leave_all(id);
+                self.remove_monitor(id);
                 self.retrack(index);
             }
             Then::Sleep(ms) => self.put_to_sleep(index, ms, answered),
@@ -151,6 +152,7 @@ impl<E: Env> Server<E> {
                 self.mailbox.wake_all();
             }
             Then::Track => self.retrack(index),
+            Then::Monitor => self.add_monitor(index),
             Then::Configure(settings) => {
                 self.node.configure(settings);
                 self.look_for_observers();

@@ -194,6 +194,10 @@ impl<E: Env> Server<E> {
         if let Run::PubSub(what) = spec.run {
             return self.serve_pubsub(from, address, what, &args);
         }
+        // Of those at the connection only MONITOR's lines are mailed.
+        if let Run::Connection(_) = spec.run {
+            return self.give_to_monitors(args.get(1));
+        }
         if let Run::Node(wide) = spec.run {
             return self.serve_question((from, address), wide, &args);
         }

@@ -10,7 +10,7 @@ use super::job::Job;
 use super::ledger;
 use super::output::{Combine, Hold};
 use super::{Server, Source, Work, remote};
-use crate::command::{self, Access, Keyed, Run, Spec};
+use crate::command::{self, Access, Keyed, Run, Spec, monitor};
 use crate::env::{ConnId, Env};
 use crate::id::{ShardId, Slot};
 use crate::limits::SLOT_COUNT;
@@ -237,6 +237,9 @@ impl<E: Env> Server<E> {
         if let Err(error) = self.shard.admit(spec) {
             return self.reject(index, spec, &error.to_string());
         }
+        if conn.session.is_monitor && !monitor::is_allowed(spec) {
+            return self.reject(index, spec, monitor::REFUSED);
+        }
         let mark = conn.output.mark();
         if conn.pending.is_some() && self.queue(index, spec, &args) {
             let conn = self.conns[index as usize].as_deref().expect("the caller found it");
@@ -257,6 +260,7 @@ impl<E: Env> Server<E> {
         ahead: Option<Target<'_>>,
         scratch: &mut Vec<u8>,
     ) {
+        let is_shown = self.monitors.is_on();
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
         conn.session.note(spec.name, self.shard.now_ms());
         let mark = conn.output.mark();
@@ -264,6 +268,9 @@ impl<E: Env> Server<E> {
         let alone = self.slow.times_each() || ledger::is_timed_alone(spec, &args);
         let began = alone.then(|| self.env.now());
         self.run_spec(index, spec, args, ahead, scratch);
+        if is_shown {
+            self.show(index, spec, &args);
+        }
         if !self.ledger.is_waiting() {
             self.note_error_at(index, spec, mark);
         }

@@ -318,6 +318,7 @@ pub(super) fn common(options: &Arc<Options>, stats: &[Arc<ShardStats>]) -> Commo
         peers: stats.iter().map(|_| Mutex::default()).collect(),
         interest: stats.iter().map(|_| Interest::default()).collect(),
         trackers: stats.iter().map(|_| TrackerCounts::default()).collect(),
+        monitors: stats.iter().map(|_| AtomicU32::new(0)).collect(),
         open: stats.iter().map(|_| Mutex::default()).collect(),
         client_next: AtomicU64::new(0),
         memory_peak: AtomicU64::new(0),

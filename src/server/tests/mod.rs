@@ -11,6 +11,7 @@ mod groups;
 mod house;
 mod introspection;
 mod model;
+mod monitor;
 mod planted;
 mod replies;
 mod slowlog;

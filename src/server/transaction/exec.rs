@@ -72,6 +72,11 @@ impl<E: Env> Server<E> {
         }
         let told = std::mem::take(&mut pending.told);
         self.foresee(index, &mut pending.queued);
+        if self.monitors.is_on() {
+            for step in pending.queued.iter().filter(|step| is_on_keys(step.spec)) {
+                self.show(index, step.spec, &step.args.args());
+            }
+        }
         let mut transaction = Transaction { watched: pending.watched, steps: Vec::new() };
         let steps = pending.queued.into_iter().map(|step| {
             if !is_on_keys(step.spec) {
@@ -141,7 +146,9 @@ impl<E: Env> Server<E> {
     fn listens(&self, index: u32, pending: &Pending) -> bool {
         let conn = self.conns[index as usize].as_deref().expect("the caller found it");
         let mut steps = pending.queued.iter();
-        conn.session.subscribed.is_any() || steps.any(|step| step.spec.name.ends_with("subscribe"))
+        conn.session.subscribed.is_any()
+            || steps
+                .any(|step| step.spec.name.ends_with("subscribe") || step.spec.name == "monitor")
     }
 
     /// A transaction whose keys are on several shards: its commands run as if they came without
@@ -248,11 +255,17 @@ impl<E: Env> Server<E> {
         let took = self.env.now().saturating_sub(began);
         self.ledger.end_alone(step.spec, took, self.shard.stats());
         self.note_slow_of(index, step.spec, &args, took);
+        if self.monitors.is_on() {
+            self.show(index, step.spec, &args);
+        }
     }
 
     /// A command of a transaction that is not on keys, in its place.
     pub(super) fn exec_aside(&mut self, index: u32, step: &Step, told: &mut VecDeque<Told>) {
         let args = step.args.args();
+        if step.spec.name == "monitor" {
+            return self.refuse(index, "ERR MONITOR isn't allowed for DENY BLOCKING client");
+        }
         let Run::Node(wide) = step.spec.run else {
             let caller = self.shard.caller();
             self.run_command(index, step.spec, args, None, &mut Vec::new());
