@@ -111,7 +111,7 @@ fn memory(s: &mut Section<'_>) {
 }
 
 /// Bytes for people, as Redis writes them.
-fn human(bytes: u64) -> String {
+pub(super) fn human(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["K", "M", "G", "T"];
     if bytes < 1024 {
         return format!("{bytes}B");

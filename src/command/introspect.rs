@@ -154,6 +154,9 @@ fn tips(spec: &Spec) -> &'static [&'static str] {
         | "time"
         | "client|info"
         | "client|list"
+        | "memory|stats"
+        | "memory|doctor"
+        | "memory|malloc-stats"
         | "slowlog|get"
         | "slowlog|len"
         | "object|encoding"
@@ -177,7 +180,9 @@ fn categories(spec: &Spec) -> impl Iterator<Item = &'static str> + Clone {
     [
         (
             "@keyspace",
-            (keyed && ![Group::String, Group::Cluster].contains(&spec.group))
+            (keyed
+                && ![Group::String, Group::Cluster].contains(&spec.group)
+                && !named(&["memory|usage"]))
                 || named(&["object|help"]),
         ),
         ("@read", has(Flags::READONLY)),

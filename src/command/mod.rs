@@ -43,6 +43,7 @@ mod introspect;
 mod key;
 mod keyspace;
 mod latency;
+mod memory;
 pub mod monitor;
 pub mod notify;
 mod number;
@@ -141,6 +142,8 @@ pub struct Input<'a> {
     pub key_at: usize,
     /// What the key holds; none when it is absent, deleted or expired.
     pub found: Option<Found<'a>>,
+    /// Bytes of memory that the key takes; 0 but for a command that weighs ([`Flags::WEIGHS`]).
+    pub held_len: usize,
     /// Wall clock of the leader, unix milliseconds.
     pub now_ms: u64,
 }

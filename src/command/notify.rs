@@ -184,6 +184,7 @@ pub fn is_read(spec: &Spec, args: &Args<'_>) -> bool {
         "getex" | "getdel" | "getset" | "copy" => true,
         "set" => (3..args.len()).any(|at| args.is(at, "GET")),
         // What asks how a value is held does not use it.
+        "memory|usage" => false,
         name => spec.access == Access::Read && !name.starts_with("object|"),
     }
 }

@@ -3,8 +3,8 @@
 use super::connection::refuse;
 use super::table::{Access, Connection, Flags, Group, Keys, Run, Spec};
 use super::{
-    Args, Error, Facts, Session, Then, acl, config, debug, info, introspect, latency, number,
-    slowlog,
+    Args, Error, Facts, Session, Then, acl, config, debug, info, introspect, latency, memory,
+    number, slowlog,
 };
 use crate::protocol::resp::Reply;
 
@@ -102,6 +102,12 @@ pub(super) static SPECS: &[Spec] = &[
         ..row("latency", -2, Flags::NONE, time)
     }
     .about("How long commands take", "2.8.13"),
+    Spec {
+        run: Run::Container(memory::SPECS),
+        access: Access::Admin,
+        ..row("memory", -2, Flags::NONE, time)
+    }
+    .about("What takes the memory", "4.0.0"),
     Spec {
         run: Run::Container(slowlog::SPECS),
         access: Access::Admin,

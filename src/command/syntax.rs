@@ -44,6 +44,7 @@ fn of_keys(name: &str) -> &'static str {
         "pexpire" => "key milliseconds [NX|XX|GT|LT]",
         "expireat" => "key unix-time-seconds [NX|XX|GT|LT]",
         "pexpireat" => "key unix-time-milliseconds [NX|XX|GT|LT]",
+        "memory|usage" => "key [SAMPLES count]",
         "scan" => "cursor [MATCH pattern] [COUNT count] [TYPE type]",
         "keys" => "pattern",
         "flushdb" | "flushall" => "[ASYNC|SYNC]",

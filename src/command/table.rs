@@ -94,6 +94,9 @@ impl Flags {
     /// Answered while a script runs.
     pub const ALLOW_BUSY: Self = Self(1 << 11);
 
+    /// Has to know what its key takes of memory. For ourselves: `COMMAND INFO` does not tell.
+    pub const WEIGHS: Self = Self(1 << 12);
+
     /// As `COMMAND INFO` words them, in the order of the bits.
     pub const NAMES: [&'static str; 12] = [
         "write",

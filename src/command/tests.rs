@@ -218,10 +218,11 @@ impl Server {
             // A pair travels alone, as it does to another shard.
             let part = [args.get(0), args.get(key_at), args.get((key_at + 1).min(args.len() - 1))];
             let part = ArgsBuf::from_iter(part);
+            let held_len = if spec.flags.has(Flags::WEIGHS) { 64 } else { 0 };
             let input = if spec.keys == Keys::PAIRS {
-                Input { args: part.args(), key_at: 1, found, now_ms }
+                Input { args: part.args(), key_at: 1, found, held_len, now_ms }
             } else {
-                Input { args: *args, key_at, found, now_ms }
+                Input { args: *args, key_at, found, held_len, now_ms }
             };
             let (effect, count) = keyed.evaluate(&input, reply);
             sum += count;
@@ -423,7 +424,7 @@ fn large_values_are_never_copied() {
         }
     };
     let found = Some(Found { value: Arg::Shared(&large), expiry_ms: None });
-    let input = Input { args: list.args(), key_at: 1, found, now_ms: START_MS };
+    let input = Input { args: list.args(), key_at: 1, found, held_len: 0, now_ms: START_MS };
 
     assert!(run(b"set", &input, &mut reply), "SET stores the argument itself");
     assert!(run(b"get", &input, &mut reply));

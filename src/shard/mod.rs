@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::cluster::SlotMap;
-use crate::command::{self, Input, Run, Spec};
+use crate::command::{self, Flags, Input, Run, Spec};
 use crate::env::Env;
 use crate::id::{Lsn, ShardId, Slot};
 use crate::metrics::ShardStats;
@@ -226,7 +226,7 @@ impl<E: Env> Shard<E> {
         if self.tree.is_full(self.log.appended()) {
             return Err(Refused::LogFull);
         }
-        if self.memory_used > self.memory_max && spec.flags.has(command::Flags::DENYOOM) {
+        if self.memory_used > self.memory_max && spec.flags.has(Flags::DENYOOM) {
             return Err(Refused::OutOfMemory);
         }
         Ok(())
@@ -251,8 +251,14 @@ impl<E: Env> Shard<E> {
         let now_ms = self.now_ms;
         let Target { place, hash, key } = target;
         let partition = &mut self.partitions[place as usize];
+        let held_len = if spec.flags.has(Flags::WEIGHS) {
+            partition.memtable().weight(hash, key).unwrap_or_default()
+        } else {
+            0
+        };
         let mut evaluated = partition.evaluate(hash, key, now_ms, |found, proposal| {
-            proposal.take(keyed.evaluate(&Input { args, key_at, found, now_ms }, reply));
+            let input = Input { args, key_at, found, held_len, now_ms };
+            proposal.take(keyed.evaluate(&input, reply));
         });
         if spec.access == command::Access::Read {
             self.stats.note_read(evaluated.hit);

@@ -52,6 +52,7 @@ mod index;
 mod order;
 mod scan;
 mod store;
+mod weight;
 
 #[cfg(test)]
 mod model;

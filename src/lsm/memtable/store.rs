@@ -290,6 +290,17 @@ impl Store {
         (wanted.block_len(), word.class().block_len())
     }
 
+    /// Bytes of a block and of the large value it may hold.
+    pub fn weight(&self, block: Ref) -> usize {
+        let shared_len = match self.version(block) {
+            Some(Version { payload: Payload::Shared(value), .. }) => {
+                value.len() + size_of::<Option<Arc<Vec<u8>>>>()
+            }
+            _ => 0,
+        };
+        self.word(block).class().block_len() + shared_len
+    }
+
     /// Whether what the block holds may lie in a node.
     pub fn is_inline(&self, block: Ref) -> bool {
         is_inline(self.body_len(block).saturating_sub(EXPIRY_LEN))

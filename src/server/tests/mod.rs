@@ -10,6 +10,7 @@ mod crashes;
 mod groups;
 mod house;
 mod introspection;
+mod memory;
 mod model;
 mod monitor;
 mod planted;
