@@ -3,7 +3,7 @@
 use super::connection::refuse;
 use super::question::{NodeWide, Question};
 use super::table::{Access, Connection, Flags, Group, Keys, Run, Spec};
-use super::{Args, Error, Facts, Session, Then, glob, help, notify, number, slowlog};
+use super::{Args, Error, Facts, Session, Then, glob, help, latency, notify, number, slowlog};
 use crate::protocol::resp::Reply;
 
 /// Values of `loglevel`.
@@ -13,10 +13,11 @@ const LOG_LEVELS: [&str; 4] = ["debug", "verbose", "notice", "warning"];
 type Check = fn(&[u8]) -> Result<String, String>;
 
 /// The parameters that can be set.
-const SETTABLE: [(&str, Check); 4] = [
+const SETTABLE: [(&str, Check); 5] = [
     ("loglevel", check_log_level),
     ("notify-keyspace-events", notify::check),
     (slowlog::THRESHOLD_PARAMETER, |value| check_number(value, -1, i64::MAX)),
+    (latency::THRESHOLD_PARAMETER, |value| check_number(value, 0, i64::MAX)),
     (slowlog::LEN_PARAMETER, |value| check_number(value, 0, slowlog::LEN_MAX)),
 ];
 
@@ -118,8 +119,8 @@ const ADMIN: Flags = HELP.and(Flags::NOSCRIPT).and(Flags::ADMIN);
 pub(super) static SPECS: &[Spec] = &[
     row("config|get", -3, ADMIN, get).about("Parameters whose names match patterns", "2.0.0"),
     row("config|set", -4, ADMIN, set).about(
-        "Sets parameters: loglevel, notify-keyspace-events, slowlog-log-slower-than, \
-             slowlog-max-len",
+        "Sets parameters: loglevel, notify-keyspace-events, latency-monitor-threshold, \
+             slowlog-log-slower-than, slowlog-max-len",
         "2.0.0",
     ),
     Spec { run: Run::Node(RESET_STATS), ..row("config|resetstat", 2, ADMIN, get) }

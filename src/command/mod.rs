@@ -42,7 +42,7 @@ mod info;
 mod introspect;
 mod key;
 mod keyspace;
-mod latency;
+pub mod latency;
 mod memory;
 pub mod monitor;
 pub mod notify;

@@ -7,7 +7,7 @@
 //!
 //! Not here: how the question travels and who answers ([`crate::server`]).
 
-use super::{Args, Client, Error, Facts, Session, Then, number};
+use super::{Args, Client, Error, Facts, Session, Then, latency, number};
 use crate::protocol::resp::Reply;
 
 /// A command whose reply takes all shards.
@@ -36,6 +36,17 @@ pub enum Question<'a> {
     ResetStats,
     /// About its slow commands.
     Slow(Slowlog),
+    /// About the samples of LATENCY.
+    Latency(Latency),
+}
+
+/// What a shard is asked of the samples of LATENCY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Latency {
+    /// For all.
+    Get,
+    /// To forget those of these events; it names the events that had some.
+    Reset([bool; latency::EVENTS.len()]),
 }
 
 /// What a shard is asked of its slow commands.

@@ -85,7 +85,7 @@ impl Entry {
     }
 }
 
-fn take_u64(body: &mut &[u8]) -> Option<u64> {
+pub(super) fn take_u64(body: &mut &[u8]) -> Option<u64> {
     let (number, rest) = body.split_first_chunk::<8>()?;
     *body = rest;
     Some(u64::from_le_bytes(*number))

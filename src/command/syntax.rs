@@ -77,6 +77,8 @@ fn of_others(name: &str) -> &'static str {
              ip:port] [SKIPME yes/no])"
         }
         "slowlog|get" => "[count]",
+        "latency|history" => "event",
+        "latency|reset" => "[event...]",
         "command|info" | "command|docs" => "[command-name...]",
         "command|list" => "[FILTERBY (MODULE module-name|ACLCAT category|PATTERN pattern)]",
         "command|getkeys" | "command|getkeysandflags" => "command arg...",

@@ -43,7 +43,7 @@ const PORT: &str = "a port, 0 to 65535 (0: any free one)";
 const SWITCH: &str = "true or false";
 
 /// Every setting there is, in the order of the help.
-pub static KEYS: [Key; 23] = [
+pub static KEYS: [Key; 24] = [
     Key {
         name: "data-dir",
         value_name: "DIR",
@@ -290,6 +290,18 @@ pub static KEYS: [Key; 23] = [
             put(&mut config.notify_keyspace_events, classes, "letters of Ag$lshzxeKEtmdn")
         },
         show: |config| Some(quote(&config.notify_keyspace_events.to_string())),
+    },
+    Key {
+        name: "latency-monitor-threshold",
+        value_name: "MILLISECONDS",
+        help: "A command that holds a core for so long is told of by LATENCY; 0: none \
+               [default: 0]",
+        secret: false,
+        set: |config, value| {
+            let ms = value.parse().ok().filter(|ms| i64::try_from(*ms).is_ok());
+            put(&mut config.latency_monitor_threshold, ms, "milliseconds, or 0")
+        },
+        show: |config| Some(config.latency_monitor_threshold.to_string()),
     },
     Key {
         name: "slowlog-log-slower-than",

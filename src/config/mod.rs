@@ -134,6 +134,8 @@ pub struct Config {
     pub max_clients: u32,
     /// Which changes of keys are told to subscribers.
     pub notify_keyspace_events: Classes,
+    /// Milliseconds from which on LATENCY tells of a command; 0: of none.
+    pub latency_monitor_threshold: u64,
     /// Microseconds from which on a command is slow; 0: each, -1: none.
     pub slowlog_log_slower_than: i64,
     /// Slow commands that are kept.
@@ -167,6 +169,7 @@ impl Config {
             wal_size_max: 256 << 20,
             max_clients: 10_000,
             notify_keyspace_events: Classes::default(),
+            latency_monitor_threshold: 0,
             slowlog_log_slower_than: 10_000,
             slowlog_max_len: 128,
         }

@@ -30,6 +30,7 @@ use ledger::Ledger;
 use monitor::Monitors;
 use node::Node;
 
+use latency::LatencyLog;
 use question::Paused;
 use remote::Held;
 use round::Round;
@@ -45,6 +46,7 @@ mod channels;
 mod conn;
 mod job;
 mod keyspace;
+mod latency;
 mod ledger;
 mod monitor;
 mod node;
@@ -133,6 +135,8 @@ pub struct Server<E: Env> {
     slow: SlowLog,
     /// Who is shown all of them.
     monitors: Monitors,
+    /// How long some of them took.
+    latency: LatencyLog,
     /// When commands per second were counted, and how many there had been.
     rated: (Duration, u64),
     /// Connections that have slept enough.
@@ -178,6 +182,7 @@ impl<E: Env> Server<E> {
             ledger: Ledger::default(),
             slow: SlowLog::default(),
             monitors: Monitors::default(),
+            latency: LatencyLog::default(),
             rated: (Duration::ZERO, 0),
             woken: Rc::default(),
             paused: None,

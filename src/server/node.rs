@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::channels::Interest;
 use crate::command::notify::Classes;
 use crate::command::{
-    self, Calls, Client, Counters, Facts, Identity, KeyspaceFacts, Session, Topology, moved,
-    slowlog,
+    self, Calls, Client, Counters, Facts, Identity, KeyspaceFacts, Session, Topology, latency,
+    moved, slowlog,
 };
 use crate::env::ConnId;
 use crate::id::{ShardId, Slot};
@@ -35,6 +35,8 @@ pub struct Common {
     pub set: Mutex<BTreeMap<&'static str, String>>,
     /// The keyspace events that are told of: the bits of [`Classes`].
     pub notify: AtomicU32,
+    /// Milliseconds from which on LATENCY tells of a command; 0: of none.
+    pub latency_ms: AtomicU64,
     /// Microseconds from which on a command is slow; negative: none is.
     pub slow_us: AtomicI64,
     /// Slow commands that are kept.
@@ -125,6 +127,10 @@ impl Node {
             if name == "notify-keyspace-events" {
                 let classes = Classes::parse(value.as_bytes()).expect("the command checked it");
                 self.common.notify.store(classes.bits(), Ordering::Relaxed);
+            }
+            if name == latency::THRESHOLD_PARAMETER {
+                let ms = value.parse().expect("the command checked it");
+                self.common.latency_ms.store(ms, Ordering::Relaxed);
             }
             if name == slowlog::THRESHOLD_PARAMETER {
                 let us = value.parse().expect("the command checked it");

@@ -19,8 +19,9 @@ impl<E: Env> Server<E> {
     /// after that answer.
     pub(super) fn look_for_observers(&mut self) {
         let (tracking, broadcast) = self.node.tracks();
-        self.slow.configure(&self.node);
         self.look_for_monitors();
+        let sampled = self.latency.configure(&self.node);
+        self.slow.configure(&self.node, sampled);
         self.shard.observe(Observers { classes: self.node.notified(), tracking, broadcast });
     }
 

@@ -191,6 +191,7 @@ impl<E: Env> Server<E> {
             Question::Pause(pause) => self.pause(pause),
             Question::Unpause => self.end_pause(),
             Question::ResetStats => self.shard.stats().reset(),
+            Question::Latency(question) => return self.latency.answer(question),
             Question::Slow(question) => return self.slow.answer(question),
         }
         answered

@@ -39,6 +39,8 @@ const HELD_LEN_MAX: usize = 4 << 20;
 pub struct SlowLog {
     /// From where on a command is slow; none: none is.
     threshold: Option<Duration>,
+    /// From where on it is looked at, for this log or for LATENCY; none: none is.
+    noted: Option<Duration>,
     /// Whether every command is timed.
     times_each: bool,
     len_max: usize,
@@ -48,10 +50,11 @@ pub struct SlowLog {
 }
 
 impl SlowLog {
-    /// Takes over what `CONFIG SET` said.
-    pub fn configure(&mut self, node: &Node) {
+    /// Takes over what `CONFIG SET` said. `sampled`: from where on LATENCY tells of a command.
+    pub fn configure(&mut self, node: &Node, sampled: Option<Duration>) {
         let us = u64::try_from(node.common.slow_us.load(Ordering::Relaxed)).ok();
         self.threshold = us.map(Duration::from_micros);
+        self.noted = self.threshold.into_iter().chain(sampled).min();
         self.times_each = us.is_some_and(|us| us < EACH_BELOW_US);
         self.len_max = node.common.slow_len_max.load(Ordering::Relaxed) as usize;
     }
@@ -62,8 +65,13 @@ impl SlowLog {
         self.times_each
     }
 
-    /// Whether a command that took so long is an entry.
+    /// Whether a command that took so long is looked at.
     #[inline]
+    pub fn is_noted(&self, took: Duration) -> bool {
+        self.noted.is_some_and(|noted| took >= noted)
+    }
+
+    /// Whether a command that took so long is an entry.
     pub fn is_slow(&self, took: Duration) -> bool {
         self.threshold.is_some_and(|threshold| took >= threshold)
     }
@@ -118,7 +126,7 @@ impl<E: Env> Server<E> {
             let one = matches!(spec.run, Run::Keyed(Keyed::One(_)));
             self.ledger.is_waiting() && (one || round::is_long(spec, args))
         };
-        if self.slow.is_slow(took)
+        if self.slow.is_noted(took)
             && !is_elsewhere()
             && let Some(Some(conn)) = self.conns.get(index as usize)
         {
@@ -135,13 +143,18 @@ impl<E: Env> Server<E> {
         took: Duration,
     ) {
         // An EXEC's time is that of its commands.
-        if !self.slow.is_slow(took) || spec.name == "exec" {
+        if !self.slow.is_noted(took) || spec.name == "exec" {
+            return;
+        }
+        let unix_s = self.env.unix_ms() / 1000;
+        self.latency.note(spec, took, unix_s);
+        if !self.slow.is_slow(took) {
             return;
         }
         let (peer, name) = self.node.who_is(shard, conn);
         self.slow.push(Entry {
             id: self.node.common.slow_next.fetch_add(1, Ordering::Relaxed),
-            unix_s: self.env.unix_ms() / 1000,
+            unix_s,
             us: took.as_micros() as u64,
             args: shorten(spec, args),
             peer,

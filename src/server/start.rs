@@ -65,6 +65,8 @@ pub struct Options {
     pub clients_max: u64,
     /// Which keyspace events are told of, until `CONFIG SET`.
     pub notify: Classes,
+    /// From how many milliseconds on LATENCY tells of a command, until `CONFIG SET`; 0: of none.
+    pub latency_ms: u64,
     /// From how many microseconds on a command is slow, until `CONFIG SET`; negative: none is.
     pub slow_us: i64,
     /// Slow commands that are kept, until `CONFIG SET`.
@@ -312,6 +314,7 @@ pub(super) fn common(options: &Arc<Options>, stats: &[Arc<ShardStats>]) -> Commo
         configure: Box::new(move |name, value| (configured.configure)(name, value)),
         set: Mutex::default(),
         notify: AtomicU32::new(options.notify.bits()),
+        latency_ms: AtomicU64::new(options.latency_ms),
         slow_us: AtomicI64::new(options.slow_us),
         slow_len_max: AtomicU32::new(options.slow_len_max),
         slow_next: AtomicU64::new(0),

@@ -239,6 +239,7 @@ fn options(shape: &Shape) -> Options {
         password: shape.password.map(|word| word.as_bytes().to_vec()),
         clients_max: 1000,
         notify: crate::command::notify::Classes::default(),
+        latency_ms: 0,
         slow_us: 10_000,
         slow_len_max: 128,
         segment_len: shape.segment_len,
