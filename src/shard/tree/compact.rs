@@ -97,8 +97,9 @@ impl<E: Env> Compaction<E> {
 
     /// Begins what is due.
     pub fn begin(&mut self) {
-        let now = self.env.now();
-        if self.running.is_some() || now < self.ask_at || self.store.has_failed() {
+        // The clock last: a turn comes by here while one is running.
+        let is_busy = self.running.is_some() || self.store.has_failed();
+        if is_busy || self.env.now() < self.ask_at {
             return;
         }
         let void = Void { now_ms: self.env.unix_ms(), retain_from: Timestamp(u64::MAX) };
