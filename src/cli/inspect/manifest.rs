@@ -4,15 +4,13 @@
 //! Records are read as a start reads them ([`crate::lsm::manifest::replay`]), on plain files.
 
 use std::fs;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
 use super::line::{Key, Line, Printer};
-use super::wal::complain;
 use crate::cli::directory::{Identity, Visit};
-use crate::cli::{EXIT_DATA_DIR, EXIT_OK};
 use crate::id::ShardId;
 use crate::lsm::manifest::file::seq_of;
 use crate::lsm::manifest::format::{Kind, Record, VERSION, decode};
@@ -54,15 +52,7 @@ pub(super) struct Manifest {
 
 impl Manifest {
     pub(super) fn run(&self, out: &mut impl Write) -> u8 {
-        let mut out = BufWriter::new(out);
-        let mut printer = Printer::new(&mut out, self.json);
-        let result = inspect(&self.path, &mut printer);
-        let result = result.and_then(|sound| out.flush().map(|()| sound).map_err(Into::into));
-        match result {
-            Ok(true) => EXIT_OK,
-            Ok(false) => EXIT_DATA_DIR,
-            Err(error) => complain(&error),
-        }
+        super::print(out, self.json, |printer| inspect(&self.path, printer))
     }
 }
 

@@ -4,7 +4,12 @@
 //! replay uses over its files, [`sstable`] reads a table, [`manifest`]
 //! what says which tables count, [`line`](mod@line) is what is printed.
 
-use std::io::Write;
+use std::io::{self, BufWriter, Write};
+
+use line::Printer;
+
+use super::directory;
+use super::{EXIT_DATA_DIR, EXIT_FAILURE, EXIT_OK};
 
 mod line;
 mod manifest;
@@ -37,4 +42,30 @@ impl Inspect {
             What::Manifest(manifest) => manifest.run(out),
         }
     }
+}
+
+/// Has `inspect` print to `out`; returns the exit code. It says whether all is sound.
+fn print(
+    out: &mut impl Write,
+    json: bool,
+    inspect: impl FnOnce(&mut Printer<'_>) -> anyhow::Result<bool>,
+) -> u8 {
+    let mut out = BufWriter::new(out);
+    let result = inspect(&mut Printer::new(&mut out, json));
+    let result = result.and_then(|sound| out.flush().map(|()| sound).map_err(Into::into));
+    match result {
+        Ok(true) => EXIT_OK,
+        Ok(false) => EXIT_DATA_DIR,
+        Err(error) => complain(&error),
+    }
+}
+
+fn complain(error: &anyhow::Error) -> u8 {
+    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    if kind == Some(io::ErrorKind::BrokenPipe) {
+        // Whoever closed the pipe has seen enough.
+        return EXIT_OK;
+    }
+    eprintln!("stave: {error:#}");
+    if error.is::<directory::Error>() { EXIT_DATA_DIR } else { EXIT_FAILURE }
 }

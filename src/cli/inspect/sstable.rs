@@ -4,15 +4,13 @@
 //! says of itself is known: which file should be here is the manifest's to say.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
 use super::line::{Key, Line, Printer};
-use super::wal::complain;
-use crate::cli::{EXIT_DATA_DIR, EXIT_OK};
 use crate::limits::SECTOR_LEN;
 use crate::lsm::block::{
     BadFooter, Cursor, Footer, HEADER_LEN, Handle, Head, Kind, Malformed, PART_LEN_MAX, Part,
@@ -56,15 +54,7 @@ pub(super) struct Sstable {
 
 impl Sstable {
     pub(super) fn run(&self, out: &mut impl Write) -> u8 {
-        let mut out = BufWriter::new(out);
-        let mut printer = Printer::new(&mut out, self.json);
-        let result = inspect(&self.path, self.rows, &mut printer);
-        let result = result.and_then(|sound| out.flush().map(|()| sound).map_err(Into::into));
-        match result {
-            Ok(true) => EXIT_OK,
-            Ok(false) => EXIT_DATA_DIR,
-            Err(error) => complain(&error),
-        }
+        super::print(out, self.json, |printer| inspect(&self.path, self.rows, printer))
     }
 }
 

@@ -1,7 +1,7 @@
 //! `stave inspect wal`: which logs are meant, and whether they may be looked at.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::Write;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,6 @@ use anyhow::Context as _;
 use super::line::{Line, Printer};
 use super::walk::{self, Log};
 use crate::cli::directory::{self, Identity, Visit};
-use crate::cli::{EXIT_DATA_DIR, EXIT_FAILURE, EXIT_OK};
 use crate::id::ShardId;
 use crate::limits::SECTOR_LEN;
 use crate::server::log_dir;
@@ -51,26 +50,8 @@ pub(super) struct Wal {
 
 impl Wal {
     pub(super) fn run(&self, out: &mut impl Write) -> u8 {
-        let mut out = BufWriter::new(out);
-        let mut printer = Printer::new(&mut out, self.json);
-        let result = inspect(&self.path, &mut printer);
-        let result = result.and_then(|sound| out.flush().map(|()| sound).map_err(Into::into));
-        match result {
-            Ok(true) => EXIT_OK,
-            Ok(false) => EXIT_DATA_DIR,
-            Err(error) => complain(&error),
-        }
+        super::print(out, self.json, |printer| inspect(&self.path, printer))
     }
-}
-
-pub(super) fn complain(error: &anyhow::Error) -> u8 {
-    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
-    if kind == Some(io::ErrorKind::BrokenPipe) {
-        // Whoever closed the pipe has seen enough.
-        return EXIT_OK;
-    }
-    eprintln!("stave: {error:#}");
-    if error.is::<directory::Error>() { EXIT_DATA_DIR } else { EXIT_FAILURE }
 }
 
 /// Prints the logs at `path`. False: some are refused.
