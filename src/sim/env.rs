@@ -150,35 +150,36 @@ impl Env for SimEnv {
 
     async fn open(&self, path: &Path, mode: Mode) -> io::Result<SimFile> {
         let path = path.to_owned();
-        let opening = submit(self.clone(), move |_, done| Op::Open { path, mode, done });
+        let on = path.clone();
+        let opening = submit(self.clone(), &on, move |_, done| Op::Open { path, mode, done });
         let (inode, open) = pin!(opening).await?;
-        Ok(SimFile { env: self.clone(), inode, open, mode })
+        Ok(SimFile { env: self.clone(), path: on.into(), inode, open, mode })
     }
 
     fn list(&self, dir: &Path) -> impl Future<Output = io::Result<Vec<String>>> {
-        let dir = dir.to_owned();
-        submit(self.clone(), move |_, done| Op::List { dir, done })
+        let own = dir.to_owned();
+        submit(self.clone(), dir, move |_, done| Op::List { dir: own, done })
     }
 
     fn create_dir(&self, dir: &Path) -> impl Future<Output = io::Result<()>> {
-        let dir = dir.to_owned();
-        submit(self.clone(), move |_, done| Op::CreateDir { dir, done })
+        let own = dir.to_owned();
+        submit(self.clone(), dir, move |_, done| Op::CreateDir { dir: own, done })
     }
 
     fn rename(&self, from: &Path, to: &Path) -> impl Future<Output = io::Result<()>> {
-        let (from, to) = (from.to_owned(), to.to_owned());
-        submit(self.clone(), move |_, done| Op::Rename { from, to, done })
+        let (old, new) = (from.to_owned(), to.to_owned());
+        submit(self.clone(), from, move |_, done| Op::Rename { from: old, to: new, done })
     }
 
     fn remove(&self, path: &Path) -> impl Future<Output = io::Result<()>> {
-        let path = path.to_owned();
-        submit(self.clone(), move |_, done| Op::Remove { path, done })
+        let own = path.to_owned();
+        submit(self.clone(), path, move |_, done| Op::Remove { path: own, done })
     }
 
     fn sync_dir(&self, dir: &Path) -> impl Future<Output = io::Result<()>> {
-        let dir = dir.to_owned();
-        submit(self.clone(), move |machine, done| Op::SyncDir {
-            dir,
+        let own = dir.to_owned();
+        submit(self.clone(), dir, move |machine, done| Op::SyncDir {
+            dir: own,
             upto: machine.disk.changed(),
             done,
         })

@@ -4,6 +4,7 @@
 //! until switched on, but for what is ordinary life: latency and its order.
 
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::time::Duration;
 
 use super::rng::Rng;
@@ -53,6 +54,35 @@ impl Faults {
             spike: ppm,
             spike_max: Duration::from_millis(50),
             ..Self::default()
+        }
+    }
+}
+
+/// What an operation says that is made to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// EIO. A write leaves any of its sectors, none durable; of what was to be synced any part is
+    /// lost, and no later sync brings it back.
+    Eio,
+    /// ENOSPC, of whatever may need room: a write, its sync, a name. Nothing is written.
+    NoSpace,
+}
+
+/// Which operations of a disk fail, by the test's choice and not by chance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// The one of this number, as [`Node::calls`](super::Node::calls) counts them, once.
+    Call(u64, Failure),
+    /// All on files whose path has this text in it.
+    Files(&'static str, Failure),
+}
+
+impl Plan {
+    /// What becomes of operation `call` on `path`.
+    pub(super) fn failure(&self, call: u64, path: &Path) -> Option<Failure> {
+        match self {
+            Self::Call(number, failure) => (*number == call).then_some(*failure),
+            Self::Files(text, failure) => path.to_string_lossy().contains(text).then_some(*failure),
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::disk::{Change, Inode};
 use super::env::SimEnv;
 use super::executor::Owner;
-use super::faults::Faults;
+use super::faults::{Failure, Faults};
 use super::rng::Rng;
 use super::world::{Action, Machine, What, World, nanos};
 use crate::env::{Aligned, File, Mode};
@@ -75,17 +75,21 @@ pub(super) enum Op {
 }
 
 /// Submits when first polled; ends when the operation does.
-pub(super) async fn submit<T: 'static>(
+pub(super) fn submit<T: 'static, M: FnOnce(&Machine, Done<T>) -> Op + 'static>(
     env: SimEnv,
-    make: impl FnOnce(&Machine, Done<T>) -> Op + 'static,
-) -> T {
-    let done = Rc::new(Slot(RefCell::new((None, None))));
-    env.core.world.borrow_mut().submit(env.owner, |machine| make(machine, done.clone()));
-    poll_fn(|cx| done.poll(cx)).await
+    path: &Path,
+    make: M,
+) -> impl Future<Output = T> + use<T, M> {
+    let path: Rc<Path> = path.into();
+    async move {
+        let done = Rc::new(Slot(RefCell::new((None, None))));
+        env.core.world.borrow_mut().submit(env.owner, &path, |machine| make(machine, done.clone()));
+        poll_fn(|cx| done.poll(cx)).await
+    }
 }
 
 impl World {
-    fn submit(&mut self, owner: Owner, make: impl FnOnce(&Machine) -> Op) {
+    fn submit(&mut self, owner: Owner, path: &Path, make: impl FnOnce(&Machine) -> Op) {
         let alive = self.shard(owner).is_some();
         assert!(alive, "an env or a file of an earlier life of node {} is in use", owner.node);
         let number = self.number();
@@ -102,7 +106,10 @@ impl World {
             latency += rng.between(0, nanos(machine.faults.spike_max));
         }
         let print = op.print();
-        machine.ops.insert(number, op);
+        machine.calls += 1;
+        let plan = machine.plan.as_ref().and_then(|plan| plan.failure(machine.calls, path));
+        let failure = plan.filter(|failure| op.may_say(*failure));
+        machine.ops.insert(number, (op, failure));
         let at = self.now + latency;
         self.note(What::Submitted, number, print);
         self.schedule(at, Action::Io { node: owner.node, op: number });
@@ -113,8 +120,11 @@ impl World {
         let World { machines, rng, .. } = self;
         let Some(machine) = machines.get_mut(&node) else { return };
         // None: the node went down meanwhile.
-        let Some(op) = machine.ops.remove(&number) else { return };
-        let print = machine.perform(op, rng);
+        let Some((op, failure)) = machine.ops.remove(&number) else { return };
+        let print = match failure {
+            Some(failure) => machine.fail(op, failure, rng),
+            None => machine.perform(op, rng),
+        };
         self.note(What::Completed, number, print);
     }
 
@@ -123,9 +133,9 @@ impl World {
     pub fn give_up_ops(&mut self, node: NodeId, power: bool) {
         let World { machines, rng, .. } = self;
         let machine = machines.get_mut(&node).expect("the caller looked it up");
-        let mut ops: Vec<Op> = std::mem::take(&mut machine.ops).into_values().collect();
+        let mut ops: Vec<_> = std::mem::take(&mut machine.ops).into_values().collect();
         while !ops.is_empty() {
-            let op = ops.swap_remove(rng.index(ops.len()));
+            let (op, _) = ops.swap_remove(rng.index(ops.len()));
             machine.give_up(op, power, rng);
         }
     }
@@ -147,6 +157,19 @@ impl Op {
             Self::SyncDir { .. } => 7,
             Self::Truncate { len, .. } => len ^ 8,
         }
+    }
+
+    /// Whether it may end so.
+    fn may_say(&self, failure: Failure) -> bool {
+        let needs_no_room = matches!(
+            self,
+            Self::Read(_)
+                | Self::Truncate { .. }
+                | Self::Open { mode: Mode::Read | Mode::Write, .. }
+                | Self::List { .. }
+                | Self::Remove { .. }
+        );
+        failure == Failure::Eio || !needs_no_room
     }
 }
 
@@ -191,6 +214,34 @@ impl Machine {
             }
         }
         0
+    }
+
+    /// Has `op` fail as planned; a print of that.
+    fn fail(&mut self, op: Op, failure: Failure, rng: &mut Rng) -> u64 {
+        let error = || match failure {
+            Failure::Eio => eio(),
+            Failure::NoSpace => io::ErrorKind::StorageFull.into(),
+        };
+        match op {
+            Op::Read(Transfer { buf, done, .. }) => done.put((Err(error()), buf)),
+            Op::Write { transfer: Transfer { inode, buf, len, offset, done, .. }, .. } => {
+                let some = |_| failure == Failure::Eio && rng.one_in(2);
+                self.disk.write(inode, offset, &buf[..len], false, some);
+                done.put((Err(error()), buf));
+            }
+            Op::Sync { inode, upto, done, .. } => {
+                self.disk.file_mut(inode).sync_failed(upto, rng);
+                done.put(Err(error()));
+            }
+            Op::Open { done, .. } => done.put(Err(error())),
+            Op::List { done, .. } => done.put(Err(error())),
+            Op::Truncate { done, .. }
+            | Op::CreateDir { done, .. }
+            | Op::Rename { done, .. }
+            | Op::Remove { done, .. }
+            | Op::SyncDir { done, .. } => done.put(Err(error())),
+        }
+        1
     }
 
     fn on_names(&self, rng: &mut Rng) -> io::Result<()> {
@@ -308,6 +359,8 @@ fn eio() -> io::Error {
 #[derive(Clone)]
 pub struct SimFile {
     pub(super) env: SimEnv,
+    /// It was opened as this.
+    pub(super) path: Rc<Path>,
     pub(super) inode: Inode,
     pub(super) open: Rc<()>,
     pub(super) mode: Mode,
@@ -346,7 +399,9 @@ impl File for SimFile {
     ) -> impl Future<Output = (io::Result<usize>, Aligned)> + 'static {
         check_aligned(&buf, len, offset);
         let file = self.clone();
-        submit(self.env.clone(), move |_, done| Op::Read(file.transfer(buf, len, offset, done)))
+        submit(self.env.clone(), &self.path, move |_, done| {
+            Op::Read(file.transfer(buf, len, offset, done))
+        })
     }
 
     fn write_at(
@@ -359,7 +414,7 @@ impl File for SimFile {
         check_aligned(&buf, len, offset);
         assert!(self.mode != Mode::Read, "a write to a file opened for reading");
         let file = self.clone();
-        submit(self.env.clone(), move |_, done| Op::Write {
+        submit(self.env.clone(), &self.path, move |_, done| Op::Write {
             transfer: file.transfer(buf, len, offset, done),
             durable,
         })
@@ -367,7 +422,7 @@ impl File for SimFile {
 
     fn sync(&self) -> impl Future<Output = io::Result<()>> + 'static {
         let (inode, open) = (self.inode, self.open.clone());
-        submit(self.env.clone(), move |machine, done| Op::Sync {
+        submit(self.env.clone(), &self.path, move |machine, done| Op::Sync {
             inode,
             open,
             upto: machine.disk.changed(),
@@ -379,7 +434,7 @@ impl File for SimFile {
         assert!(self.mode != Mode::Read, "a file opened for reading is cut");
         assert!(len.is_multiple_of(SECTOR_LEN as u64), "{len} bytes are not whole sectors");
         let (inode, open) = (self.inode, self.open.clone());
-        submit(self.env.clone(), move |_, done| Op::Truncate { inode, open, len, done })
+        submit(self.env.clone(), &self.path, move |_, done| Op::Truncate { inode, open, len, done })
     }
 
     fn size(&self) -> io::Result<u64> {

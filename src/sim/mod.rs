@@ -60,7 +60,7 @@ mod world;
 pub use client::Client;
 pub use disk::PowerCut;
 pub use env::{SimEnv, WALL_START_MS};
-pub use faults::{DiskLatency, Faults, NetConditions};
+pub use faults::{DiskLatency, Failure, Faults, NetConditions, Plan};
 pub use io::SimFile;
 pub use net::SimChunk;
 pub use node::Node;

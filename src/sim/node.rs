@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::disk::PowerCut;
 use super::env::SimEnv;
-use super::faults::{DiskLatency, Faults};
+use super::faults::{DiskLatency, Faults, Plan};
 use super::world::{Core, Machine, What};
 use crate::env::Mode;
 use crate::id::{NodeId, ShardId};
@@ -131,6 +131,16 @@ impl Node {
     pub fn set_faults(&self, faults: Faults) {
         self.with(|machine| machine.faults = faults);
         self.core.world.borrow_mut().note(What::Faulted, self.id.0, 0);
+    }
+
+    /// Says which operations fail from now on, whatever the faults say; `None`: none do.
+    pub fn set_plan(&self, plan: Option<Plan>) {
+        self.with(|machine| machine.plan = plan);
+    }
+
+    /// Operations that were asked of the disk so far.
+    pub fn calls(&self) -> u64 {
+        self.with(|machine| machine.calls)
     }
 
     /// Says how long its operations take; drawn from the seed otherwise.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::disk::Disk;
 use super::executor::{Executor, Owner, Policy};
-use super::faults::{DiskLatency, Faults, NetConditions};
+use super::faults::{DiskLatency, Failure, Faults, NetConditions, Plan};
 use super::io::Op;
 use super::net::{Conns, Link};
 use super::rng::Rng;
@@ -63,7 +63,11 @@ pub(super) struct Machine {
     pub disk: Disk,
     pub faults: Faults,
     pub latency: DiskLatency,
-    pub ops: BTreeMap<u64, Op>,
+    /// Which operations are to fail, and how many there were.
+    pub plan: Option<Plan>,
+    pub calls: u64,
+    /// In flight, and what the plan says of them.
+    pub ops: BTreeMap<u64, (Op, Option<Failure>)>,
     pub shards: BTreeMap<ShardId, Shard>,
     pub next_port: u16,
 }
@@ -155,6 +159,8 @@ impl World {
             disk: Disk::new(),
             faults: Faults::none(),
             latency: DiskLatency::drawn(rng),
+            plan: None,
+            calls: 0,
             ops: BTreeMap::new(),
             shards: BTreeMap::new(),
             next_port: 20_000,
