@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use super::directory::Identity;
 use crate::cluster::SlotMap;
 use crate::command;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Engine};
 use crate::env::os;
 use crate::id::ShardId;
 use crate::server;
@@ -60,13 +60,14 @@ pub(super) fn start(plan: &Plan) -> anyhow::Result<Running> {
 fn options(plan: &Plan) -> server::Options {
     let Plan { config, identity } = plan;
     let per_shard = identity.partitions / u32::from(identity.cores);
+    let memory_max = usize::try_from(config.memory).unwrap_or(usize::MAX);
     server::Options {
         data_dir: config.data_dir.clone(),
         node: identity.node_id,
         log_id: identity.log_id(),
         map: SlotMap::new(identity.cores, per_shard),
         pin: true,
-        memory_max: usize::try_from(config.memory).unwrap_or(usize::MAX),
+        memory_max,
         runtime: config.runtime,
         ack: match config.ack {
             // One node: the leader's disk is the majority's.
@@ -86,6 +87,7 @@ fn options(plan: &Plan) -> server::Options {
         slow_len_max: config.slowlog_max_len,
         segment_len: config.wal_segment_size,
         log_len_max: config.wal_size_max,
+        rows_len_max: (config.engine == Engine::Lsm).then_some(memory_max),
         identity: who(plan),
         config: parameters(config),
         configure: Box::new(configure),

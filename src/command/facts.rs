@@ -196,6 +196,14 @@ pub struct Counters {
     pub sstable_bytes: u64,
     /// Flushes of a partition to an SSTable, since the start.
     pub flushes: u64,
+    /// Compactions, since the start.
+    pub compactions: u64,
+    /// Bytes of memory that open SSTables take.
+    pub sstable_memory: u64,
+    /// Rows that were read from SSTables because they were not in memory.
+    pub rows_fetched: u64,
+    /// Rows that left memory because it was short.
+    pub rows_evicted: u64,
     /// Tasks that held a core for more than [`crate::limits::STALL_MIN`].
     pub stalls: u64,
     /// CPU time in the kernel, microseconds.

@@ -232,7 +232,11 @@ fn stave(s: &mut Section<'_>) {
     s.line("stave_wal_entries", s.counters.wal_entries);
     s.line("stave_sstables", s.counters.sstables);
     s.line("stave_sstable_bytes", s.counters.sstable_bytes);
+    s.line("stave_sstable_memory_bytes", s.counters.sstable_memory);
     s.line("stave_flushes", s.counters.flushes);
+    s.line("stave_compactions", s.counters.compactions);
+    s.line("stave_rows_fetched", s.counters.rows_fetched);
+    s.line("stave_rows_evicted", s.counters.rows_evicted);
     s.line("stave_stalls", s.counters.stalls);
 }
 

@@ -85,13 +85,19 @@ pub static KEYS: [Key; 24] = [
     Key {
         name: "engine",
         value_name: "ENGINE",
-        help: "Where keys and values live: memory (and in the log, for the next start)",
+        help: "Where keys and values live: lsm (on disk, those in use in memory, too) or memory \
+               (all of them; writes are refused when it is full)",
         secret: false,
         set: |config, value| {
-            let engine = (value == "memory").then_some(Engine::Memory);
-            put(&mut config.engine, engine, "memory, the only engine there is")
+            let engine = match value {
+                "lsm" => Some(Engine::Lsm),
+                "memory" => Some(Engine::Memory),
+                _ => None,
+            };
+            put(&mut config.engine, engine, "lsm or memory")
         },
         show: |config| match config.engine {
+            Engine::Lsm => Some(quote("lsm")),
             Engine::Memory => Some(quote("memory")),
         },
     },

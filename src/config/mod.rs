@@ -39,7 +39,9 @@ pub const CORES_MAX: u16 = 1024;
 /// Where the keys and values are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
-    /// All of them in memory, and in the log for the next start.
+    /// In SSTables; those in use in memory, too.
+    Lsm,
+    /// All of them in memory, and in the log and in SSTables for the next start.
     Memory,
 }
 
@@ -152,7 +154,7 @@ impl Config {
             cores,
             memory: quarter.max(u64::from(cores) * MEMORY_PER_CORE_MIN),
             bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            engine: Engine::Memory,
+            engine: Engine::Lsm,
             runtime: Runtime::IoUring,
             ack: Ack::Quorum,
             cluster_mode: false,

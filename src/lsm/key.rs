@@ -72,6 +72,14 @@ pub fn db_of(encoded: &[u8]) -> u8 {
     encoded[PREFIX_LEN - 1]
 }
 
+/// The slot of an encoded data key.
+///
+/// # Panics
+/// When `encoded` is shorter than [`PREFIX_LEN`].
+pub fn slot_in(encoded: &[u8]) -> Slot {
+    Slot(u16::from_be_bytes([encoded[1], encoded[2]]))
+}
+
 /// The slot of a user key: CRC16/XMODEM of its hash tag, or of the whole key, modulo 16,384.
 ///
 /// The hash tag is what stands between the first `{` and the first `}` after it, unless that is

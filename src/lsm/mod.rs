@@ -10,3 +10,4 @@ pub mod merge;
 pub mod pick;
 pub mod rows;
 pub mod table;
+pub mod view;

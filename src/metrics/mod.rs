@@ -117,6 +117,12 @@ stats! {
     entries_committed,
     /// Flushes to tables that the manifest has.
     flushes,
+    /// Rows that were read from tables because they were not in memory.
+    rows_fetched,
+    /// Rows that left memory because it was short; tables have them.
+    rows_evicted,
+    /// Gauge: bytes of memory that open tables take: filters and indexes.
+    table_memory_bytes,
     /// Compactions that the manifest has.
     compactions,
     /// Gauge: tables.

@@ -12,7 +12,7 @@
 //!
 //! Tombstones that are in a table are of no more use here, and are dropped by the next flush.
 
-use super::{Committed, Partition, Planted};
+use super::{Committed, Partition, Planted, Sizes};
 use crate::id::Timestamp;
 use crate::lsm::memtable::Kind;
 use crate::lsm::rows::Rows;
@@ -42,6 +42,8 @@ pub struct Flush {
     until: Flushed,
     /// The key to go on from.
     from: Vec<u8>,
+    /// About how many keys there were when it began.
+    sizes: Sizes,
 }
 
 /// The keys were cleared while the flush was on its way: what it has taken is void.
@@ -52,6 +54,11 @@ impl Flush {
     /// How far the tables go when it is done.
     pub fn until(&self) -> Flushed {
         self.until
+    }
+
+    /// About how many keys there were when it began.
+    pub fn sizes(&self) -> Sizes {
+        self.sizes
     }
 }
 
@@ -83,7 +90,8 @@ impl Partition {
         }
         let Flushed { timestamp: since, .. } = self.flushed;
         let until = Flushed { index: self.committed.index, timestamp: self.committed.timestamp };
-        Some(Flush { generation: self.generation, since, until, from: Vec::new() })
+        let (generation, sizes) = (self.generation, self.sizes);
+        Some(Flush { generation, since, until, from: Vec::new(), sizes })
     }
 
     /// Whether the tables that are there are void: all keys were cleared since they were written.

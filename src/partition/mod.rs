@@ -32,15 +32,18 @@ use crate::lsm::memtable::{EntryRef, Kind, Memtable, Payload, Remains, Scan, Ver
 use crate::mvcc::{BlobRef, Effect, Logged};
 use crate::wal::{self, RecordKind, Writer};
 
-use sizes::{Before, Sizes};
+use sizes::Before;
 
 pub use flush::{Flush, Flushed, Overtaken};
-pub use recovery::{Blobs, Error, Recovery, Stored};
+pub use recovery::{Blobs, Error, MayHave, Recovery, Stored};
+pub use resident::Epoch;
+pub use sizes::{DB_COUNT, Sizes};
 pub use together::{BLOB_CHUNK_LEN, Decided, Key, What, log_blob};
 pub use watch::Seen;
 
 mod flush;
 mod recovery;
+mod resident;
 mod sizes;
 #[cfg(test)]
 mod tests;
@@ -79,6 +82,12 @@ pub enum Planted {
     FlushUncommitted,
     /// A flush is said to have taken all up to its end.
     MarkLate,
+    /// Rows leave memory that no table has.
+    LetGoDirty,
+    /// What was read of a table counts however long ago that was.
+    AdmitStale,
+    /// A command on a key that only a table has is evaluated as if there were none.
+    SkipSeek,
 }
 
 /// Who waits for an entry to commit: a token that only the shard can read.
@@ -228,6 +237,8 @@ pub struct Partition {
     pending: VecDeque<Entry>,
     spare: Vec<Entry>,
     absences: watch::Absences,
+    /// Where the hand goes on that lets rows go.
+    hand: u64,
     planted: Option<Planted>,
 }
 
@@ -538,12 +549,11 @@ impl Partition {
         }
     }
 
-    /// Keys, keys with a deadline, and bytes held.
-    pub fn sizes(&self) -> (usize, usize, usize) {
+    /// Bytes held.
+    pub fn memory_len(&self) -> usize {
         let retired: usize = self.retired.iter().map(|retired| retired.table.memory_len()).sum();
         let dying: usize = self.dying.iter().map(Remains::memory_len).sum();
-        let bytes = self.memtable.memory_len() + retired + dying;
-        (self.memtable.live_len(), self.memtable.expiring_len(), bytes)
+        self.memtable.memory_len() + retired + dying
     }
 
     /// Keys, and keys with a deadline, of a database.
@@ -553,7 +563,10 @@ impl Partition {
 
     /// Whether it holds keys, and all are of this database.
     pub fn has_only(&self, db: u8) -> bool {
-        self.sizes.has_only(db)
+        match self.is_partial() {
+            true => self.sizes.is_all_of(db),
+            false => self.sizes.has_only(db),
+        }
     }
 
     /// Keys from `from` on, in order, each with its newest version.

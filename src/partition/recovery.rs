@@ -1,9 +1,9 @@
 //! From the tables and the log's records back to a partition.
 //!
-//! The rows of the tables come first, then what the log has: all entries behind the one that the
-//! tables go up to, perhaps some before. A table may have a newer version of a key than an entry
-//! that is replayed, since a flush goes on while keys change; such a version stays, and the entry
-//! that made it comes later in the log.
+//! The rows of the tables come first, if they are loaded at all, then what the log has: all
+//! entries behind the one that the tables go up to, perhaps some before. A table may have a newer
+//! version of a key than an entry that is replayed, since a flush goes on while keys change; such a
+//! version stays, and the entry that made it comes later in the log.
 //!
 //! A lone voter's durable log is its committed log, so each entry is applied as it is read and
 //! dropped from Raft's memory. (A group of several voters keeps what is above the commit index as
@@ -22,6 +22,9 @@ use crate::mvcc::{self, BlobRef, Effect, Logged};
 
 /// Large values met in the log, by blob id: complete or still growing.
 pub type Blobs = HashMap<u64, Arc<Vec<u8>>, ahash::RandomState>;
+
+/// Whether a table may have a key; asked when rows stay in the tables.
+pub type MayHave<'a> = &'a dyn Fn(&[u8]) -> bool;
 
 /// Effects that are applied together.
 const GROUP_LEN: usize = 32;
@@ -120,6 +123,12 @@ impl Recovery {
         self.memtable.keep_tombstones();
     }
 
+    /// Its rows stay in the tables; of these there are about `sizes` keys.
+    pub fn lean_on_tables(&mut self, sizes: Sizes) {
+        self.memtable.make_partial();
+        self.sizes = sizes;
+    }
+
     /// Takes in the newest version of a key that its tables have, a put. Each key once.
     pub fn row(&mut self, key: &[u8], version: &Version<'_>) {
         let before = Before::of(key, &self.memtable);
@@ -151,6 +160,7 @@ impl Recovery {
         index: u64,
         payload: &[u8],
         blobs: &mut Blobs,
+        may_have: MayHave<'_>,
     ) -> Result<(), Error> {
         let partition = self.id;
         if index <= self.flushed.index {
@@ -163,9 +173,9 @@ impl Recovery {
         match mvcc::decode(payload).next() {
             Some(Ok(Effect::Elsewhere { blob, .. })) => {
                 let effects = self.blob(index, blob, blobs)?;
-                self.apply_all(index, &effects, blobs)?;
+                self.apply_all(index, &effects, blobs, may_have)?;
             }
-            _ => self.apply_all(index, payload, blobs)?,
+            _ => self.apply_all(index, payload, blobs, may_have)?,
         }
         self.last_index = index;
         self.last_term = term;
@@ -175,7 +185,13 @@ impl Recovery {
 
     /// Applies effects, some at a time, so that the cache misses of their keys overlap: they are
     /// most of what a replay takes.
-    fn apply_all(&mut self, index: u64, effects: &[u8], blobs: &mut Blobs) -> Result<(), Error> {
+    fn apply_all(
+        &mut self,
+        index: u64,
+        effects: &[u8],
+        blobs: &mut Blobs,
+        may_have: MayHave<'_>,
+    ) -> Result<(), Error> {
         let partition = self.id;
         let mut effects = mvcc::decode(effects);
         let mut group: SmallVec<[(u64, Effect<'_>); GROUP_LEN]> = SmallVec::new();
@@ -192,7 +208,7 @@ impl Recovery {
             }
             group.iter().for_each(|(hash, _)| self.memtable.prefetch_entry(*hash));
             for (hash, effect) in group.drain(..) {
-                self.apply(index, hash, effect, blobs)?;
+                self.apply(index, hash, effect, blobs, may_have)?;
             }
         }
     }
@@ -203,6 +219,7 @@ impl Recovery {
         hash: u64,
         effect: Effect<'_>,
         blobs: &mut Blobs,
+        may_have: MayHave<'_>,
     ) -> Result<(), Error> {
         self.clock = self.clock.max(effect.timestamp());
         if effect.key().is_some_and(|key| self.is_older(hash, key, effect.timestamp())) {
@@ -218,10 +235,19 @@ impl Recovery {
                         Payload::Shared(&whole)
                     }
                 };
+                let replaces = self.is_away(hash, key) && may_have(key);
                 let before = Before::of(key, &self.memtable);
                 let entry = self.memtable.put(hash, key, timestamp, expiry_ms, payload);
                 self.memtable.commit(entry, timestamp);
                 self.sizes.note(before, &self.memtable);
+                if replaces {
+                    self.sizes.lose(key);
+                }
+            }
+            Effect::Delete { key, timestamp } if self.is_away(hash, key) => {
+                let entry = self.memtable.bury(hash, key, timestamp);
+                self.memtable.commit(entry, timestamp);
+                self.sizes.lose(key);
             }
             Effect::Delete { key, timestamp } => {
                 let before = Before::of(key, &self.memtable);
@@ -242,6 +268,11 @@ impl Recovery {
             }
         }
         Ok(())
+    }
+
+    /// Whether only tables can tell of a key.
+    fn is_away(&self, hash: u64, key: &[u8]) -> bool {
+        self.memtable.is_partial() && self.memtable.get(hash, key).is_none()
     }
 
     /// Whether a version of the key is here that is as new: a table had it.
@@ -297,6 +328,7 @@ impl Recovery {
             pending: Default::default(),
             spare: Vec::new(),
             absences: Default::default(),
+            hand: 0,
             planted: None,
         }
     }

@@ -141,7 +141,7 @@ impl Seen {
             let counts = (of_db().count() as u64, expiring as u64);
             assert_eq!(partition.db_sizes(db), counts, "keys of database {db}");
         }
-        assert_eq!(partition.sizes().0, seen.keys.len());
+        assert_eq!(partition.memtable().live_len(), seen.keys.len());
         seen
     }
 }
@@ -287,7 +287,9 @@ async fn replayed(scene: Scene) -> Seen {
         RecordKind::Entry => {
             let blobs = &mut Blobs::with_hasher(ahash::RandomState::with_seeds(1, 2, 3, 4));
             let (term, index) = (record.term, record.index);
-            recovery.entry(term, index, record.payload, blobs).expect("it was written so");
+            recovery
+                .entry(term, index, record.payload, blobs, &|_| false)
+                .expect("it was written so");
         }
         RecordKind::HardState => recovery.hard_state(record.term, record.payload),
         RecordKind::Blob => panic!("no value here is large"),

@@ -6,17 +6,18 @@
 //! are ordered by partition and those of one partition are one slice, however many they are: so
 //! that they are one entry, and nobody sees some of them without the others.
 
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Server;
 use super::conn::Conn;
-use super::keyspace::Sweep;
 use super::ledger::Call;
 use super::remote::{NO_TICKET, Origin};
 use super::round::{self, KEYS_AT_ONCE_MAX};
+use super::sweep::{Asked, Slice, Sweep};
 use super::together::{self, Group, Place};
+use super::{Server, away};
 use crate::cluster::SlotMap;
 use crate::command::{Keyed, Run, Spec};
 use crate::env::{ConnId, Env};
@@ -24,7 +25,7 @@ use crate::id::ShardId;
 use crate::lsm::key;
 use crate::mvcc::BlobRef;
 use crate::protocol::resp::{Args, ArgsBuf, Proto};
-use crate::shard::{Caller, Transaction};
+use crate::shard::{Caller, Transaction, Wait};
 
 /// Log bytes in flight from which on no more of a large value is appended: others go first.
 pub(super) const BLOB_BACKLOG_MAX: usize = 2 << 20;
@@ -32,9 +33,11 @@ pub(super) const BLOB_BACKLOG_MAX: usize = 2 << 20;
 /// A long command.
 pub struct Job {
     origin: Origin,
-    spec: &'static Spec,
+    /// Which.
+    pub spec: &'static Spec,
     args: Rc<ArgsBuf>,
-    db: u8,
+    /// Of which database its keys are.
+    pub db: u8,
     proto: Proto,
     /// Whose latency it is, if it is of a connection of ours.
     call: Call,
@@ -58,6 +61,55 @@ pub struct Job {
     spent: Duration,
     /// A walk over all keys, once it is begun.
     sweep: Option<Sweep>,
+    /// Until its next keys are in memory.
+    pub wait: Option<Wait>,
+}
+
+/// A connection whose commands keep their order, by its shard.
+type Whose = (ShardId, ConnId);
+
+/// Names of connections are not the clients' to choose.
+const HASHER: ahash::RandomState = ahash::RandomState::with_seeds(5, 6, 7, 8);
+
+/// All that are being worked on, in the order in which they came.
+pub(super) struct Jobs {
+    /// In boxes, since those that wait are passed over each turn.
+    queue: VecDeque<Box<Job>>,
+    /// How many are whose.
+    counts: HashMap<Whose, u32, ahash::RandomState>,
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self { queue: VecDeque::new(), counts: HashMap::with_hasher(HASHER) }
+    }
+}
+
+impl Jobs {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Takes one in.
+    pub fn push(&mut self, job: Job) {
+        if let Some(whose) = job.whose() {
+            *self.counts.entry(whose).or_default() += 1;
+        }
+        self.queue.push_back(Box::new(job));
+    }
+
+    /// One has ended.
+    fn forget(&mut self, whose: Option<Whose>) {
+        if let Some(whose) = whose
+            && let Some(count) = self.counts.get_mut(&whose)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&whose);
+            }
+        }
+    }
 }
 
 impl Job {
@@ -104,6 +156,7 @@ impl Job {
             caller: None,
             spent: Duration::ZERO,
             sweep: None,
+            wait: None,
         }
     }
 
@@ -118,8 +171,23 @@ impl Job {
         (self.done, self.logged, self.blob.map_or(0, |(_, logged)| logged))
     }
 
+    /// Whose it is.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// The keys that are not done.
+    pub fn keys_left(&self) -> impl Iterator<Item = Place> {
+        self.keys[self.done..].iter().copied()
+    }
+
+    /// Whether keys of it are being fetched.
+    fn is_waiting(&self) -> bool {
+        self.wait.as_ref().is_some_and(|wait| !wait.is_over())
+    }
+
     /// The keys of the next slice.
-    fn slice(&self, map: &SlotMap) -> Vec<Place> {
+    pub fn slice(&self, map: &SlotMap) -> Vec<Place> {
         let rest = &self.keys[self.done..];
         let args = self.args.args();
         let of = |key: &Place| map.partition_of(key::slot_of(args.get(key.at as usize)));
@@ -131,10 +199,7 @@ impl Job {
 
     /// The connection of another shard that it is for, if it is.
     fn whose(&self) -> Option<(ShardId, ConnId)> {
-        match self.origin {
-            Origin::Conn(_) => None,
-            Origin::Remote(shard, to) => Some((shard, to.conn)),
-        }
+        away::whose(self.origin)
     }
 }
 
@@ -144,23 +209,27 @@ impl<E: Env> Server<E> {
     /// True: some got further; the others wait for the log.
     pub(super) fn run_jobs(&mut self) -> bool {
         let mut progressed = false;
-        let mut unfinished: Vec<(ShardId, ConnId)> = Vec::new();
-        for _ in 0..self.jobs.len() {
-            let Some(mut job) = self.jobs.pop_front() else { break };
-            if !self.is_wanted(&job) {
-                continue;
-            }
-            let before = job.progress();
+        let mut unfinished: HashSet<Whose, _> = HashSet::with_hasher(HASHER);
+        for _ in 0..self.jobs.queue.len() {
+            let Some(mut job) = self.jobs.queue.pop_front() else { break };
             let whose = job.whose();
-            if whose.is_some_and(|whose| unfinished.contains(&whose)) {
-                self.jobs.push_back(job);
-            } else if self.run_timed_slice(&mut job) {
-                progressed = true;
-                self.end_job(&job);
-            } else {
-                progressed |= job.progress() != before;
+            let is_behind = whose.is_some_and(|whose| unfinished.contains(&whose));
+            if !self.is_wanted(&job) {
+                self.jobs.forget(whose);
+            } else if is_behind || job.is_waiting() {
                 unfinished.extend(whose);
-                self.jobs.push_back(job);
+                self.jobs.queue.push_back(job);
+            } else {
+                let before = job.progress();
+                if self.run_timed_slice(&mut job) {
+                    progressed = true;
+                    self.jobs.forget(whose);
+                    self.end_job(&job);
+                } else {
+                    progressed |= job.progress() != before;
+                    unfinished.extend(whose);
+                    self.jobs.queue.push_back(job);
+                }
             }
         }
         progressed
@@ -168,14 +237,14 @@ impl<E: Env> Server<E> {
 
     /// The oldest large value that is in the log, or on its way there, for a command to come.
     pub(super) fn blob_oldest(&self) -> Option<u64> {
-        let of_jobs = self.jobs.iter().filter_map(Job::blob_oldest).min();
+        let of_jobs = self.jobs.queue.iter().filter_map(|job| job.blob_oldest()).min();
         of_jobs.into_iter().chain(self.long_blob_oldest()).min()
     }
 
     /// Whether a long command of a connection of another shard is being worked on: what comes after
     /// it becomes a job as well.
     pub(super) fn has_job_of(&self, from: ShardId, conn: ConnId) -> bool {
-        self.jobs.iter().any(|job| job.whose() == Some((from, conn)))
+        self.jobs.counts.contains_key(&(from, conn))
     }
 
     fn is_wanted(&mut self, job: &Job) -> bool {
@@ -194,8 +263,11 @@ impl<E: Env> Server<E> {
         if let Origin::Conn(id) = job.origin
             && let Some(conn) = self.conn(id)
         {
-            conn.busy = conn.output.awaited_count() > 0;
-            conn.answers_first = conn.busy;
+            // A WATCH is busy until all shards have said what they watch.
+            if !matches!(job.spec.run, Run::Transaction(_)) {
+                conn.busy = conn.output.awaited_count() > 0;
+                conn.answers_first = conn.busy;
+            }
             self.mark_dirty(id.index);
         }
     }
@@ -214,15 +286,28 @@ impl<E: Env> Server<E> {
         let held = Rc::clone(&job.args);
         let args = held.args();
         self.shard.set_caller(job.caller);
+        if let Some(error) = job.wait.take().and_then(|wait| wait.error()) {
+            self.fail_job(job, &error);
+            return true;
+        }
+        if !self.seek_for(job, &args) {
+            return false;
+        }
         if let (Run::Keyspace(parse), Origin::Remote(shard, to)) = (&job.spec.run, job.origin) {
             let Ok(what) = parse(&args) else { return true };
-            if !what.is_long() {
+            if job.sweep.is_none() && !self.takes_long(what, job.db) {
                 self.serve_keyspace((shard, to), job.spec, what, &args, (job.db, job.proto));
                 return true;
             }
+            let asked = Asked { what, args: &args, db: job.db, proto: job.proto };
             let sweep = job.sweep.get_or_insert_default();
-            job.done += 1;
-            return self.sweep_slice(sweep, (shard, to), what, &args, job.db);
+            let slice = self.sweep_slice(sweep, (shard, to), asked);
+            job.done += usize::from(matches!(slice, Slice::More));
+            return matches!(slice, Slice::Last);
+        }
+        if let (Run::Transaction(_), Origin::Conn(id)) = (&job.spec.run, job.origin) {
+            self.watch_again(id, job.spec, args);
+            return true;
         }
         if let (Run::Transaction(_), Origin::Remote(shard, to)) = (&job.spec.run, job.origin) {
             let answered =
@@ -286,18 +371,7 @@ impl<E: Env> Server<E> {
         let Run::Keyed(keyed) = &job.spec.run else { return };
         match job.origin {
             Origin::Conn(id) => {
-                let parts = job.keys.len() as u32;
-                let combine = together::combine(keyed);
-                let call = job.call;
-                let expect = || match self.conn(id) {
-                    Some(conn) => match conn.session.replies() {
-                        true => conn.output.expect(call, combine, parts),
-                        false => NO_TICKET,
-                    },
-                    None => NO_TICKET,
-                };
-                let ticket = job.ticket.unwrap_or_else(expect);
-                job.ticket = Some(ticket);
+                let ticket = self.ticket_of(id, job, keyed);
                 self.run_groups(id.index, ticket, job.spec, args, keys, &job.blobs);
             }
             Origin::Remote(shard, to) => {
@@ -307,6 +381,21 @@ impl<E: Env> Server<E> {
                 self.answer(shard, to, answered);
             }
         }
+    }
+}
+
+impl<E: Env> Server<E> {
+    /// Under which a connection expects the parts of its job.
+    pub(super) fn ticket_of(&mut self, id: ConnId, job: &mut Job, keyed: &Keyed) -> u32 {
+        let (parts, combine, call) = (job.keys.len() as u32, together::combine(keyed), job.call);
+        let expect = || match self.conn(id) {
+            Some(conn) => match conn.session.replies() {
+                true => conn.output.expect(call, combine, parts),
+                false => NO_TICKET,
+            },
+            None => NO_TICKET,
+        };
+        *job.ticket.get_or_insert_with(expect)
     }
 }
 

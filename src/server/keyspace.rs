@@ -1,11 +1,10 @@
 //! Commands in which every shard has a part: each does its own, and the parts become one reply.
 //!
-//! What may take long (KEYS, the keys of a slot) is a [`Sweep`]: a job that walks a piece per
-//! slice, others in between, and holds what it found until it is through. A node of a cluster
-//! answers for the keys of the shard that was asked: clients put the shards together themselves.
+//! What may take long (KEYS, the keys of a slot, whatever walks over keys that only tables have) is
+//! a [`super::sweep`]. A node of a cluster answers for the keys of the shard that was asked:
+//! clients put the shards together themselves.
 //!
-//! Bounds: a sweep that found more than [`KEYS_LEN_MAX`] bytes says so instead of going on; one
-//! step of SCAN is bounded by the shard ([`crate::shard::Shard::walk`]).
+//! One step of SCAN is bounded by the shard ([`crate::shard::Shard::walk`]).
 
 use super::output::Combine;
 use super::remote::{Address, Answered, Origin};
@@ -16,30 +15,18 @@ use crate::id::ShardId;
 use crate::protocol::resp::{Args, Proto, Reply};
 use crate::shard::Cursor;
 
-/// Bytes of keys of one shard that one command may gather.
-const KEYS_LEN_MAX: usize = 64 << 20;
-
-/// Keys of a slice of a sweep: some 200 us of work.
-const SLICE_KEYS: usize = 1024;
-
-/// How far a walk over a shard's keys is, and what it found.
-#[derive(Default)]
-pub(super) struct Sweep {
-    cursor: Option<Cursor>,
-    /// The next key, encoded, of a walk in order.
-    from: Vec<u8>,
-    body: Vec<u8>,
-    count: i64,
-}
-
-/// Whether it is worked on in slices.
-pub(super) fn is_long(spec: &Spec, args: &Args<'_>) -> bool {
-    let Run::Keyspace(parse) = spec.run else { return false };
-    parse(args).is_ok_and(Keyspace::is_long)
-}
-
-fn bulk(body: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn bulk(body: &mut Vec<u8>, bytes: &[u8]) {
     Reply::new(Proto::Resp2, body, &mut Vec::new()).bulk(bytes);
+}
+
+/// The reply of SCAN: `keys` are `count` bulk strings.
+pub(super) fn write_scanned(body: &mut Vec<u8>, next: u64, count: usize, keys: &mut Vec<u8>) {
+    let mut spliced = Vec::new();
+    let mut reply = Reply::new(Proto::Resp2, body, &mut spliced);
+    reply.array(2);
+    reply.bulk(next.to_string().as_bytes());
+    reply.array(count);
+    body.append(keys);
 }
 
 impl<E: Env> Server<E> {
@@ -55,8 +42,8 @@ impl<E: Env> Server<E> {
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
         let (id, db, proto) = (conn.id, conn.session.db, conn.session.proto);
         let ticket = self.expect(index, combine, asked.len() as u32);
-        let conn = self.conns[index as usize].as_deref_mut().expect("found above");
-        if what.is_long() {
+        if self.takes_long(what, db) {
+            let conn = self.conns[index as usize].as_deref_mut().expect("found above");
             // What it sends next must not be seen by the walk.
             conn.busy = true;
             conn.answers_first = true;
@@ -65,13 +52,29 @@ impl<E: Env> Server<E> {
         for shard in asked {
             if shard != self.shard.id() {
                 self.forward(shard, address, spec, args, (db, proto));
-            } else if what.is_long() {
+            } else if self.takes_long(what, db) {
                 let origin = Origin::Remote(shard, address);
                 let job = job::Job::new(origin, spec, args, Vec::new(), (db, proto));
-                self.jobs.push_back(job);
+                self.jobs.push(job);
             } else {
                 self.serve_keyspace((shard, address), spec, what, &args, (db, proto));
             }
+        }
+    }
+
+    /// Whether a command is worked on in slices.
+    pub(super) fn is_long_walk(&self, spec: &Spec, args: &Args<'_>, db: u8) -> bool {
+        let Run::Keyspace(parse) = spec.run else { return false };
+        parse(args).is_ok_and(|what| self.takes_long(what, db))
+    }
+
+    /// Whether it is worked on in slices: over many keys, or over some that only tables have.
+    pub(super) fn takes_long(&self, what: Keyspace, db: u8) -> bool {
+        match what {
+            Keyspace::Scan(scan) => self.takes_disk(Cursor::decode(scan.cursor)),
+            Keyspace::Random => self.shard.is_partial(),
+            Keyspace::FlushDb => !self.shard.clears_at_once(db),
+            _ => what.is_long(),
         }
     }
 
@@ -152,73 +155,14 @@ impl<E: Env> Server<E> {
             }
         });
         let next = next.map_or_else(|| self.next_shard(), Cursor::encode);
-        let mut spliced = Vec::new();
-        let mut reply = Reply::new(Proto::Resp2, body, &mut spliced);
-        reply.array(2);
-        reply.bulk(next.to_string().as_bytes());
-        reply.array(count);
-        body.append(&mut keys);
+        write_scanned(body, next, count, &mut keys);
     }
 
     /// The cursor behind this shard's last partition.
-    fn next_shard(&self) -> u64 {
+    pub(super) fn next_shard(&self) -> u64 {
         let map = self.shard.map();
         let next = map.partitions_of(self.shard.id()).end;
         let is_last = self.node.is_cluster_mode() || next == map.partition_count();
         if is_last { 0 } else { Cursor::at(next).encode() }
-    }
-
-    /// A slice of a walk. True: it is through, and answered.
-    pub(super) fn sweep_slice(
-        &mut self,
-        sweep: &mut Sweep,
-        (from, address): (ShardId, Address),
-        what: Keyspace,
-        args: &Args<'_>,
-        db: u8,
-    ) -> bool {
-        let done = match what {
-            Keyspace::CountInSlot(slot) => {
-                let count = &mut sweep.count;
-                let from = std::mem::take(&mut sweep.from);
-                let next = self.shard.walk_slot((slot, db), &from, SLICE_KEYS, |_| *count += 1);
-                sweep.from = next.unwrap_or_default();
-                sweep.from.is_empty()
-            }
-            Keyspace::KeysInSlot(_, 0) => true,
-            Keyspace::KeysInSlot(slot, count) => {
-                let left = count - sweep.count as usize;
-                let from = std::mem::take(&mut sweep.from);
-                let next = self.shard.walk_slot((slot, db), &from, left.min(SLICE_KEYS), |key| {
-                    bulk(&mut sweep.body, key);
-                    sweep.count += 1;
-                });
-                sweep.from = next.unwrap_or_default();
-                sweep.from.is_empty() || sweep.count as usize >= count
-            }
-            _ => {
-                let pattern = args.get(1);
-                let cursor = sweep.cursor.unwrap_or_else(|| Cursor::at(0));
-                sweep.cursor = self.shard.walk(db, cursor, SLICE_KEYS, |key| {
-                    if glob::matches(pattern, key, false) {
-                        bulk(&mut sweep.body, key);
-                        sweep.count += 1;
-                    }
-                });
-                sweep.cursor.is_none()
-            }
-        };
-        let is_full = sweep.body.len() > KEYS_LEN_MAX;
-        if !done && !is_full {
-            return false;
-        }
-        let mut answered = Answered { count: sweep.count, ..Answered::default() };
-        answered.body = std::mem::take(&mut sweep.body);
-        if is_full {
-            answered.body = b"-ERR the reply would be longer than 64 MiB: use SCAN\r\n".to_vec();
-        }
-        self.shard.uncommitted(|place, entry| answered.holds.add(place, entry));
-        self.answer(from, address, answered);
-        true
     }
 }

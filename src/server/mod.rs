@@ -25,7 +25,7 @@ use crate::shard::{Planted, Shard};
 use binary::{Desk, Line};
 use channels::Channels;
 use conn::Conn;
-use job::Job;
+use job::Jobs;
 use ledger::Ledger;
 use monitor::Monitors;
 use node::Node;
@@ -41,6 +41,7 @@ use tracking::Trackers;
 pub use push::OUTPUT_LIMITS;
 pub use start::{Options, Running, log_dir, start, tree_dir};
 
+mod away;
 mod binary;
 mod channels;
 mod conn;
@@ -60,6 +61,8 @@ mod round;
 mod sleep;
 mod slowlog;
 mod start;
+mod stride;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod together;
@@ -112,7 +115,7 @@ pub struct Server<E: Env> {
     work: VecDeque<Work<E::Chunk>>,
     round: Round<E::Chunk>,
     binary: Desk<E::Chunk>,
-    jobs: VecDeque<Job>,
+    jobs: Jobs,
     /// Answers to other shards that wait for a commit.
     held: Vec<Option<Held>>,
     held_free: Vec<u32>,
@@ -168,7 +171,7 @@ impl<E: Env> Server<E> {
             work: VecDeque::new(),
             round: Round::default(),
             binary: Desk::default(),
-            jobs: VecDeque::new(),
+            jobs: Jobs::default(),
             held: Vec::new(),
             held_free: Vec::new(),
             dirty: Vec::new(),
@@ -225,6 +228,8 @@ impl<E: Env> Server<E> {
 
     fn turn(&mut self, events: &mut Vec<Event<E::Chunk>>) {
         self.shard.begin_turn();
+        self.shard.take_fetched();
+        self.serve_parked();
         self.look_for_observers();
         for event in events.drain(..) {
             self.on_event(event);

@@ -230,7 +230,10 @@ impl Facts for View<'_> {
     fn counters(&self) -> Counters {
         let common = &self.node.common;
         let now = self.node.totals();
-        let used = now.memtable_bytes + now.connection_bytes + now.wal_backlog_bytes;
+        let used = now.memtable_bytes
+            + now.connection_bytes
+            + now.wal_backlog_bytes
+            + now.table_memory_bytes;
         let peak = common.memory_peak.fetch_max(used, Ordering::Relaxed).max(used);
         let usage = crate::env::os::usage();
         Counters {
@@ -267,6 +270,10 @@ impl Facts for View<'_> {
             sstables: now.tables,
             sstable_bytes: now.table_bytes,
             flushes: now.flushes,
+            compactions: now.compactions,
+            sstable_memory: now.table_memory_bytes,
+            rows_fetched: now.rows_fetched,
+            rows_evicted: now.rows_evicted,
             stalls: now.stalls,
             cpu_sys_us: usage.cpu_sys_us,
             cpu_user_us: usage.cpu_user_us,

@@ -10,8 +10,8 @@ use super::Server;
 use super::job::Job;
 use super::ledger::{self, Ledger};
 use super::output::{Part, Whole};
+use super::round;
 use super::together::{Group, Place};
-use super::{keyspace, round};
 use crate::command::{Keyed, Run, Spec};
 use crate::env::{ConnId, Env};
 use crate::id::ShardId;
@@ -225,13 +225,15 @@ impl<E: Env> Server<E> {
             self.shard.set_caller(Some(caller));
         }
         // What came after a long command of the same connection is run after it.
-        let is_long = round::is_long(spec, &args) || keyspace::is_long(spec, &args);
-        if is_long || self.has_job_of(from, conn) {
+        let is_long = round::is_long(spec, &args) || self.is_long_walk(spec, &args, db);
+        let wait = self.is_away(spec, &args, db, transaction.as_deref());
+        if is_long || wait.is_some() || self.has_job_of(from, conn) {
             let origin = Origin::Remote(from, address);
             let keys = keys_of(request, parcel);
             let mut job = Job::new(origin, spec, args, keys, (db, proto));
             (job.transaction, job.caller) = (transaction, self.shard.caller());
-            return self.jobs.push_back(job);
+            job.wait = wait;
+            return self.jobs.push(job);
         }
         match spec.run {
             Run::Keyspace(parse) => {

@@ -188,7 +188,13 @@ impl<E: Env> Server<E> {
         let args = round.batch.args(request.frame, source);
         if !conn.is_served() {
             // A long command came before it in the round, or long replies: it waits.
-            return conn.deferred.push_back(args.to_buf());
+            conn.deferred.push_back(args.to_buf());
+            if let (Ok(spec), Some(Ahead { place, hash, key })) = (request.resolved, request.ahead)
+            {
+                let key = &round.keys[key.0..key.1];
+                self.foresee_key(spec, &args, Target { place, hash, key });
+            }
+            return;
         }
         self.mark_dirty(index);
         let spec = match request.resolved {
@@ -304,7 +310,7 @@ impl<E: Env> Server<E> {
                 conn.busy = true;
                 let with = (self.ledger.wait(), self.shard.caller());
                 let job = Job::of_conn(conn, with, spec, args);
-                self.jobs.push_back(job);
+                self.jobs.push(job);
             }
             Run::Keyed(_) => self.run_many(index, spec, args),
             Run::Together(together) => self.run_together(index, spec, &together, args),
@@ -338,6 +344,10 @@ impl<E: Env> Server<E> {
                 Err((shard, slot)) => return self.forward_one(index, spec, args, shard, slot),
             },
         };
+        if self.parks_one(index, spec, args, target) {
+            return;
+        }
+        let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
         let sent = conn.session.replies();
         let mark = conn.output.mark();
         let evaluated = conn.output.reply(conn.session.proto, |reply| {

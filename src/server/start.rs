@@ -75,6 +75,8 @@ pub struct Options {
     pub segment_len: u64,
     /// Bytes of a shard's log that is not in tables: writes wait from here on.
     pub log_len_max: u64,
+    /// Rows that are in tables leave memory when more bytes than this are used; none: never.
+    pub rows_len_max: Option<usize>,
     /// Who we are, but for ports and shard.
     pub identity: Identity,
     /// For `CONFIG GET`.
@@ -444,12 +446,13 @@ pub fn tree_dir(data_dir: &Path, id: ShardId) -> PathBuf {
 /// How shard `id` of the node is opened.
 pub(super) fn opening(id: ShardId, options: &Options) -> shard::Options {
     let dir = log_dir(&options.data_dir, id);
+    let shards = usize::from(options.map.shard_count());
     shard::Options {
         node: options.node,
         shard: id,
         map: options.map,
         ack: options.ack,
-        memory_max: options.memory_max / usize::from(options.map.shard_count()),
+        memory_max: options.memory_max / shards,
         log: wal::Options {
             segment_len: options.segment_len,
             ..wal::Options::new(dir, options.log_id, id)
@@ -458,6 +461,7 @@ pub(super) fn opening(id: ShardId, options: &Options) -> shard::Options {
             dir: tree_dir(&options.data_dir, id),
             log: wal::LogId { directory: options.log_id, shard: id },
             log_len_max: options.log_len_max,
+            rows_len_max: options.rows_len_max.map(|len| (len / shards) as u64),
         },
         planted: None,
     }

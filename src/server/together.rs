@@ -59,6 +59,9 @@ impl<E: Env> Server<E> {
         {
             return self.refuse(index, &error);
         }
+        if self.parks(index, spec, args) {
+            return;
+        }
         let shard = &self.shard;
         let local =
             spec.key_indices(&args).all(|at| shard.locate(key::slot_of(args.get(at))).is_ok());
@@ -107,6 +110,7 @@ impl<E: Env> Server<E> {
         }
         let slots = spec.key_indices(&args).map(|at| key::slot_of(args.get(at)));
         match self.shard.place_of_all(slots) {
+            Spread::Here(_) if self.parks_together(index, spec, args) => {}
             Spread::Here(_) => self.run_here(index, spec, args),
             Spread::Elsewhere(shard) => {
                 let ticket = self.expect(index, Combine::Whole, 1);
@@ -214,7 +218,7 @@ impl<E: Env> Server<E> {
     }
 
     /// Takes the answer for keys of our own.
-    fn take_group(&mut self, index: u32, ticket: u32, answered: &Answered) {
+    pub(super) fn take_group(&mut self, index: u32, ticket: u32, answered: &Answered) {
         if ticket == remote::NO_TICKET {
             return;
         }

@@ -12,9 +12,13 @@
 //! numbered so that growth invalidates none ([`Memtable::walk`]). A cursor is good for as long as
 //! the node runs: hashes differ from run to run, as in Redis.
 //!
+//! Where rows are in tables alone there are no buckets to walk: there a walk goes in the order of
+//! keys ([`Listing`]), and a cursor says how far it is [`Within`] the partition.
+//!
 //! Not here: who is asked, patterns and replies ([`crate::server`]).
 //!
 //! [`Memtable::walk`]: crate::lsm::memtable::Memtable::walk
+//! [`Listing`]: super::Listing
 
 use std::borrow::Cow;
 
@@ -65,6 +69,38 @@ impl Cursor {
     }
 }
 
+/// Set in the bucket of a cursor that is [`Within`]: there are not that many buckets.
+const IN_ORDER: u64 = 1 << (PARTITION_BITS + Within::HASH_BITS);
+
+/// How far a walk in order is: before the keys of a slot with this hash or a higher one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Within {
+    /// The slot.
+    pub slot: Slot,
+    /// Of a key.
+    pub hash: u32,
+}
+
+impl Within {
+    /// Bits of the hash: with the rest a cursor has 53, which JavaScript can hold.
+    pub const HASH_BITS: u32 = 24;
+}
+
+impl Cursor {
+    /// In a partition that is walked in order.
+    pub fn in_order(partition: u32, Within { slot, hash }: Within) -> Self {
+        let place = u64::from(slot.0) << Within::HASH_BITS | u64::from(hash);
+        Self { partition, bucket: IN_ORDER | place }
+    }
+
+    /// How far it is, if it is of a walk in order.
+    pub fn within(self) -> Option<Within> {
+        let slot = Slot((self.bucket >> Within::HASH_BITS) as u16 & (SLOT_COUNT - 1));
+        let hash = self.bucket as u32 & ((1 << Within::HASH_BITS) - 1);
+        (self.bucket & IN_ORDER != 0).then_some(Within { slot, hash })
+    }
+}
+
 /// How far a step got.
 #[derive(Clone, Copy, Debug, Default)]
 struct Step {
@@ -76,7 +112,8 @@ struct Step {
 impl<E: Env> Shard<E> {
     /// Shows `each` some `count` live keys of a database from `from` on, in no order; `None`: there
     /// are no more on this shard. Looks at ten times as many, at most at 4,096, so it may show
-    /// fewer or none. Whoever answers with it waits for what [`Shard::uncommitted`] names.
+    /// fewer or none, and stops before a partition whose rows are not all in memory. Whoever
+    /// answers with it waits for what [`Shard::uncommitted`] names.
     pub fn walk(
         &self,
         db: u8,
@@ -89,8 +126,14 @@ impl<E: Env> Shard<E> {
         let seen_max = count.saturating_mul(10).min(STEP_KEYS_MAX);
         let mut step = Step::default();
         while let Some(partition) = self.partitions.get((at.partition - first) as usize) {
-            if step.shown >= count || step.seen >= seen_max || step.shown_len >= STEP_LEN_MAX {
+            let is_full =
+                step.shown >= count || step.seen >= seen_max || step.shown_len >= STEP_LEN_MAX;
+            if is_full || partition.is_partial() {
                 return Some(at);
+            }
+            if at.within().is_some() {
+                // Its rows were in tables when the walk came here: from the beginning.
+                at = Cursor::at(at.partition);
             }
             // A bucket counts as a key, since it may hold none.
             step.seen += 1;
@@ -146,6 +189,14 @@ impl<E: Env> Shard<E> {
     /// of several shards' keys to take: the one with the least, which is that of a shard with many
     /// keys more often in proportion.
     pub fn random_key(&mut self, db: u8) -> Option<(Vec<u8>, i64)> {
+        let (place, score) = self.random_place(db)?;
+        let key = self.random_of_buckets(place, db).or_else(|| self.random_in_order(place, db))?;
+        Some((key, score))
+    }
+
+    /// The place of a partition, more likely the more keys of a database it has, and the number of
+    /// [`Shard::random_key`]. None: there are no keys.
+    pub fn random_place(&self, db: u8) -> Option<(usize, i64)> {
         let total = self.keys_of(db);
         let mut nth = self.env.random().checked_rem(total)?;
         let sizes = self.partitions.iter().map(|partition| partition.db_sizes(db).0);
@@ -154,11 +205,20 @@ impl<E: Env> Shard<E> {
             nth = nth.wrapping_sub(keys);
             here
         })?;
-        let key = self.random_of_buckets(place, db).or_else(|| self.random_in_order(place, db))?;
         // The first of `total` events of a Poisson process (Efraimidis, Spirakis, 2006).
         let chance = (self.env.random() >> 11) as f64 / (1u64 << 53) as f64;
         let score = -(1.0 - chance).ln() / total as f64;
-        Some((key, (score * (1u64 << 60) as f64) as i64))
+        Some((place, (score * (1u64 << 60) as f64) as i64))
+    }
+
+    /// Whether not all rows of the partition at `place` are in memory.
+    pub fn is_partial_at(&self, place: u32) -> bool {
+        self.partitions.get(place as usize).is_some_and(|partition| partition.is_partial())
+    }
+
+    /// Whether the keys of a database can be deleted without looking for them.
+    pub fn clears_at_once(&self, db: u8) -> bool {
+        self.partitions.iter().all(|partition| !partition.is_partial() || partition.has_only(db))
     }
 
     fn random_of_buckets(&self, place: usize, db: u8) -> Option<Vec<u8>> {
@@ -209,7 +269,7 @@ impl<E: Env> Shard<E> {
 }
 
 /// The user key inside an encoded key; copied only if it holds a zero byte.
-fn user_key(encoded: &[u8]) -> Cow<'_, [u8]> {
+pub fn user_key(encoded: &[u8]) -> Cow<'_, [u8]> {
     let plain = &encoded[key::PREFIX_LEN..encoded.len() - 2];
     if plain.contains(&0) {
         return Cow::Owned(key::decode_user_key(encoded).expect("a key of the memtable is whole"));
@@ -228,6 +288,11 @@ mod tests {
             assert_eq!(Cursor::decode(cursor.encode()), cursor);
             assert!(cursor.encode() < 1 << 53);
         }
+        let at = Within { slot: Slot(16_383), hash: (1 << Within::HASH_BITS) - 1 };
+        let cursor = Cursor::in_order(16_383, at);
+        assert_eq!(Cursor::decode(cursor.encode()).within(), Some(at));
+        assert!(cursor.encode() < 1 << 53);
+        assert_eq!(Cursor { partition: 7, bucket: 1 << 37 }.within(), None);
         assert_eq!(Cursor::at(0).encode(), 0);
         assert_eq!(Cursor::decode(u64::MAX).partition, 16_383);
     }

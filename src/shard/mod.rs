@@ -35,8 +35,10 @@ use tree::{Ground, Tree};
 
 pub use crate::partition::Planted;
 pub use changes::{Caller, Change, Observers};
-pub use keyspace::Cursor;
+pub use keyspace::{Cursor, Within, user_key};
+pub use listing::{Listed, Listing};
 pub use open::{Error, Options, Progress, open};
+pub use seek::Wait;
 pub use together::{Holds, Spread};
 pub use tracked::Client;
 pub use transaction::{Step, Transaction, Watched};
@@ -46,8 +48,10 @@ pub use typed::{ConditionFailed, Written};
 mod changes;
 mod crowd;
 mod keyspace;
+mod listing;
 pub mod mailbox;
 mod open;
+mod seek;
 mod together;
 mod tracked;
 mod transaction;
@@ -131,6 +135,10 @@ pub struct Shard<E: Env> {
     abandoned: Vec<Waiter>,
     failed: Option<String>,
     memory_used: usize,
+    room: seek::Room,
+    /// Some rows are in tables alone.
+    is_partial: bool,
+    seeker: seek::Seeker,
     /// Wall time as of this turn, unix milliseconds.
     now_ms: u64,
     blob_next: u64,
@@ -191,7 +199,9 @@ impl<E: Env> Shard<E> {
     pub fn is_backlogged(&self) -> bool {
         // A log that failed never catches up; what is committed can still be read.
         self.failed.is_none()
-            && (self.log.backlog_len() > BACKLOG_MAX || self.tree.is_behind(self.log.appended()))
+            && (self.log.backlog_len() > BACKLOG_MAX
+                || self.tree.is_behind(self.log.appended())
+                || self.waits_for_room())
     }
 
     /// Whether the memory budget is used up, as of the last [`Shard::account`].
@@ -250,7 +260,11 @@ impl<E: Env> Shard<E> {
         let Run::Keyed(keyed) = &spec.run else { panic!("{spec:?} has no single key") };
         let now_ms = self.now_ms;
         let Target { place, hash, key } = target;
+        debug_assert!(self.is_known(target) || self.is_blind(spec, &args), "{spec:?} unasked for");
+        let is_blind = self.is_partial && self.is_blind(spec, &args);
+        let replaces = is_blind && self.replaces_unread(target);
         let partition = &mut self.partitions[place as usize];
+        let clock = partition.clock();
         let held_len = if spec.flags.has(Flags::WEIGHS) {
             partition.memtable().weight(hash, key).unwrap_or_default()
         } else {
@@ -266,6 +280,9 @@ impl<E: Env> Shard<E> {
         if let Some((value, expiry_ms)) = evaluated.large.take() {
             let entry = self.put_large(target, &value, expiry_ms, blob);
             evaluated.hold = Some(entry);
+        }
+        if replaces && self.partitions[place as usize].clock() != clock {
+            self.partitions[place as usize].note_replaced(key);
         }
         if self.partitions[place as usize].is_open() {
             self.touch(place);
@@ -340,6 +357,16 @@ impl<E: Env> Shard<E> {
         }
         self.note_clear();
         self.uncommitted(&mut hold);
+    }
+
+    /// The newest version that each partition has given out.
+    pub fn clocks(&self) -> impl Iterator<Item = crate::id::Timestamp> + '_ {
+        self.partitions.iter().map(Partition::clock)
+    }
+
+    /// A database was cleared key by key.
+    pub fn note_flush(&mut self) {
+        self.note_clear();
     }
 
     /// Deletes keys whose time is over, a few per partition. True: there are more.
@@ -426,9 +453,11 @@ impl<E: Env> Shard<E> {
                 log: &mut self.log,
                 blob_oldest,
                 blob_last: self.blob_next,
+                is_short: self.room.is_stuck,
                 stats: &self.stats,
             });
         }
+        self.let_rows_go();
     }
 
     /// Commits what the log allows. Then ask [`Shard::take_released`].
@@ -480,29 +509,35 @@ impl<E: Env> Shard<E> {
 
     /// Sums up keys and memory, also for the budget. `other_bytes` are the connections'.
     pub fn account(&mut self, other_bytes: usize) {
-        let (mut keys, mut expiring, mut bytes) = (0, 0, 0);
-        for partition in &self.partitions {
-            let sizes = partition.sizes();
-            keys += sizes.0;
-            expiring += sizes.1;
-            bytes += sizes.2;
-        }
         self.tree.tick();
+        let tables = self.tree.memory_len();
         let backlog = self.log.backlog_len();
-        self.memory_used = bytes + backlog + other_bytes;
+        self.room.other_len = backlog + other_bytes + tables;
+        let bytes = self.measure();
+        self.is_partial = self.partitions.iter().any(Partition::is_partial);
         let stats = &self.stats;
-        stats.keys.set(keys as u64);
-        stats.expiring_keys.set(expiring as u64);
+        stats.table_memory_bytes.set(tables as u64);
         stats.memtable_bytes.set(bytes as u64);
         stats.connection_bytes.set(other_bytes as u64);
         stats.wal_backlog_bytes.set(backlog as u64);
         stats.wal_bytes.set(self.log.appended().0);
+        let (mut keys, mut expiring) = (0, 0);
         for (db, totals) in stats.dbs.iter().enumerate() {
             let sizes = self.partitions.iter().map(|partition| partition.db_sizes(db as u8));
-            let (keys, expiring) = sizes.fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
-            totals.keys.set(keys);
-            totals.expiring.set(expiring);
+            let of = sizes.fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
+            totals.keys.set(of.0);
+            totals.expiring.set(of.1);
+            (keys, expiring) = (keys + of.0, expiring + of.1);
         }
+        stats.keys.set(keys);
+        stats.expiring_keys.set(expiring);
+    }
+
+    /// Brings the memory that is used up to date; returns the bytes of rows.
+    fn measure(&mut self) -> usize {
+        let rows = self.partitions.iter().map(Partition::memory_len).sum();
+        self.memory_used = rows + self.room.other_len;
+        rows
     }
 
     /// Writes out what is appended and waits until it is durable; for the end.

@@ -10,7 +10,7 @@ use crate::cluster::SlotMap;
 use crate::env::Env;
 use crate::id::{NodeId, PartitionId, ShardId};
 use crate::metrics::ShardStats;
-use crate::partition::{self, Recovery};
+use crate::partition::{self, MayHave, Recovery};
 use crate::wal::{self, RecordKind, Writer};
 
 /// How a shard is opened.
@@ -90,7 +90,12 @@ pub async fn open<E: Env>(
     let mut replay = Replay::new(&env, &options, &loaded);
     let loaded_len = replay.load(&env, &options, &loaded, &mut on_progress).await?;
     let ended = {
-        let on_record = |_, record: wal::Record<'_>| replay.take(record);
+        let ids = options.map.partitions_of(options.shard).map(PartitionId);
+        let views: Vec<_> = ids.map(|id| loaded.view(id)).collect();
+        let on_record = |_, record: wal::Record<'_>| {
+            let place = record.partition.0.wrapping_sub(first) as usize;
+            replay.take(record, &|key| views.get(place).is_some_and(|view| view.may_contain(key)));
+        };
         let on_bytes = |progress: wal::Progress| {
             let (done, total) = (progress.done_bytes, progress.total_bytes);
             on_progress(Progress { done: loaded_len + done, total: loaded_len + total });
@@ -107,9 +112,9 @@ pub async fn open<E: Env>(
         .map(|recovery| recovery.finish(options.node, env.random()))
         .collect();
     partitions.iter_mut().for_each(|partition| partition.plant(options.planted));
-    debug_assert_eq!(partitions.first().map(|p| p.id().0), Some(first));
     let log = Writer::open(&env, &options.log, ended).await?;
     let ids = partitions.iter().map(|partition| partition.id()).collect();
+    let rows_max = options.tree.rows_len_max.map(|len| len as usize);
     let tree = Tree::open(&env, options.tree, loaded, ids).await?;
     let mut shard = Shard {
         env: env.clone(),
@@ -128,6 +133,9 @@ pub async fn open<E: Env>(
         abandoned: Vec::new(),
         failed: None,
         memory_used: 0,
+        room: super::seek::Room::new(rows_max),
+        is_partial: false,
+        seeker: super::seek::Seeker::new(env.random()),
         now_ms: env.unix_ms(),
         blob_next: blob_last,
         expired_keys: Vec::new(),
@@ -181,7 +189,7 @@ struct Replay {
 }
 
 impl Replay {
-    fn new<E: Env>(env: &E, options: &Options, loaded: &Loaded) -> Self {
+    fn new<E: Env>(env: &E, options: &Options, loaded: &Loaded<E>) -> Self {
         let partitions = options.map.partitions_of(options.shard);
         let seeds = [env.random(), env.random(), env.random(), env.random()];
         let recovery = |id| Recovery::new(id, env.random(), loaded.stored(id));
@@ -197,26 +205,32 @@ impl Replay {
         }
     }
 
-    /// Loads the rows of all tables; returns their bytes.
+    /// Loads the rows of all tables, if they are few; returns their bytes.
     async fn load<E: Env>(
         &mut self,
         env: &E,
         options: &Options,
-        loaded: &Loaded,
+        loaded: &Loaded<E>,
         on_progress: &mut impl FnMut(Progress),
     ) -> Result<u64, Error> {
         let (mut done, total) = (0, loaded.table_bytes());
+        if !options.tree.loads(total) {
+            for (id, recovery) in (self.first..).zip(&mut self.recoveries) {
+                recovery.lean_on_tables(loaded.sizes(PartitionId(id)));
+            }
+            return Ok(0);
+        }
         for (id, recovery) in (self.first..).zip(&mut self.recoveries) {
             let on_bytes = |bytes| {
                 done += bytes;
                 on_progress(Progress { done: done.min(total), total });
             };
-            loaded.rows(env, &options.tree, PartitionId(id), recovery, on_bytes).await?;
+            loaded.rows(env, PartitionId(id), recovery, on_bytes).await?;
         }
         Ok(total)
     }
 
-    fn take(&mut self, record: wal::Record<'_>) {
+    fn take(&mut self, record: wal::Record<'_>, may_have: MayHave<'_>) {
         if self.failed.is_some() {
             return;
         }
@@ -232,7 +246,8 @@ impl Replay {
         if record.kind == RecordKind::HardState {
             return recovery.hard_state(record.term, record.payload);
         }
-        let applied = recovery.entry(record.term, record.index, record.payload, &mut self.blobs);
+        let (blobs, wal::Record { term, index, payload, .. }) = (&mut self.blobs, record);
+        let applied = recovery.entry(term, index, payload, blobs, may_have);
         if let Err(source) = applied {
             self.failed = Some(Error::Partition { dir: self.dir.clone(), source });
         }

@@ -96,6 +96,8 @@ pub(super) enum Line<'a> {
         flushed: u64,
         clock: u64,
     },
+    /// About how many keys a partition has.
+    Keys { partition: u32, db: u8, keys: u64, expiring: u64 },
     /// A table counts no more.
     Remove { number: u64 },
     /// A table counts.
@@ -223,7 +225,8 @@ impl fmt::Display for Line<'_> {
             Self::Manifest { .. } | Self::Record { .. } | Self::Shard { .. } => {
                 self.fmt_manifest(f)
             }
-            Self::Partition { .. } | Self::Remove { .. } | Self::Add { .. } => self.fmt_manifest(f),
+            Self::Partition { .. } | Self::Keys { .. } => self.fmt_manifest(f),
+            Self::Remove { .. } | Self::Add { .. } => self.fmt_manifest(f),
             Self::Torn { .. } | Self::SoundManifest { .. } => self.fmt_manifest(f),
             table => table.fmt_table(f),
         }
@@ -275,6 +278,9 @@ impl Line<'_> {
                 At(*flushed),
                 At(*clock),
             ),
+            Self::Keys { partition, db, keys, expiring } => {
+                write!(f, "    partition {partition}  db {db}  keys {keys}  expiring {expiring}")
+            }
             Self::Remove { number } => write!(f, "    remove table {number}"),
             Self::Add { number, partition, level, bytes, rows, checksum, smallest, largest } => {
                 write!(f, "    add table {number}  partition {partition}  level {level}  ")?;

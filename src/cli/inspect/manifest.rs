@@ -15,7 +15,7 @@ use crate::id::ShardId;
 use crate::lsm::manifest::file::seq_of;
 use crate::lsm::manifest::format::{Kind, Record, VERSION, decode};
 use crate::lsm::manifest::replay::{Damage, replay};
-use crate::lsm::manifest::{Edit, State};
+use crate::lsm::manifest::{Edit, Keys, State};
 use crate::lsm::table;
 use crate::server::tree_dir;
 
@@ -213,6 +213,10 @@ fn print_edit(edit: &Edit, printer: &mut Printer<'_>) {
             flushed: state.flushed.0,
             clock: state.clock.0,
         });
+    }
+    for Keys { partition, db, keys, expiring } in &edit.keys {
+        let (partition, db, keys, expiring) = (partition.0, *db, *keys, *expiring);
+        printer.line(&Line::Keys { partition, db, keys, expiring });
     }
     for number in &edit.remove {
         printer.line(&Line::Remove { number: *number });

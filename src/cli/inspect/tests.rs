@@ -318,7 +318,7 @@ fn the_command_line_teaches() {
 fn with_manifest(dir: &Path) -> PathBuf {
     use crate::lsm::block::{Meta, Statistics};
     use crate::lsm::manifest::format::{Header, Kind, encode};
-    use crate::lsm::manifest::{Edit, PartitionState, ShardState, TableEntry, file};
+    use crate::lsm::manifest::{Edit, Keys, PartitionState, ShardState, TableEntry, file};
 
     let log = LogId { directory: 0xfeed, shard: ShardId(3) };
     let mut key = Vec::new();
@@ -343,6 +343,7 @@ fn with_manifest(dir: &Path) -> PathBuf {
             remove: Vec::new(),
             partitions: vec![(PartitionId(1), state)],
             shard: Some(ShardState { number_next: 5, blob_last: 6, log_from: Lsn(4096) }),
+            keys: vec![Keys { partition: PartitionId(1), db: 0, keys: 9, expiring: 2 }],
         },
     ];
     let (mut bytes, mut chain) = (Vec::new(), 0);
@@ -384,7 +385,7 @@ fn a_manifest_is_printed_and_its_tables_are_looked_for() {
     let lines: Vec<serde_json::Value> =
         json.lines().map(|line| serde_json::from_str(line).expect("an object")).collect();
     assert_eq!(
-        (&lines[6]["type"], &lines[6]["smallest"]["key"]),
+        (&lines[7]["type"], &lines[7]["smallest"]["key"]),
         (&"add".into(), &"some key".into())
     );
 

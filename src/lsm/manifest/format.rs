@@ -5,8 +5,8 @@
 //! record    := checksum:u64 magic:u32 version:u16 kind:u16 shard:u16 zero:u16 body_len:u32
 //!              log_id:u128 seq:u64 number:u64 chain:u64 | body[body_len] | zero to the sector
 //! kind      := 1 snapshot: the first record of a file, an edit of an empty state; 2 edit
-//! body      := shard? partition_count:u32 remove_count:u32 add_count:u32 zero:u32
-//!              partition* remove* add*
+//! body      := shard? partition_count:u32 remove_count:u32 add_count:u32 keys_count:u32
+//!              partition* remove* add* keys*
 //! shard     := has:u64 number_next:u64 blob_last:u64 log_from:u64      zeroes if has is 0
 //! partition := id:u32 zero:u32 index:u64 index_term:u64 term:u64 vote:u64 flushed:u64 clock:u64
 //! remove    := number:u64
@@ -14,7 +14,10 @@
 //!              rows:u64 puts:u64 deletes:u64 expiring:u64 timestamp_min:u64 timestamp_max:u64
 //!              expiry_min_ms:u64 expiry_max_ms:u64 key_len:u64 value_len:u64 large_len:u64
 //!              smallest_len:u32 largest_len:u32 smallest[smallest_len] largest[largest_len]
+//! keys      := partition:u32 db:u32 keys:u64 expiring:u64
 //! ```
+//!
+//! Version 1 has no keys: their count is 0.
 //!
 //! Little-endian. `seq` is the file's number, `number` that of the record in it, from 0; `chain` is
 //! the checksum of the record before, 0 for the first. `checksum` is xxh3-64 of all that follows it
@@ -32,14 +35,16 @@ use std::ops::Range;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Edit, PartitionState, ShardState, TableEntry};
+use super::{Edit, Keys, PartitionState, ShardState, TableEntry};
 use crate::id::{Lsn, PartitionId, ShardId, Timestamp};
 use crate::limits::SECTOR_LEN;
 use crate::lsm::block::{Meta, Statistics};
 use crate::wal::format::LogId;
 
 /// The version this program writes.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
+/// The oldest that it reads.
+const VERSION_MIN: u16 = 1;
 /// Bytes before a record's body.
 pub const HEADER_LEN: usize = CHAIN.end;
 /// Longest record: more tables than a shard can have open.
@@ -148,7 +153,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record, Bad> {
         return Err(Bad::Invalid);
     }
     let version = u16_at(record, VERSION_AT.start);
-    if version != VERSION {
+    if !(VERSION_MIN..=VERSION).contains(&version) {
         return Err(Bad::Version(version));
     }
     let kind = match u16_at(record, KIND.start) {
@@ -178,7 +183,7 @@ fn encode_edit(edit: &Edit, out: &mut Vec<u8>) {
     let ShardState { number_next, blob_last, log_from } = edit.shard.unwrap_or_default();
     let has = u64::from(edit.shard.is_some());
     numbers(out, &[has, number_next, blob_last, log_from.0]);
-    for count in [edit.partitions.len(), edit.remove.len(), edit.add.len(), 0] {
+    for count in [edit.partitions.len(), edit.remove.len(), edit.add.len(), edit.keys.len()] {
         out.extend_from_slice(&(count as u32).to_le_bytes());
     }
     for (id, state) in &edit.partitions {
@@ -188,6 +193,10 @@ fn encode_edit(edit: &Edit, out: &mut Vec<u8>) {
     }
     numbers(out, &edit.remove);
     edit.add.iter().for_each(|entry| encode_table(entry, out));
+    for Keys { partition, db, keys, expiring } in &edit.keys {
+        let place = u64::from(partition.0) | u64::from(*db) << 32;
+        numbers(out, &[place, *keys, *expiring]);
+    }
 }
 
 fn encode_table(entry: &TableEntry, out: &mut Vec<u8>) {
@@ -238,7 +247,7 @@ fn decode_edit(body: &[u8], log: LogId) -> Option<Edit> {
     let mut rest = Rest(body);
     let [has, number_next, blob_last, log_from] = rest.numbers()?;
     let shard = ShardState { number_next, blob_last, log_from: Lsn(log_from) };
-    let [partitions, removes, adds, zero] = [rest.u32()?, rest.u32()?, rest.u32()?, rest.u32()?];
+    let [partitions, removes, adds, keys] = [rest.u32()?, rest.u32()?, rest.u32()?, rest.u32()?];
     let mut edit = Edit { shard: (has == 1).then_some(shard), ..Edit::default() };
     for _ in 0..partitions {
         let [id, index, index_term, term, vote, flushed, clock] = rest.numbers()?;
@@ -252,7 +261,12 @@ fn decode_edit(body: &[u8], log: LogId) -> Option<Edit> {
     for _ in 0..adds {
         edit.add.push(decode_table(&mut rest, log)?);
     }
-    (rest.0.is_empty() && zero == 0 && has <= 1).then_some(edit)
+    for _ in 0..keys {
+        let [place, keys, expiring] = rest.numbers()?;
+        let (partition, db) = (PartitionId(place as u32), u8::try_from(place >> 32).ok()?);
+        edit.keys.push(Keys { partition, db, keys, expiring });
+    }
+    (rest.0.is_empty() && has <= 1).then_some(edit)
 }
 
 fn decode_table(rest: &mut Rest<'_>, log: LogId) -> Option<TableEntry> {

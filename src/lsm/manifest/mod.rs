@@ -50,6 +50,19 @@ pub struct PartitionState {
     pub clock: Timestamp,
 }
 
+/// About how many keys a partition has in a database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keys {
+    /// Whose.
+    pub partition: PartitionId,
+    /// Of which database.
+    pub db: u8,
+    /// Keys.
+    pub keys: u64,
+    /// Of these, the ones with a deadline.
+    pub expiring: u64,
+}
+
 /// What holds for the shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShardState {
@@ -72,6 +85,8 @@ pub struct Edit {
     pub partitions: Vec<(PartitionId, PartitionState)>,
     /// The shard, if it has.
     pub shard: Option<ShardState>,
+    /// Keys of partitions that have come further: all databases of each that ever had one.
+    pub keys: Vec<Keys>,
 }
 
 /// An edit that does not fit the state. Nothing has changed.
@@ -90,6 +105,7 @@ pub enum Unfit {
 pub struct State {
     tables: BTreeMap<u64, TableEntry>,
     partitions: BTreeMap<PartitionId, PartitionState>,
+    keys: BTreeMap<PartitionId, Vec<Keys>>,
     shard: ShardState,
 }
 
@@ -102,6 +118,11 @@ impl State {
     /// How far a partition is; the default if nothing of it is in tables.
     pub fn partition(&self, id: PartitionId) -> PartitionState {
         self.partitions.get(&id).copied().unwrap_or_default()
+    }
+
+    /// About how many keys a partition had when it was flushed last, by database; none: unknown.
+    pub fn keys_of(&self, id: PartitionId) -> Option<&[Keys]> {
+        self.keys.get(&id).map(Vec::as_slice)
     }
 
     /// All tables, by number.
@@ -154,7 +175,13 @@ impl State {
             self.tables.remove(&number);
         }
         self.tables.extend(edit.add.into_iter().map(|entry| (entry.meta.number, entry)));
-        self.partitions.extend(edit.partitions);
+        for (id, state) in edit.partitions {
+            self.partitions.insert(id, state);
+            self.keys.remove(&id);
+        }
+        for keys in edit.keys {
+            self.keys.entry(keys.partition).or_default().push(keys);
+        }
         self.shard = edit.shard.unwrap_or(self.shard);
         Ok(())
     }
@@ -166,6 +193,7 @@ impl State {
             remove: Vec::new(),
             partitions: self.partitions.iter().map(|(id, state)| (*id, *state)).collect(),
             shard: Some(self.shard),
+            keys: self.keys.values().flatten().copied().collect(),
         }
     }
 }

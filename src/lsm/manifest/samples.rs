@@ -1,6 +1,6 @@
 //! Edits for tests.
 
-use super::{Edit, PartitionState, ShardState, TableEntry};
+use super::{Edit, Keys, PartitionState, ShardState, TableEntry};
 use crate::id::{Lsn, PartitionId, ShardId, Timestamp};
 use crate::lsm::block::{Meta, Statistics};
 use crate::wal::format::LogId;
@@ -45,7 +45,9 @@ pub fn edit(number: u64, remove: Vec<u64>) -> Edit {
         clock: Timestamp(number + 1),
     };
     let shard = ShardState { number_next: number + 1, blob_last: 5, log_from: Lsn(4096 * number) };
+    let keys = Keys { partition: entry.partition, db: 1, keys: 8 * number, expiring: number };
     Edit {
+        keys: vec![keys],
         partitions: vec![(entry.partition, state)],
         add: vec![entry],
         remove,

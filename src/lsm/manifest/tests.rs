@@ -32,8 +32,20 @@ fn file(count: u64) -> (Vec<u8>, Vec<usize>, Vec<State>) {
 fn format_is_frozen() {
     let (bytes, ..) = file(3);
 
-    let golden = include_bytes!("testdata/three-records.manifest");
+    let golden = include_bytes!("testdata/three-records_v2.manifest");
     assert!(bytes == golden, "the format has changed: raise VERSION and keep the old decoder");
+}
+
+#[test]
+fn files_of_version_1_are_read() {
+    let golden = include_bytes!("testdata/three-records.manifest");
+    let (_, _, states) = file(3);
+
+    let state = replay(golden, LOG, 9).expect("it is sound");
+
+    let without_keys = Edit { keys: Vec::new(), ..states[2].snapshot() };
+    assert_eq!(state.snapshot(), without_keys);
+    assert_eq!(state.keys_of(PartitionId(2)), None);
 }
 
 #[test]

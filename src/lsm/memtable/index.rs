@@ -230,6 +230,11 @@ impl Index {
         after
     }
 
+    /// Calls of [`Index::walk`] that see all nodes.
+    pub fn base_count(&self) -> usize {
+        self.base
+    }
+
     /// Bytes taken from the system and touched.
     pub fn held_len(&self) -> usize {
         (self.home.count + self.overflow.count) * size_of::<Bucket>() + self.spare.capacity() * 4

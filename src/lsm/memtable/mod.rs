@@ -37,9 +37,12 @@
 //! shadows: from [`Memtable::keep_tombstones`] on it stays until it is in a table itself
 //! ([`Memtable::forget`]).
 //!
-//! Not here: tombstones of keys that are not here (a delete of one inserts nothing); what a value
-//! means; who reads which version. Reading order: `store` (layout), `arena`, `index`, `order`, then
-//! this file.
+//! A table may also be *partial*: rows that SSTables have are let go when memory is short, and
+//! taken in again when they are asked for ([`resident`]). A key that is not here is then not known
+//! to be nowhere.
+//!
+//! Not here: what a value means; who reads which version; what is in SSTables. Reading order:
+//! `store` (layout), `arena`, `index`, `order`, then this file.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -50,6 +53,7 @@ mod arena;
 mod chunk;
 mod index;
 mod order;
+mod resident;
 mod scan;
 mod store;
 mod weight;
@@ -120,6 +124,8 @@ pub struct Memtable {
     live_len: usize,
     /// Committed tombstones stay.
     keeps_tombstones: bool,
+    /// Tables have rows that are not here.
+    is_partial: bool,
 }
 
 impl Memtable {
@@ -138,6 +144,7 @@ impl Memtable {
             expiring: BTreeSet::new(),
             live_len: 0,
             keeps_tombstones: false,
+            is_partial: false,
         }
     }
 
@@ -194,7 +201,7 @@ impl Memtable {
         let version = Version { timestamp, kind: Kind::Put, expiry_ms, payload };
         match self.index.find(hash, key, &self.store) {
             Some((node, _)) => self.push(node, &version, State::Put),
-            None => self.insert(hash, key, &version),
+            None => self.insert(hash, key, &version, State::Put),
         }
     }
 
@@ -329,17 +336,17 @@ impl Memtable {
     }
 
     /// A node for a key that has none.
-    fn insert(&mut self, hash: u64, key: &[u8], version: &Version<'_>) -> EntryRef {
+    fn insert(&mut self, hash: u64, key: &[u8], version: &Version<'_>, state: State) -> EntryRef {
         let is_inline = match version.payload {
             Payload::Bytes(bytes) => store::is_inline(bytes.len()),
             Payload::Shared(_) => true,
         };
         let node = if is_inline {
-            self.store.create(key, version, State::Put)
+            self.store.create(key, version, state)
         } else {
             let void = Version { expiry_ms: None, payload: Payload::Bytes(&[]), ..*version };
             let node = self.store.create(key, &void, State::Void);
-            let record = self.store.create(&[], version, State::Put);
+            let record = self.store.create(&[], version, state);
             self.link(node, record);
             node
         };

@@ -4,7 +4,7 @@
 //! block  := header key body slack
 //! header := link:u32 home:u32 touches:u32 timestamp:u64 body_len:u32 word:u32   (28 bytes)
 //! body   := expiry_ms:u64?  (bytes | index of a large value:u32)
-//! word   := key_len:18 kind:2 shared:1 expires:1 class:8
+//! word   := key_len:18 kind:2 shared:1 expires:1 class:8 used:1
 //! ```
 //!
 //! A *node* is a key: it stands in the index and in the order, never moves while anyone may name
@@ -45,6 +45,7 @@ const STATE_SHIFT: u32 = KEY_LEN_BITS;
 const SHARED_BIT: u32 = 1 << 20;
 const EXPIRES_BIT: u32 = 1 << 21;
 const CLASS_SHIFT: u32 = 22;
+const USED_BIT: u32 = 1 << 30;
 const EXPIRY_LEN: usize = 8;
 const SHARED_LEN: usize = 4;
 
@@ -59,7 +60,7 @@ const _: () = {
 /// What a lookup brings into the cache of each block it may read: header, key, a small value.
 const PREFETCH_LEN: usize = 192;
 
-/// The lower 22 bits and the class of a header's last word, taken apart.
+/// A header's last word, taken apart.
 #[derive(Clone, Copy)]
 struct Word(u32);
 
@@ -376,6 +377,16 @@ impl Store {
 
     pub fn set_home(&mut self, node: Ref, home: u32) {
         self.set_u32(node, HOME, home);
+    }
+
+    /// Whether the node was marked as used since it was last unmarked.
+    pub fn is_used(&self, node: Ref) -> bool {
+        self.word(node).0 & USED_BIT != 0
+    }
+
+    pub fn set_used(&mut self, node: Ref, is_used: bool) {
+        let word = self.word(node).0 & !USED_BIT;
+        self.set_word(node, Word(word | if is_used { USED_BIT } else { 0 }));
     }
 
     /// How many puts and deletes of the node were neither committed nor rolled back.

@@ -2,16 +2,19 @@
 //!
 //! The format is [`super::block`]'s; here is what drives it over an [`Env`]. After
 //! [`Table::open`] the index's upper level and the filter are resident, some 11 bits per key; a
-//! leaf of the index and a part of rows are a direct read each, mostly of one sector.
+//! part of rows is a direct read, mostly of one sector, and so is a leaf of the index the first
+//! time: leaves are a hundredth of the rows and stay in memory until [`Table::forget_leaves`].
 //!
 //! Invariants:
-//! * Nothing is answered from bytes whose checksum was not verified on this read.
+//! * Nothing is answered from bytes whose checksum was not verified when they were read.
 //! * An open table is the very file that its [`Meta`] was made of: every field agrees.
 //! * What is read is bounded by the file's length and a MiB per part, whatever the bytes say.
 //!
-//! Not here: which tables there are (the manifest); caches of parts; when a table is written.
+//! Not here: which tables there are (the manifest); caches of rows; when a table is written.
 //! Reading order: `writer`, this file, `iter`, `chunks`.
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -52,6 +55,9 @@ pub struct Options {
     /// How rows are stored.
     pub compression: Compression,
 }
+
+/// Bytes of a leaf in memory besides its own.
+const LEAF_ENTRY_LEN: usize = 96;
 
 /// The name of table `number`.
 pub fn file_name(number: u64) -> String {
@@ -119,6 +125,10 @@ struct Inner<E: Env> {
     footer: Footer,
     top: Vec<u8>,
     filter: Filter,
+    /// Leaves that were read by [`Table::get`], by where they are.
+    leaves: RefCell<HashMap<u64, Rc<Block>, ahash::RandomState>>,
+    /// Bytes of them.
+    leaves_len: Cell<usize>,
 }
 
 /// A table open for reading; a handle that clones cheaply. Lives on one core.
@@ -158,7 +168,10 @@ impl<E: Env> Table<E> {
             return Err(Error::Foreign { what: "statistics", path: path.to_owned() });
         }
         let (env, path, meta) = (env.clone(), path.to_owned(), meta.clone());
-        Ok(Self { inner: Rc::new(Inner { env, file, path, meta, footer, top, filter }) })
+        let seeds = ahash::RandomState::with_seeds(seed, meta.number, meta.checksum, 0);
+        let (leaves, leaves_len) = (RefCell::new(HashMap::with_hasher(seeds)), Cell::default());
+        let inner = Inner { env, file, path, meta, footer, top, filter, leaves, leaves_len };
+        Ok(Self { inner: Rc::new(inner) })
     }
 
     /// What is kept of it.
@@ -173,7 +186,19 @@ impl<E: Env> Table<E> {
 
     /// Bytes that are resident while it is open.
     pub fn memory_len(&self) -> usize {
-        self.inner.top.capacity() + self.inner.filter.byte_len() + size_of::<Inner<E>>()
+        let fixed = self.inner.top.capacity() + self.inner.filter.byte_len();
+        fixed + size_of::<Inner<E>>() + self.inner.leaves_len.get()
+    }
+
+    /// Bytes of it that [`Table::forget_leaves`] frees.
+    pub fn leaves_len(&self) -> usize {
+        self.inner.leaves_len.get()
+    }
+
+    /// Forgets the leaves of the index that were read.
+    pub fn forget_leaves(&self) {
+        self.inner.leaves.borrow_mut().clear();
+        self.inner.leaves_len.set(0);
     }
 
     /// False: the key of `hash` ([`hash_of`]) is not in the table. One key in a hundred that is not
@@ -187,7 +212,7 @@ impl<E: Env> Table<E> {
 /// Reading.
 impl<E: Env> Table<E> {
     /// The newest version of `key` that is not newer than `at`, a tombstone too. Asks no filter:
-    /// [`Table::may_contain`] first. Two reads, seldom more.
+    /// [`Table::may_contain`] first. One read, seldom more, once the leaf is known.
     ///
     /// # Errors
     /// As the disk's; a part is damaged.
@@ -197,7 +222,7 @@ impl<E: Env> Table<E> {
         let mut is_first = true;
         loop {
             let leaf_handle = leaf_at.0;
-            let leaf = self.read(PartKind::Leaf, leaf_handle).await?;
+            let leaf = self.leaf(leaf_handle).await?;
             let mut place = self.place_in(&leaf, leaf_handle, is_first.then_some(key))?;
             while let Some((handle, next)) = place {
                 let rows = self.read(PartKind::Rows, handle).await?;
@@ -246,6 +271,21 @@ impl<E: Env> Table<E> {
         let top = &self.inner.top;
         let found = self.wrong_top(find(top, key))?;
         found.map(|found| self.wrong_top(handle_and_end(top, found.body))).transpose()
+    }
+
+    /// A leaf, from memory if it was read before.
+    async fn leaf(&self, handle: Handle) -> Result<Rc<Block>, Error> {
+        let known = self.inner.leaves.borrow().get(&handle.offset).cloned();
+        if let Some(leaf) = known {
+            return Ok(leaf);
+        }
+        let leaf = Rc::new(self.read(PartKind::Leaf, handle).await?);
+        let before = self.inner.leaves.borrow_mut().insert(handle.offset, Rc::clone(&leaf));
+        if before.is_none() {
+            let len = leaf.memory_len() + LEAF_ENTRY_LEN;
+            self.inner.leaves_len.set(self.inner.leaves_len.get() + len);
+        }
+        Ok(leaf)
     }
 
     /// The leaf whose entry in the top begins at `at`.

@@ -21,6 +21,7 @@ use crate::protocol::binary::{
 };
 use crate::server::job::BLOB_BACKLOG_MAX;
 use crate::server::{Server, round::find};
+use crate::shard::Wait;
 use crate::shard::mailbox::TypedRequest;
 
 /// Bytes that are summed in a turn: some 100 us.
@@ -34,6 +35,8 @@ struct Set {
     value: Arc<Vec<u8>>,
     /// Its name in the log, and how much of it is there.
     logged: Option<(BlobRef, usize)>,
+    /// Until what its key holds is in memory.
+    wait: Wait,
 }
 
 /// A reply whose checksum is being made.
@@ -74,7 +77,9 @@ impl<E: Env> Server<E> {
         if shard != self.shard.id() {
             return self.forward_long(shard, asker, &body, value);
         }
-        self.binary.longs.sets.push_back(Set { asker: *asker, body, value, logged: None });
+        let wait = Wait::default();
+        self.seek_name(op.db, op.key, &wait);
+        self.binary.longs.sets.push_back(Set { asker: *asker, body, value, logged: None, wait });
     }
 
     fn forward_long(&mut self, shard: ShardId, asker: &Asker, body: &[u8], value: Arc<Vec<u8>>) {
@@ -103,6 +108,7 @@ impl<E: Env> Server<E> {
             }
             let before = set.logged;
             match self.log_piece(&mut set) {
+                Some(_) if !self.knows_key(&mut set) => self.binary.longs.sets.push_back(set),
                 Some(blob) => {
                     self.run_long(&set, blob);
                     progressed = true;
@@ -120,14 +126,33 @@ impl<E: Env> Server<E> {
     fn log_piece(&mut self, set: &mut Set) -> Option<BlobRef> {
         let len = set.value.len();
         let (blob, logged) = set.logged.unwrap_or_else(|| (self.shard.new_blob(len), 0));
+        if logged == len {
+            return Some(blob);
+        }
         let behind = self.shard.backlog_len() > BLOB_BACKLOG_MAX;
         let logged = if behind { logged } else { self.shard.log_blob(blob, &set.value, logged) };
         set.logged = Some((blob, logged));
         (logged == len).then_some(blob)
     }
 
+    /// Whether what its key holds is in memory; if not, it is fetched.
+    fn knows_key(&mut self, set: &mut Set) -> bool {
+        if !set.wait.is_over() {
+            return false;
+        }
+        if set.wait.error().is_some() {
+            return true;
+        }
+        let op = Op::decode_long(&set.body, &set.value).expect("it was decoded before");
+        set.wait = Wait::default();
+        self.seek_name(op.db, op.key, &set.wait)
+    }
+
     fn run_long(&mut self, set: &Set, blob: BlobRef) {
-        let Set { asker, body, value, .. } = set;
+        let Set { asker, body, value, wait, .. } = set;
+        if let Some(error) = wait.error() {
+            return self.fail(asker, Failure::new(Code::Internal, &error));
+        }
         if !asker.deadline.is_zero() && asker.deadline < self.env.now() {
             let text = "the deadline passed before all of the value was in the log";
             return self.fail(asker, Failure::new(Code::DeadlineExceeded, text));

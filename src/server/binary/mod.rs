@@ -10,6 +10,7 @@
 //! serve   one request: here, or one hop to the shard of its key, which runs the same code
 //! holds   replies that tell of what is not committed yet
 //! gather  the parts of a multi-get that several shards make
+//! parked  requests whose keys are being fetched from tables
 //! long    values that are logged, or summed, in pieces with others in between
 //! session hello, auth, ping, info, and the clock that ends a slow handshake
 //! ```
@@ -37,6 +38,7 @@ use crate::shard::mailbox::Part;
 use gather::Gathering;
 use holds::Holds;
 use long::Longs;
+use parked::ParkedQueue;
 use round::Round;
 
 pub use holds::WAITER;
@@ -44,6 +46,7 @@ pub use holds::WAITER;
 mod gather;
 mod holds;
 mod long;
+mod parked;
 mod round;
 mod serve;
 mod session;
@@ -190,6 +193,7 @@ pub struct Desk<C> {
     round: Round<C>,
     holds: Holds,
     longs: Longs,
+    parked: ParkedQueue,
     gatherings: Vec<Option<Gathering>>,
     gatherings_free: Vec<u32>,
     /// What a write is admitted as.
@@ -207,6 +211,7 @@ impl<C> Default for Desk<C> {
             round: Round::default(),
             holds: Holds::default(),
             longs: Longs::default(),
+            parked: ParkedQueue::default(),
             gatherings: Vec::new(),
             gatherings_free: Vec::new(),
             set: spec(b"set"),
@@ -240,6 +245,7 @@ impl<C> Desk<C> {
         self.work.is_empty()
             && self.holds.is_empty()
             && self.longs.is_empty()
+            && self.parked.is_empty()
             && self.gatherings.len() == self.gatherings_free.len()
     }
 }

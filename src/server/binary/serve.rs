@@ -39,6 +39,20 @@ impl<E: Env> Server<E> {
             let text = "the deadline passed before the request was looked at";
             return self.fail(asker, Failure::new(Code::DeadlineExceeded, text));
         }
+        if self.parks_typed(asker, &request, body, ahead) {
+            return;
+        }
+        self.serve_known(asker, request, body, ahead);
+    }
+
+    /// As [`Server::serve_typed`], once all that the request looks at is in memory.
+    pub(super) fn serve_known(
+        &mut self,
+        asker: &Asker,
+        request: Request<'_>,
+        body: &[u8],
+        ahead: Option<Target<'_>>,
+    ) {
         let scratch = &mut Vec::new();
         match request {
             Request::Get { db, key } => match self.target(ahead, db, key, scratch) {
@@ -247,25 +261,46 @@ impl<E: Env> Server<E> {
     }
 
     fn serve_scan(&mut self, asker: &Asker, scan: &Scan<'_>, body: &[u8]) {
-        let cursor = match scan.cursor {
-            [] => Cursor::at(0),
-            cursor => match cursor.try_into() {
-                Ok(bytes) => Cursor::decode(u64::from_le_bytes(bytes)),
-                Err(_) => {
-                    let text = "this cursor is none of this server's";
-                    return self.fail(asker, Failure::new(Code::BadRequest, text));
-                }
-            },
+        let Some(cursor) = Self::cursor_of(scan) else {
+            let text = "this cursor is none of this server's";
+            return self.fail(asker, Failure::new(Code::BadRequest, text));
         };
         let shard = self.shard_of_partition(cursor.partition);
         if shard != self.shard.id() {
             return self.forward_typed(shard, asker, body);
         }
+        let (names, next) = self.page(scan, cursor, Self::count_of(scan));
+        self.answer_page(asker, scan, &names, next);
+    }
+
+    /// Where a scan begins.
+    pub(super) fn cursor_of(scan: &Scan<'_>) -> Option<Cursor> {
+        match scan.cursor {
+            [] => Some(Cursor::at(0)),
+            cursor => {
+                let bytes = cursor.try_into().ok()?;
+                Some(Cursor::decode(u64::from_le_bytes(bytes)))
+            }
+        }
+    }
+
+    /// How many keys a page has.
+    pub(super) fn count_of(scan: &Scan<'_>) -> usize {
         let count = if scan.count == 0 { SCAN_COUNT } else { scan.count as usize };
-        let (names, next) = self.page(scan, cursor, count.min(SCAN_COUNT_MAX));
+        count.min(SCAN_COUNT_MAX)
+    }
+
+    /// Answers with the keys of a page, and their values if wanted; all are in memory.
+    pub(super) fn answer_page(
+        &mut self,
+        asker: &Asker,
+        scan: &Scan<'_>,
+        names: &[Vec<u8>],
+        next: u64,
+    ) {
         let (mut entries, mut newest, mut shown) = (Vec::new(), 0, 0);
         let mut scratch = Vec::new();
-        for name in &names {
+        for name in names {
             let found = round::find(&self.shard, scan.db, name, &mut scratch);
             let target = found.expect("the walk is over this shard");
             let Some(version) = self.shard.read(target).0 else { continue };
@@ -286,17 +321,27 @@ impl<E: Env> Server<E> {
 
     /// The keys of a page and the next cursor; 0: that was all.
     fn page(&self, scan: &Scan<'_>, cursor: Cursor, count: usize) -> (Vec<Vec<u8>>, u64) {
-        let fits = |name: &[u8]| match scan.glob && !scan.pattern.is_empty() {
-            true => glob::matches(scan.pattern, name, false),
-            false => name.starts_with(scan.pattern),
-        };
         let mut names = Vec::new();
         let next = self.shard.walk(scan.db, cursor, count, |name| {
-            if fits(name) {
+            if Self::fits(scan, name) {
                 names.push(name.to_vec());
             }
         });
         (names, next.map_or_else(|| self.next_shard_typed(), Cursor::encode))
+    }
+
+    /// Whether a scan wants a key.
+    pub(super) fn fits(scan: &Scan<'_>, name: &[u8]) -> bool {
+        match scan.glob && !scan.pattern.is_empty() {
+            true => glob::matches(scan.pattern, name, false),
+            false => name.starts_with(scan.pattern),
+        }
+    }
+
+    /// A cursor as clients see it.
+    pub(super) fn encode_next_typed(&self, next: Cursor) -> u64 {
+        let end = self.shard.map().partitions_of(self.shard.id()).end;
+        if next.partition < end { next.encode() } else { self.next_shard_typed() }
     }
 
     /// The cursor behind this shard's last partition.

@@ -134,6 +134,8 @@ pub fn shape(seed: u64) -> Shape {
         partitions: rng.between(1, 3) as u32,
         // Flushes all the time, now and then, or never.
         log_len_max: [8 << 10, 64 << 10, 1 << 30][rng.index(3)],
+        // All rows stay in memory, some leave it, or all that can.
+        rows_len_max: [None, Some(200 << 10), Some(1 << 10)][rng.index(3)],
         ..Shape::default()
     }
 }
@@ -202,7 +204,8 @@ impl Run {
         (self.clearing, self.failed, self.faulty) = (false, false, self.rng.one_in(5));
         if self.faulty {
             let ppm = [3_000, 30_000, 200_000][self.rng.index(3)];
-            self.house.node.set_faults(Faults::errors(ppm));
+            // A key that can not be read is refused alone (`away`): the model knows no such reply.
+            self.house.node.set_faults(Faults { read_eio: 0, ..Faults::errors(ppm) });
         }
         let scale = [2_000, 20_000, 300_000][self.rng.index(3)];
         let end = self.house.sim.now() + Duration::from_micros(self.rng.between(10, scale));

@@ -44,6 +44,7 @@ pub struct Shape {
     pub cluster_mode: bool,
     pub segment_len: u64,
     pub log_len_max: u64,
+    pub rows_len_max: Option<usize>,
     pub planted: Option<Planted>,
     pub log_planted: Option<wal::Planted>,
 }
@@ -59,6 +60,7 @@ impl Default for Shape {
             cluster_mode: false,
             segment_len: (wal::format::BLOCK_LEN_MAX + SECTOR_LEN) as u64,
             log_len_max: 1 << 30,
+            rows_len_max: None,
             planted: None,
             log_planted: None,
         }
@@ -244,6 +246,7 @@ fn options(shape: &Shape) -> Options {
         slow_len_max: 128,
         segment_len: shape.segment_len,
         log_len_max: shape.log_len_max,
+        rows_len_max: shape.rows_len_max,
         identity: Identity {
             node_id: "f".repeat(40),
             cores: shape.shards,

@@ -5,6 +5,7 @@
 //! back; [`planted`] shows that it would see the bugs it is for. The rest are scenes, each of one
 //! behaviour.
 
+mod away;
 mod caches;
 mod crashes;
 mod groups;

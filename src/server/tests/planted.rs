@@ -94,6 +94,29 @@ fn a_log_that_is_released_up_to_the_end_of_a_flush_is_seen() {
     in_tables(Planted::MarkLate);
 }
 
+/// With rows that leave memory as soon as a table has them.
+fn in_memory(bug: Planted) {
+    seen_within(&format!("{bug:?}"), |shape| {
+        (shape.planted, shape.log_len_max) = (Some(bug), 8 << 10);
+        shape.rows_len_max = Some(1 << 10);
+    });
+}
+
+#[test]
+fn rows_that_leave_memory_before_a_table_has_them_are_seen() {
+    in_memory(Planted::LetGoDirty);
+}
+
+#[test]
+fn rows_of_tables_that_were_overtaken_are_seen() {
+    in_memory(Planted::AdmitStale);
+}
+
+#[test]
+fn keys_that_are_not_asked_for_are_seen() {
+    in_memory(Planted::SkipSeek);
+}
+
 #[test]
 fn a_log_that_acks_before_it_is_durable_is_seen() {
     in_log(wal::Planted::AckBeforeDurable);

@@ -165,6 +165,8 @@ fn a_full_disk_refuses_writes_until_there_is_room() {
     let mut house = House::new(6, Shape { shards: 1, log_len_max: 2 << 20, ..shape() });
     let mut talk = house.connect();
     set_some(&house, &mut talk, 0..512, &"x".repeat(4_000));
+    // What is under way takes room, too.
+    house.run_ms(2_000);
     house.node.set_capacity(disk_len(&house) + (100 << 10));
 
     let mut acked = 0;

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::super::Server;
+use super::super::job::Job;
 use super::super::node::View;
-use super::super::remote;
+use super::super::remote::{self, Origin};
 use super::elsewhere::Running;
 use super::{Pending, is_on_keys};
 use crate::command::question::Told;
@@ -13,8 +14,8 @@ use crate::command::{Keyspace, ReplyMode, Run, Session, Spec};
 use crate::env::Env;
 use crate::id::{ShardId, Slot};
 use crate::lsm::key;
-use crate::protocol::resp::Reply;
-use crate::shard::{Caller, Client, Holds, Step, Transaction};
+use crate::protocol::resp::{ArgsBuf, Proto, Reply};
+use crate::shard::{Caller, Client, Holds, Step, Transaction, Wait};
 
 const CROSSED: &str = "CROSSSLOT A transaction that watches keys must have all its keys on one \
                        core, give them one {hash tag}; nothing was executed";
@@ -67,7 +68,11 @@ impl<E: Env> Server<E> {
             conn.pending = Some(pending);
             return self.ask_all(index, asked, wide, args.args(), Some(spec));
         }
-        if shard == self.shard.id() {
+        let wait = match shard == self.shard.id() {
+            true => self.wait_of_exec(index, &mut pending),
+            false => None,
+        };
+        if shard == self.shard.id() && wait.is_none() {
             return self.exec_here(index, spec, *pending);
         }
         let told = std::mem::take(&mut pending.told);
@@ -90,7 +95,27 @@ impl<E: Env> Server<E> {
         conn.pending = Some(Box::new(Pending { running, ..Pending::default() }));
         conn.busy = true;
         let to = remote::Address { conn: conn.id, ticket: remote::EXEC_TICKET };
-        self.forward_transaction(shard, to, spec, Arc::new(transaction));
+        let transaction = Arc::new(transaction);
+        if shard != self.shard.id() {
+            return self.forward_transaction(shard, to, spec, transaction);
+        }
+        let (origin, of) = (Origin::Remote(shard, to), (0, Proto::Resp2));
+        let mut job = Job::new(origin, spec, ArgsBuf::default().args(), Vec::new(), of);
+        (job.transaction, job.wait, job.caller) = (Some(transaction), wait, self.shard.caller());
+        self.jobs.push(job);
+    }
+
+    /// What a transaction waits for whose keys are here, if they are not all in memory.
+    fn wait_of_exec(&mut self, index: u32, pending: &mut Pending) -> Option<Wait> {
+        if !self.shard.is_partial() {
+            return None;
+        }
+        self.foresee(index, &mut pending.queued);
+        let keyed = pending.queued.iter().filter(|step| is_on_keys(step.spec));
+        let steps = keyed.cloned().collect();
+        let transaction = Transaction { watched: pending.watched.clone(), steps };
+        let wait = Wait::default();
+        (!self.seek_transaction(&transaction, &wait)).then_some(wait)
     }
 
     /// A question of a transaction is answered.

@@ -29,6 +29,28 @@ impl<E: Env> Server<E> {
         if pending.watched.len() + args.len() - 1 > WATCHED_MAX {
             return self.refuse(index, &format!("ERR at most {WATCHED_MAX} keys can be watched"));
         }
+        if self.parks(index, spec, args) {
+            return;
+        }
+        self.watch_known(index, spec, args);
+    }
+
+    /// A WATCH whose keys are in memory by now.
+    pub(in crate::server) fn watch_again(
+        &mut self,
+        id: ConnId,
+        spec: &'static Spec,
+        args: Args<'_>,
+    ) {
+        if let Some(conn) = self.conn(id) {
+            conn.busy = false;
+            self.watch_known(id.index, spec, args);
+        }
+    }
+
+    fn watch_known(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) {
+        let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
+        let pending = conn.pending.get_or_insert_default();
         let (id, db, proto) = (conn.id, conn.session.db, conn.session.proto);
         let mut others: Vec<(ShardId, Vec<Place>)> = Vec::new();
         for place in Place::all(spec, &args) {

@@ -53,7 +53,7 @@ impl<E: Env> Compaction<E> {
         numbers: Rc<Cell<u64>>,
         partitions: Vec<PartitionId>,
     ) -> Self {
-        let flush_len = options.log_len_max / 2 / partitions.len().max(1) as u64;
+        let flush_len = options.flush_from() / partitions.len().max(1) as u64;
         Self {
             env: env.clone(),
             store,
@@ -182,12 +182,7 @@ impl<E: Env> Run<E> {
 
     /// Writes the new tables; `named` has their numbers, whatever comes of it.
     async fn merge(&self, numbers: &[u64], named: &mut Vec<u64>) -> Result<Vec<TableEntry>, Error> {
-        let metas = self.store.metas(numbers).await?;
-        let mut inputs = Vec::new();
-        for meta in &metas {
-            let path = self.store.path_of(meta.number);
-            inputs.push(Table::open(&self.env, &path, meta).await?.iter(&[]));
-        }
+        let inputs = self.store.tables(numbers).iter().map(|table| table.iter(&[])).collect();
         let options = compact::Options {
             log: self.options.log,
             compression: Compression::None,
@@ -204,6 +199,10 @@ impl<E: Env> Run<E> {
         };
         let outcome = compact(&self.env, inputs, &options, next_file).await?;
         self.store.sync_dir().await?;
+        for meta in &outcome.tables {
+            let path = self.store.path_of(meta.number);
+            self.store.keep(Table::open(&self.env, &path, meta).await?);
+        }
         let (partition, level) = (self.partition, self.job.output_level);
         let entries = outcome.tables.into_iter().map(|meta| TableEntry { partition, level, meta });
         Ok(entries.collect())

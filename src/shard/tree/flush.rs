@@ -22,7 +22,7 @@ use crate::lsm::block::{Row, Value};
 use crate::lsm::manifest::State;
 use crate::lsm::memtable::{Payload, Version};
 use crate::lsm::rows::Rows;
-use crate::lsm::table;
+use crate::lsm::table::{self, Table};
 
 /// What both halves share. Neither waits for the other while it holds this.
 #[derive(Default)]
@@ -129,7 +129,7 @@ async fn write<E: Env>(
     store: &Store<E>,
     options: table::Options,
     path: &Path,
-) -> Result<Option<(Option<table::Meta>, Change)>, Error> {
+) -> Result<Option<(Option<Table<E>>, Change)>, Error> {
     let mut writer = None;
     while let Some(mut rows) = next_rows(shared).await {
         for at in 0..rows.count() {
@@ -148,12 +148,13 @@ async fn write<E: Env>(
         return Ok(None);
     }
     let table = match writer {
-        Some(writer) => Some(writer.finish().await?),
+        Some(writer) => {
+            let meta = writer.finish().await?;
+            store.sync_dir().await?;
+            Some(Table::open(env, path, &meta).await?)
+        }
         None => None,
     };
-    if table.is_some() {
-        store.sync_dir().await?;
-    }
     shared.0.borrow_mut().is_written = true;
     env.notify();
     let change = shared.until(|desk| match desk.is_void {
@@ -166,12 +167,14 @@ async fn write<E: Env>(
 /// Has the edit written, and removes what it makes void.
 async fn install<E: Env>(
     store: &Store<E>,
-    table: Option<table::Meta>,
+    table: Option<Table<E>>,
     change: Change,
 ) -> Result<(), Error> {
+    let meta = table.as_ref().map(|table| table.meta().clone());
+    table.into_iter().for_each(|table| store.keep(table));
     let mut void = Vec::new();
     let decide = |state: &State| {
-        let edit = change.edit(state, table);
+        let edit = change.edit(state, meta);
         void.clone_from(&edit.remove);
         Some(edit)
     };

@@ -1,8 +1,11 @@
 //! What the tables of a shard hold, into its partitions, before the log is replayed.
 //!
-//! All rows are loaded: the memtable answers every read. So a start costs what there is, and not
-//! what was ever written. Of each key only the newest version counts, and a tombstone is nothing.
+//! Tables are opened, which costs eleven bits per key. If they are few, their rows are loaded as
+//! well, so that reads never wait; otherwise rows come when they are asked for, and a start costs
+//! the same however many there are. Of each key only the newest version counts, and a tombstone is
+//! nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::store::Store;
@@ -16,24 +19,32 @@ use crate::lsm::manifest::file::{self, Manifest};
 use crate::lsm::memtable::{Kind, Payload, Version};
 use crate::lsm::merge::Merge;
 use crate::lsm::table::{self, Table};
-use crate::partition::{Flushed, Recovery, Stored};
+use crate::lsm::view::View;
+use crate::partition::{DB_COUNT, Flushed, Recovery, Sizes, Stored};
 
 /// Bytes of rows between two yields: some 100 us.
 const YIELD_LEN: usize = 64 << 10;
 
-/// A manifest that was read, and what it names that was looked at.
-pub struct Loaded {
+/// A manifest that was read, and the tables that it names, open.
+pub struct Loaded<E: Env> {
     read: file::Read,
+    tables: BTreeMap<u64, Table<E>>,
 }
 
-impl Loaded {
-    /// Reads the manifest; nothing is changed.
+impl<E: Env> Loaded<E> {
+    /// Reads the manifest and opens the tables; nothing is changed.
     ///
     /// # Errors
     /// As [`Error`]: the disk's, or damage.
-    pub async fn read<E: Env>(env: &E, options: &Options) -> Result<Self, Error> {
+    pub async fn read(env: &E, options: &Options) -> Result<Self, Error> {
         let read = file::Read::of(env, &manifest_options(options)).await?;
-        Ok(Self { read })
+        let mut tables = BTreeMap::new();
+        for entry in read.state().tables() {
+            let number = entry.meta.number;
+            let path = options.dir.join(table::file_name(number));
+            tables.insert(number, Table::open(env, &path, &entry.meta).await?);
+        }
+        Ok(Self { read, tables })
     }
 
     fn state(&self) -> &State {
@@ -67,23 +78,40 @@ impl Loaded {
         self.state().tables().map(|entry| entry.meta.file_len).sum()
     }
 
+    /// The tables of a partition, as reads see them.
+    pub fn view(&self, partition: PartitionId) -> View<E> {
+        let entries = self.state().tables_of(partition);
+        View::new(entries.map(|entry| (entry.level, self.tables[&entry.meta.number].clone())))
+    }
+
+    /// About how many keys a partition has.
+    pub fn sizes(&self, partition: PartitionId) -> Sizes {
+        let state = self.state();
+        let puts = || state.tables_of(partition).map(|entry| entry.meta.statistics.put_count).sum();
+        let counts: Vec<_> = match state.keys_of(partition) {
+            Some(keys) => keys.iter().map(|of| (of.db, of.keys, of.expiring)).collect(),
+            // A manifest of version 1: any database may have been used.
+            None => {
+                (0..DB_COUNT as u8).map(|db| (db, if db == 0 { puts() } else { 0 }, 0)).collect()
+            }
+        };
+        Sizes::of_counts(&counts)
+    }
+
     /// Loads the rows of a partition; `on_bytes` is told of the progress.
     ///
     /// # Errors
     /// As [`Error`]: the disk's, or damage.
-    pub async fn rows<E: Env>(
+    pub async fn rows(
         &self,
         env: &E,
-        options: &Options,
         partition: PartitionId,
         recovery: &mut Recovery,
         mut on_bytes: impl FnMut(u64),
     ) -> Result<(), Error> {
-        let mut inputs = Vec::new();
-        for entry in self.state().tables_of(partition) {
-            let path = options.dir.join(table::file_name(entry.meta.number));
-            inputs.push(Table::open(env, &path, &entry.meta).await?.iter(&[]));
-        }
+        let entries = self.state().tables_of(partition);
+        let inputs: Vec<_> =
+            entries.map(|entry| self.tables[&entry.meta.number].iter(&[])).collect();
         if inputs.is_empty() {
             return Ok(());
         }
@@ -115,12 +143,17 @@ impl Loaded {
     ///
     /// # Errors
     /// As the disk's.
-    pub async fn open<E: Env>(self, env: &E, options: &Options) -> Result<(Store<E>, u64), Error> {
+    pub async fn open(
+        self,
+        env: &E,
+        options: &Options,
+        partitions: &[PartitionId],
+    ) -> Result<(Store<E>, u64), Error> {
         // A compaction takes numbers and does not say which comes next.
         let behind = self.state().tables().map(|entry| entry.meta.number + 1).max();
         let number_next = self.state().shard().number_next.max(behind.unwrap_or(1));
         let manifest = Manifest::open(env, &manifest_options(options), self.read).await?;
-        Ok((Store::new(env, &options.dir, manifest), number_next))
+        Ok((Store::new(env, &options.dir, manifest, self.tables, partitions), number_next))
     }
 }
 

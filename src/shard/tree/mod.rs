@@ -38,8 +38,9 @@ pub use load::Loaded;
 
 use crate::env::{Class, Env};
 use crate::id::{Lsn, PartitionId};
-use crate::lsm::manifest::{Edit, PartitionState, ShardState, State, TableEntry, file};
+use crate::lsm::manifest::{Edit, Keys, PartitionState, ShardState, State, TableEntry, file};
 use crate::lsm::table;
+use crate::lsm::view::View;
 use crate::metrics::ShardStats;
 use crate::partition::{Flush, Flushed, Partition, Planted};
 use crate::wal::{LogId, Writer};
@@ -57,7 +58,32 @@ pub struct Options {
     /// Bytes of log from which writes have to wait until some of it is released; flushes begin at
     /// half of it.
     pub log_len_max: u64,
+    /// Bytes of memory that rows may take; flushes begin when a quarter of it was logged. None:
+    /// all rows stay in memory, and are loaded at the start.
+    pub rows_len_max: Option<u64>,
 }
+
+impl Options {
+    /// Bytes of log from which flushes begin.
+    fn flush_from(&self) -> u64 {
+        let half = self.log_len_max / 2;
+        self.rows_len_max.map_or(half, |rows| half.min(FLUSH_LEN_MIN.max(rows / 4))).max(1)
+    }
+
+    /// Whether the rows of tables of so many bytes are loaded at the start.
+    pub fn loads(&self, table_bytes: u64) -> bool {
+        self.rows_len_max.is_none_or(|rows| table_bytes <= LOAD_LEN_MAX.min(rows / 2))
+    }
+}
+
+/// However short memory is, a flush begins no earlier than when so much was logged, bytes.
+const FLUSH_LEN_MIN: u64 = 64 << 10;
+
+/// Bytes of tables whose rows are loaded at the start: about as many take half a second.
+const LOAD_LEN_MAX: u64 = 128 << 20;
+
+/// Bytes of log after which a flush begins early when memory is short: a part of the usual.
+const SHORT_SHARE: u64 = 16;
 
 /// What keeps tables from being read or written.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +132,7 @@ pub struct Change {
     partition: PartitionId,
     state: PartitionState,
     shard: ShardState,
+    keys: Vec<Keys>,
     /// The tables of before are void.
     replaces_all: bool,
 }
@@ -113,13 +140,14 @@ pub struct Change {
 impl Change {
     /// The edit of `state`, and the tables that it makes void.
     fn edit(self, state: &State, table: Option<table::Meta>) -> Edit {
-        let Self { partition, state: now, shard, replaces_all } = self;
+        let Self { partition, state: now, shard, keys, replaces_all } = self;
         let void = state.tables_of(partition).filter(|_| replaces_all);
         Edit {
             remove: void.map(|entry| entry.meta.number).collect(),
             add: table.map(|meta| TableEntry { partition, level: 0, meta }).into_iter().collect(),
             partitions: vec![(partition, now)],
             shard: Some(shard),
+            keys,
         }
     }
 }
@@ -134,6 +162,8 @@ pub struct Ground<'a, E: Env> {
     pub blob_oldest: Option<u64>,
     /// The newest large value.
     pub blob_last: u64,
+    /// No row can be let go and memory is used up.
+    pub is_short: bool,
     /// What is counted.
     pub stats: &'a ShardStats,
 }
@@ -168,11 +198,11 @@ impl<E: Env> Tree<E> {
     pub async fn open(
         env: &E,
         options: Options,
-        loaded: Loaded,
+        loaded: Loaded<E>,
         partitions: Vec<PartitionId>,
     ) -> Result<Self, Error> {
         let log_from = loaded.log_from();
-        let (store, number_next) = loaded.open(env, &options).await?;
+        let (store, number_next) = loaded.open(env, &options, &partitions).await?;
         let numbers = Rc::new(Cell::new(number_next));
         let marks = vec![log_from; partitions.len()];
         let of = (store.clone(), Rc::clone(&numbers));
@@ -222,7 +252,7 @@ impl<E: Env> Tree<E> {
         let appended = ground.log.appended();
         match self.flushing.take() {
             Some(flushing) => self.flushing = self.go_on(flushing, &mut ground),
-            None if appended >= self.due_at || self.is_behind(appended) => {
+            None if appended >= self.due_at || self.is_behind(appended) || ground.is_short => {
                 self.begin_if_due(&mut ground);
             }
             None => {}
@@ -233,6 +263,27 @@ impl<E: Env> Tree<E> {
             }
             self.compaction.begin();
         }
+    }
+
+    /// Whether a flush is on its way.
+    pub fn is_flushing(&self) -> bool {
+        self.flushing.is_some()
+    }
+
+    /// The tables of the partition at `place`.
+    pub fn view(&self, place: u32) -> Rc<View<E>> {
+        self.store.view(place)
+    }
+
+    /// Whether a table of the partition at `place` may have a key.
+    pub fn may_contain(&self, place: u32, key: &[u8]) -> bool {
+        self.store.may_contain(place, key)
+    }
+
+    /// Bytes of memory that the open tables take.
+    pub fn memory_len(&self) -> usize {
+        let rows_len_max = self.options.rows_len_max.unwrap_or(u64::MAX);
+        self.store.memory_len((rows_len_max / 8) as usize)
     }
 
     /// Some time has passed.
@@ -257,7 +308,9 @@ impl<E: Env> Tree<E> {
         }
         let (place, oldest) = self.oldest(ground);
         self.needed_from = oldest;
-        let begin_at = Lsn(oldest.0 + self.options.log_len_max / 2);
+        let flush_from = self.options.flush_from();
+        let share = if ground.is_short { SHORT_SHARE } else { 1 };
+        let begin_at = Lsn(oldest.0 + flush_from / share);
         let Some(place) = place.filter(|_| ground.log.appended() >= begin_at) else {
             self.due_at = begin_at;
             return;
@@ -411,7 +464,10 @@ impl<E: Env> Tree<E> {
         let (number_next, blob_last) = (self.numbers.get(), ground.blob_last);
         let shard = ShardState { number_next, blob_last, log_from };
         let replaces_all = partition.has_void_tables(flush);
-        Change { partition: partition.id(), state, shard, replaces_all }
+        let id = partition.id();
+        let counts = flush.sizes().to_counts().into_iter();
+        let keys = counts.map(|(db, keys, expiring)| Keys { partition: id, db, keys, expiring });
+        Change { partition: id, state, shard, keys: keys.collect(), replaces_all }
     }
 
     /// The manifest says that the flush is done.
@@ -432,7 +488,7 @@ impl<E: Env> Tree<E> {
         self.count(ground.stats);
         // Each partition is flushed once while half of the log is written, or less often.
         let count = 4 * self.marks.len() as u64;
-        self.due_at = Lsn(ground.log.appended().0 + self.options.log_len_max / count);
+        self.due_at = Lsn(ground.log.appended().0 + self.options.flush_from() / count * 2);
         self.env.notify();
     }
 

@@ -2,8 +2,12 @@
 //!
 //! One edit is written at a time; who comes meanwhile waits. What an edit says is decided when its
 //! turn comes, on the state that it changes.
+//!
+//! Every table that counts is open, with its filter and the top of its index in memory; a table is
+//! opened before an edit names it, and a partition's view follows its edit at once.
 
 use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -11,9 +15,11 @@ use std::task::{Poll, Waker};
 
 use super::Error;
 use crate::env::Env;
+use crate::id::PartitionId;
 use crate::lsm::manifest::file::Manifest;
 use crate::lsm::manifest::{Edit, State};
-use crate::lsm::table;
+use crate::lsm::table::{self, Table};
+use crate::lsm::view::View;
 
 struct Inside<E: Env> {
     env: E,
@@ -22,6 +28,24 @@ struct Inside<E: Env> {
     manifest: Option<Manifest<E>>,
     waiting: Vec<Waker>,
     failed: bool,
+    tables: BTreeMap<u64, Table<E>>,
+    /// Of the partitions from `first` on.
+    views: Vec<Rc<View<E>>>,
+    first: PartitionId,
+}
+
+impl<E: Env> Inside<E> {
+    /// Brings the view of a partition up to date.
+    fn refresh(&mut self, partition: PartitionId, state: &State) {
+        let entries = state.tables_of(partition);
+        let tables = entries.map(|entry| (entry.level, self.tables[&entry.meta.number].clone()));
+        let view = Rc::new(View::new(tables.collect::<Vec<_>>()));
+        if let Some(place) = partition.0.checked_sub(self.first.0)
+            && let Some(slot) = self.views.get_mut(place as usize)
+        {
+            *slot = view;
+        }
+    }
 }
 
 /// See the module's header. A handle.
@@ -34,16 +58,58 @@ impl<E: Env> Clone for Store<E> {
 }
 
 impl<E: Env> Store<E> {
-    /// Of the manifest in `dir`, where the tables are as well.
-    pub fn new(env: &E, dir: &Path, manifest: Manifest<E>) -> Self {
-        let inside = Inside {
+    /// Of the manifest in `dir`, where the tables are as well: those that it names, open.
+    pub fn new(
+        env: &E,
+        dir: &Path,
+        manifest: Manifest<E>,
+        tables: BTreeMap<u64, Table<E>>,
+        partitions: &[PartitionId],
+    ) -> Self {
+        let mut inside = Inside {
             env: env.clone(),
             dir: dir.to_owned(),
-            manifest: Some(manifest),
+            manifest: None,
             waiting: Vec::new(),
             failed: false,
+            tables,
+            views: partitions.iter().map(|_| Rc::new(View::new([]))).collect(),
+            first: partitions.first().copied().unwrap_or(PartitionId(0)),
         };
+        partitions.iter().for_each(|id| inside.refresh(*id, manifest.state()));
+        inside.manifest = Some(manifest);
         Self(Rc::new(RefCell::new(inside)))
+    }
+
+    /// The tables of the partition at `place`.
+    pub fn view(&self, place: u32) -> Rc<View<E>> {
+        Rc::clone(&self.0.borrow().views[place as usize])
+    }
+
+    /// Whether a table of the partition at `place` may have a key.
+    pub fn may_contain(&self, place: u32, key: &[u8]) -> bool {
+        self.0.borrow().views[place as usize].may_contain(key)
+    }
+
+    /// Keeps a table that the next edit will name.
+    pub fn keep(&self, table: Table<E>) {
+        self.0.borrow_mut().tables.insert(table.meta().number, table);
+    }
+
+    /// Tables that count, by their numbers; some may not any more.
+    pub fn tables(&self, numbers: &[u64]) -> Vec<Table<E>> {
+        let inside = self.0.borrow();
+        numbers.iter().filter_map(|number| inside.tables.get(number).cloned()).collect()
+    }
+
+    /// Bytes of memory that open tables take. Forgets leaves when they take more than
+    /// `leaves_len_max`.
+    pub fn memory_len(&self, leaves_len_max: usize) -> usize {
+        let inside = self.0.borrow();
+        if inside.tables.values().map(Table::leaves_len).sum::<usize>() > leaves_len_max {
+            inside.tables.values().for_each(Table::forget_leaves);
+        }
+        inside.tables.values().map(Table::memory_len).sum()
     }
 
     /// Where table `number` is.
@@ -54,18 +120,6 @@ impl<E: Env> Store<E> {
     /// What the manifest says; `None` while it is being written.
     pub fn look<T>(&self, at: impl FnOnce(&State) -> T) -> Option<T> {
         self.0.borrow().manifest.as_ref().map(|manifest| at(manifest.state()))
-    }
-
-    /// What tables are, by their numbers, as far as they count.
-    ///
-    /// # Errors
-    /// [`Error::Stopped`].
-    pub async fn metas(&self, numbers: &[u64]) -> Result<Vec<table::Meta>, Error> {
-        let manifest = self.take().await?;
-        let entries = numbers.iter().filter_map(|number| manifest.state().table(*number));
-        let metas = entries.map(|entry| entry.meta.clone()).collect();
-        self.put_back(Some(manifest));
-        Ok(metas)
     }
 
     /// Whether no edit is taken any more.
@@ -88,6 +142,7 @@ impl<E: Env> Store<E> {
         let (env, _) = self.here();
         for number in numbers {
             let path = self.path_of(*number);
+            self.0.borrow_mut().tables.remove(number);
             if let Err(error) = env.remove(&path).await {
                 tracing::warn!(path = %path.display(), %error, "a table is not needed and stays");
             }
@@ -105,7 +160,14 @@ impl<E: Env> Store<E> {
             self.put_back(Some(manifest));
             return Ok(false);
         };
+        let changed: BTreeSet<_> = edit.add.iter().map(|entry| entry.partition).collect();
+        let removed = edit.remove.iter().filter_map(|number| manifest.state().table(*number));
+        let changed: BTreeSet<_> = removed.map(|entry| entry.partition).chain(changed).collect();
         let committed = manifest.commit(edit).await;
+        if committed.is_ok() {
+            let mut inside = self.0.borrow_mut();
+            changed.into_iter().for_each(|id| inside.refresh(id, manifest.state()));
+        }
         self.put_back(committed.is_ok().then_some(manifest));
         committed.map(|()| true).map_err(Error::from)
     }

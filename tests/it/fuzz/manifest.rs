@@ -6,7 +6,7 @@ use stavekv::limits::SECTOR_LEN;
 use stavekv::lsm::block::{Meta, Statistics};
 use stavekv::lsm::manifest::format::{Header, Kind, decode, encode, record_len};
 use stavekv::lsm::manifest::replay::replay;
-use stavekv::lsm::manifest::{Edit, PartitionState, ShardState, TableEntry};
+use stavekv::lsm::manifest::{Edit, Keys, PartitionState, ShardState, TableEntry};
 use stavekv::wal::format::LogId;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -34,6 +34,7 @@ fn edit(number: u64) -> Edit {
         remove: if number > 3 { vec![number - 1] } else { Vec::new() },
         partitions: vec![(PartitionId(1), state)],
         shard: Some(ShardState { number_next: number + 1, blob_last: 0, log_from: Lsn(number) }),
+        keys: vec![Keys { partition: PartitionId(1), db: 3, keys: number, expiring: 1 }],
     }
 }
 
