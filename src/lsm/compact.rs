@@ -20,6 +20,7 @@ use std::path::PathBuf;
 
 use super::block::{Compression, Kind, Meta, Row, Value};
 use super::merge::Merge;
+use super::pace::Pace;
 use super::table::{Error, Iter, Options as TableOptions, Writer};
 use crate::env::Env;
 use crate::id::Timestamp;
@@ -27,6 +28,9 @@ use crate::wal::format::LogId;
 
 /// Bytes of a table, more or less.
 pub const TARGET_LEN: u64 = 64 << 20;
+
+/// Bytes of rows between two looks at the pace.
+const PACED_LEN: u64 = 64 << 10;
 
 /// How a run goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +66,8 @@ pub struct Outcome {
     pub expired_count: u64,
 }
 
-/// Runs a compaction of `inputs`, whose rows come in the order of [`Merge`]. Each new file is
+/// Runs a compaction of `inputs`, whose rows come in the order of [`Merge`], as fast as `pace`
+/// lets it. Each new file is
 /// `next_file`'s to number and to name. Synced when this ends; the caller syncs the directory, and
 /// on an error removes what was named.
 ///
@@ -72,13 +77,20 @@ pub async fn compact<E: Env>(
     env: &E,
     inputs: Vec<Iter<E>>,
     options: &Options,
+    pace: &Pace,
     next_file: impl FnMut() -> (u64, PathBuf),
 ) -> Result<Outcome, Error> {
     let mut merge = Merge::new(inputs.into_iter().map(Iter::eager).collect());
     let mut sieve = Sieve::new(options);
     let mut outputs = Outputs { env, options, next_file, writer: None, tables: Vec::new() };
+    let mut taken = 0;
     while merge.advance().await? {
+        if taken >= PACED_LEN {
+            pace.take(env, taken).await;
+            taken = 0;
+        }
         let Some(row) = merge.row() else { break };
+        taken += row.key.len() as u64 + len_of(&row.value);
         let Some(kept) = sieve.pass(&row) else { continue };
         let writer = outputs.writer_for(&kept).await?;
         match kept.value {
@@ -89,6 +101,13 @@ pub async fn compact<E: Env>(
     }
     let tables = outputs.finish().await?;
     Ok(Outcome { tables, ..sieve.outcome })
+}
+
+fn len_of(value: &Value<'_>) -> u64 {
+    match value {
+        Value::Bytes(bytes) => bytes.len() as u64,
+        Value::Large(large) => large.len,
+    }
 }
 
 /// Which rows are kept. Pure.

@@ -7,6 +7,7 @@ pub mod key;
 pub mod manifest;
 pub mod memtable;
 pub mod merge;
+pub mod pace;
 pub mod pick;
 pub mod rows;
 pub mod table;

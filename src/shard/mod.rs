@@ -509,7 +509,7 @@ impl<E: Env> Shard<E> {
 
     /// Sums up keys and memory, also for the budget. `other_bytes` are the connections'.
     pub fn account(&mut self, other_bytes: usize) {
-        self.tree.tick();
+        self.tree.tick(self.seeker.take_slowest());
         let tables = self.tree.memory_len();
         let backlog = self.log.backlog_len();
         self.room.other_len = backlog + other_bytes + tables;

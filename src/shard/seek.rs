@@ -14,6 +14,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::{Planted, Shard, Target};
 use crate::command::{Args, Spec};
@@ -82,6 +83,7 @@ struct Pending {
 
 /// A read that has ended.
 struct Ended {
+    took: Duration,
     key: Rc<[u8]>,
     epoch: Epoch,
     found: Result<Option<Found>, table::Error>,
@@ -114,6 +116,8 @@ pub(super) struct Seeker {
     pending: HashMap<Rc<[u8]>, Pending, ahash::RandomState>,
     queue: VecDeque<Rc<[u8]>>,
     running: usize,
+    /// Of the reads that have ended since it was asked.
+    slowest: Duration,
     ended: Rc<RefCell<Vec<Ended>>>,
     /// Scratch.
     taken: Vec<Ended>,
@@ -124,7 +128,13 @@ impl Seeker {
     pub fn new(seed: u64) -> Self {
         let hasher = ahash::RandomState::with_seeds(seed, 1, 2, 3);
         let (queue, ended, taken) = Default::default();
-        Self { pending: HashMap::with_hasher(hasher), queue, running: 0, ended, taken }
+        let (running, slowest) = (0, Duration::ZERO);
+        Self { pending: HashMap::with_hasher(hasher), queue, running, slowest, ended, taken }
+    }
+
+    /// How long the slowest read took since this was asked last.
+    pub fn take_slowest(&mut self) -> Duration {
+        std::mem::take(&mut self.slowest)
     }
 }
 
@@ -187,9 +197,11 @@ impl<E: Env> Shard<E> {
             let ended = Rc::clone(&self.seeker.ended);
             self.seeker.running += 1;
             self.stats.rows_fetched.add(1);
+            let began = env.now();
             self.env.spawn(Class::Foreground, async move {
                 let found = view.get(&key).await;
-                ended.borrow_mut().push(Ended { key, epoch, found });
+                let took = env.now().saturating_sub(began);
+                ended.borrow_mut().push(Ended { took, key, epoch, found });
                 env.notify();
             });
         }
@@ -201,6 +213,7 @@ impl<E: Env> Shard<E> {
         std::mem::swap(&mut taken, &mut self.seeker.ended.borrow_mut());
         for ended in taken.drain(..) {
             self.seeker.running -= 1;
+            self.seeker.slowest = self.seeker.slowest.max(ended.took);
             self.take_ended(ended);
         }
         self.seeker.taken = taken;
@@ -208,7 +221,7 @@ impl<E: Env> Shard<E> {
     }
 
     fn take_ended(&mut self, ended: Ended) {
-        let Ended { key, epoch, found } = ended;
+        let Ended { key, epoch, found, .. } = ended;
         let Some(pending) = self.seeker.pending.get(&key) else { return };
         let partition = &mut self.partitions[pending.place as usize];
         let error = match &found {

@@ -16,6 +16,7 @@ use crate::id::{PartitionId, Timestamp};
 use crate::lsm::block::Compression;
 use crate::lsm::compact::{self, TARGET_LEN, compact};
 use crate::lsm::manifest::{Edit, State, TableEntry};
+use crate::lsm::pace::Pace;
 use crate::lsm::pick::{Cursors, Job, Levels, Request, Shape, Void};
 use crate::lsm::table::Table;
 use crate::metrics::ShardStats;
@@ -38,6 +39,7 @@ pub struct Compaction<E: Env> {
     /// The place that is asked first.
     next: usize,
     running: Option<End>,
+    pace: Rc<Pace>,
     /// Tables have come or gone since it was asked.
     has_changed: bool,
     /// When it is asked again.
@@ -63,6 +65,7 @@ impl<E: Env> Compaction<E> {
             cursors: partitions.into_iter().map(|id| (id, Cursors::default())).collect(),
             next: 0,
             running: None,
+            pace: Rc::default(),
             has_changed: true,
             ask_at: Duration::ZERO,
         }
@@ -114,6 +117,7 @@ impl<E: Env> Compaction<E> {
             partition,
             job,
             now_ms: void.now_ms,
+            pace: Rc::clone(&self.pace),
         };
         let env = self.env.clone();
         self.env.spawn(Class::Background, async move {
@@ -147,9 +151,28 @@ impl<E: Env> Compaction<E> {
         None
     }
 
-    /// Asks again though nothing has changed, if that was long ago.
-    pub fn tick(&mut self) {
+    /// Asks again though nothing has changed, if that was long ago. `slowest_read`: of a row, since
+    /// the last tick.
+    pub fn tick(&mut self, slowest_read: Duration) {
+        if self.running.is_some() {
+            self.pace.adjust(slowest_read, self.debt());
+        }
         self.has_changed |= self.env.now() > self.ask_at + IDLE_DELAY;
+    }
+}
+
+impl<E: Env> Compaction<E> {
+    /// Bytes to be merged until nothing is due.
+    fn debt(&self) -> u64 {
+        let of = |state: &State| {
+            let debts = self.cursors.iter().map(|(partition, _)| {
+                let tables = state.tables_of(*partition).map(|entry| (entry.level, &entry.meta));
+                let levels = Levels::new(tables);
+                Request { levels: &levels, shape: self.shape, running: &[], idle: None }.debt()
+            });
+            debts.sum()
+        };
+        self.store.look(of).unwrap_or(0)
     }
 }
 
@@ -162,6 +185,7 @@ struct Run<E: Env> {
     partition: PartitionId,
     job: Job,
     now_ms: u64,
+    pace: Rc<Pace>,
 }
 
 impl<E: Env> Run<E> {
@@ -197,7 +221,7 @@ impl<E: Env> Run<E> {
             named.push(number);
             (number, self.store.path_of(number))
         };
-        let outcome = compact(&self.env, inputs, &options, next_file).await?;
+        let outcome = compact(&self.env, inputs, &options, &self.pace, next_file).await?;
         self.store.sync_dir().await?;
         for meta in &outcome.tables {
             let path = self.store.path_of(meta.number);

@@ -286,9 +286,9 @@ impl<E: Env> Tree<E> {
         self.store.memory_len((rows_len_max / 8) as usize)
     }
 
-    /// Some time has passed.
-    pub fn tick(&mut self) {
-        self.compaction.tick();
+    /// Some time has passed, in which the slowest read of a row took so long.
+    pub fn tick(&mut self, slowest_read: Duration) {
+        self.compaction.tick(slowest_read);
     }
 
     /// The log failed.

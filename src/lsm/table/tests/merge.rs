@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::lsm::compact::{self, Outcome, compact};
 use crate::lsm::merge::Merge;
+use crate::lsm::pace::Pace;
 
 /// One table of each list, numbered from 1 on, open.
 async fn tables_of(env: &SimEnv, lists: &[Vec<Owned>]) -> Vec<Table<SimEnv>> {
@@ -137,7 +138,8 @@ async fn run(
         number.set(number.get() + 1);
         (number.get(), PathBuf::from(file_name(number.get())))
     };
-    let outcome = compact(env, inputs, options, next_file).await.expect("no faults are on");
+    let outcome =
+        compact(env, inputs, options, &Pace::default(), next_file).await.expect("no faults are on");
     let mut after: Vec<Owned> = Vec::new();
     for meta in &outcome.tables {
         let path = PathBuf::from(file_name(meta.number));
