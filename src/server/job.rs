@@ -6,7 +6,7 @@
 //! are ordered by partition and those of one partition are one slice, however many they are: so
 //! that they are one entry, and nobody sees some of them without the others.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use super::ledger::Call;
 use super::remote::{NO_TICKET, Origin};
 use super::round::{self, KEYS_AT_ONCE_MAX};
 use super::sweep::{Asked, Slice, Sweep};
+use super::tally::{HASHER, Tally, Whose};
 use super::together::{self, Group, Place};
 use super::{Server, away};
 use crate::cluster::SlotMap;
@@ -65,24 +66,12 @@ pub struct Job {
     pub wait: Option<Wait>,
 }
 
-/// A connection whose commands keep their order, by its shard.
-type Whose = (ShardId, ConnId);
-
-/// Names of connections are not the clients' to choose.
-const HASHER: ahash::RandomState = ahash::RandomState::with_seeds(5, 6, 7, 8);
-
 /// All that are being worked on, in the order in which they came.
+#[derive(Default)]
 pub(super) struct Jobs {
     /// In boxes, since those that wait are passed over each turn.
     queue: VecDeque<Box<Job>>,
-    /// How many are whose.
-    counts: HashMap<Whose, u32, ahash::RandomState>,
-}
-
-impl Default for Jobs {
-    fn default() -> Self {
-        Self { queue: VecDeque::new(), counts: HashMap::with_hasher(HASHER) }
-    }
+    tally: Tally,
 }
 
 impl Jobs {
@@ -93,22 +82,13 @@ impl Jobs {
 
     /// Takes one in.
     pub fn push(&mut self, job: Job) {
-        if let Some(whose) = job.whose() {
-            *self.counts.entry(whose).or_default() += 1;
-        }
+        job.whose().into_iter().for_each(|whose| self.tally.add(whose));
         self.queue.push_back(Box::new(job));
     }
 
     /// One has ended.
     fn forget(&mut self, whose: Option<Whose>) {
-        if let Some(whose) = whose
-            && let Some(count) = self.counts.get_mut(&whose)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&whose);
-            }
-        }
+        whose.into_iter().for_each(|whose| self.tally.remove(whose));
     }
 }
 
@@ -244,7 +224,7 @@ impl<E: Env> Server<E> {
     /// Whether a long command of a connection of another shard is being worked on: what comes after
     /// it becomes a job as well.
     pub(super) fn has_job_of(&self, from: ShardId, conn: ConnId) -> bool {
-        self.jobs.counts.contains_key(&(from, conn))
+        self.jobs.tally.has((from, conn))
     }
 
     fn is_wanted(&mut self, job: &Job) -> bool {

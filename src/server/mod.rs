@@ -63,6 +63,7 @@ mod slowlog;
 mod start;
 mod stride;
 mod sweep;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod together;

@@ -19,6 +19,7 @@ mod crash;
 mod fuzz;
 mod hostile;
 mod keyspace;
+mod larger;
 mod latency;
 mod lifecycle;
 mod nc;

@@ -3,18 +3,15 @@
 //! What a connection sends behind such a one waits too, so that its requests are evaluated in the
 //! order in which they were sent; but all that wait have their keys fetched at the same time.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 
 use super::{Asker, BATCH_COUNT_MAX, MULTI_GET_COUNT_MAX};
-use crate::env::{ConnId, Env};
-use crate::id::ShardId;
+use crate::env::Env;
 use crate::protocol::binary::{Code, Failure, Request, Scan};
 use crate::server::stride::{Stride, Strode};
+use crate::server::tally::{HASHER, Tally, Whose};
 use crate::server::{Server, round};
 use crate::shard::{Target, Wait};
-
-/// Whose requests keep their order.
-type Whose = (ShardId, ConnId);
 
 struct Parked {
     asker: Asker,
@@ -31,19 +28,10 @@ enum Walk {
 }
 
 /// See the module's header. Lives on one core.
+#[derive(Default)]
 pub(super) struct ParkedQueue {
     requests: VecDeque<Parked>,
-    /// How many of whom.
-    counts: HashMap<Whose, u32, ahash::RandomState>,
-}
-
-/// Names of connections are not the clients' to choose.
-const HASHER: ahash::RandomState = ahash::RandomState::with_seeds(1, 2, 3, 4);
-
-impl Default for ParkedQueue {
-    fn default() -> Self {
-        Self { requests: VecDeque::new(), counts: HashMap::with_hasher(HASHER) }
-    }
+    tally: Tally,
 }
 
 impl ParkedQueue {
@@ -52,17 +40,8 @@ impl ParkedQueue {
     }
 
     fn push(&mut self, parked: Parked) {
-        *self.counts.entry(whose(&parked.asker)).or_default() += 1;
+        self.tally.add(whose(&parked.asker));
         self.requests.push_back(parked);
-    }
-
-    fn forget(&mut self, whose: Whose) {
-        if let Some(count) = self.counts.get_mut(&whose) {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&whose);
-            }
-        }
     }
 }
 
@@ -92,7 +71,7 @@ impl<E: Env> Server<E> {
             Request::Scan(scan) => self.begin_walk(scan),
             _ => None,
         };
-        let is_behind = self.binary.parked.counts.contains_key(&whose(asker));
+        let is_behind = self.binary.parked.tally.has(whose(asker));
         if is_known && walk.is_none() && !is_behind {
             return false;
         }
@@ -151,7 +130,7 @@ impl<E: Env> Server<E> {
                 blocked.insert(whose);
                 self.binary.parked.requests.push_back(parked);
             } else {
-                self.binary.parked.forget(whose);
+                self.binary.parked.tally.remove(whose);
             }
         }
     }
