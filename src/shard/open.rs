@@ -221,11 +221,21 @@ impl Replay {
             return Ok(0);
         }
         for (id, recovery) in (self.first..).zip(&mut self.recoveries) {
+            let id = PartitionId(id);
             let on_bytes = |bytes| {
                 done += bytes;
                 on_progress(Progress { done: done.min(total), total });
             };
-            loaded.rows(env, PartitionId(id), recovery, on_bytes).await?;
+            match loaded.rows(env, id, recovery, on_bytes).await {
+                Ok(()) => {}
+                // The rows of the damaged part are refused when they are asked for, and no others.
+                Err(error) if error.is_corrupt() && options.tree.rows_len_max.is_some() => {
+                    tracing::error!(shard = options.shard.0, %error, "some rows can not be read");
+                    *recovery = Recovery::new(id, env.random(), loaded.stored(id));
+                    recovery.lean_on_tables(loaded.sizes(id));
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(total)
     }

@@ -243,6 +243,34 @@ fn rows_that_left_memory_are_there_after_a_restart_and_deleted_ones_are_not() {
     }
 }
 
+/// A flipped bit in a table: the node starts, the keys of that part are refused, all others served.
+#[test]
+fn a_damaged_part_of_a_table_costs_its_own_keys_alone() {
+    let mut house = House::new(13, Shape { shards: 1, partitions: 1, ..shape() });
+    let mut talk = house.connect();
+    for key in 0..KEYS {
+        talk.send(&["SET", &format!("key{key}"), &"x".repeat(200)]);
+    }
+    house.replies(&mut talk, KEYS);
+    settle(&house, &mut talk);
+    house.stop();
+    let dir = "/data/shard-00/tree";
+    let largest = house.node.names(dir).into_iter().filter(|name| name.ends_with(".sst"));
+    let len = |name: &String| house.node.read_file(format!("{dir}/{name}")).map_or(0, |b| b.len());
+    let name = largest.max_by_key(len).expect("there are tables");
+    assert!(house.node.flip_bit(format!("{dir}/{name}"), 100, 3), "the first part of rows");
+    house.boot().expect("it starts");
+
+    let mut talk = house.connect();
+    let replies: Vec<_> =
+        (0..KEYS).map(|key| house.ask(&mut talk, &["GET", &format!("key{key}")])).collect();
+    let refused = replies.iter().filter(|reply| reply.is_error("IOERR")).count();
+    let served = replies.iter().filter(|reply| **reply == Value::bulk("x".repeat(200))).count();
+    assert_eq!(refused + served, KEYS);
+    assert!(refused > 0 && refused < KEYS / 4, "{refused}");
+    assert!(house.ask(&mut talk, &["KEYS", "*"]).is_error("IOERR"));
+}
+
 /// Its keys are refused, and those alone, for as long as they can not be read.
 #[test]
 fn keys_that_can_not_be_read_are_refused_alone() {

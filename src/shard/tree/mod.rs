@@ -109,6 +109,13 @@ pub enum Error {
     Stopped,
 }
 
+impl Error {
+    /// Whether a part of a table is damaged, and the rest of it may be sound.
+    pub fn is_corrupt(&self) -> bool {
+        matches!(self, Self::Table(table::Error::Corrupt { .. }))
+    }
+}
+
 /// A flush on its way.
 struct Flushing {
     place: u32,
