@@ -39,6 +39,7 @@ mod settings;
 mod start;
 mod stop;
 mod text;
+mod torture;
 
 pub use directory::{DataDir, Identity};
 pub use log::set_level;
@@ -87,6 +88,7 @@ enum Command {
     Ping(Remote<ping::Ping>),
     Repl(repl::Repl),
     Inspect(inspect::Inspect),
+    Torture(torture::Torture),
     Completion(completion::Completion),
 }
 
@@ -103,6 +105,7 @@ pub fn run() -> ExitCode {
         Command::Ping(ping) => ping.run(out),
         Command::Repl(repl) => repl.run(out),
         Command::Inspect(inspect) => inspect.run(out),
+        Command::Torture(torture) => torture.run(out),
         Command::Completion(completion) => completion.run(out),
     };
     ExitCode::from(code)

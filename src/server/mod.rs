@@ -28,7 +28,6 @@ use conn::Conn;
 use job::Jobs;
 use ledger::Ledger;
 use monitor::Monitors;
-use node::Node;
 
 use latency::LatencyLog;
 use question::Paused;
@@ -40,6 +39,9 @@ use tracking::Trackers;
 
 pub use push::OUTPUT_LIMITS;
 pub use start::{Options, Running, log_dir, start, tree_dir};
+
+pub(crate) use node::{Common, Node};
+pub(crate) use start::{Shared, common, listen, node, opening};
 
 mod away;
 mod binary;

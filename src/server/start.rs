@@ -177,7 +177,7 @@ enum Order {
 
 /// The ports that all shards share.
 #[derive(Clone, Copy)]
-pub(super) struct Shared {
+pub(crate) struct Shared {
     pub resp: u16,
     pub binary: u16,
 }
@@ -305,7 +305,7 @@ fn hear(shard: &Starting) -> Result<News, Option<Error>> {
 }
 
 /// What the shards of a node share.
-pub(super) fn common(options: &Arc<Options>, stats: &[Arc<ShardStats>]) -> Common {
+pub(crate) fn common(options: &Arc<Options>, stats: &[Arc<ShardStats>]) -> Common {
     let configured = Arc::clone(options);
     Common {
         stats: stats.to_vec(),
@@ -332,7 +332,7 @@ pub(super) fn common(options: &Arc<Options>, stats: &[Arc<ShardStats>]) -> Commo
 }
 
 /// The node as `shard` sees it; `ports` are all shards' own.
-pub(super) fn node(
+pub(crate) fn node(
     options: &Options,
     common: &Arc<Common>,
     shard: ShardId,
@@ -444,7 +444,7 @@ pub fn tree_dir(data_dir: &Path, id: ShardId) -> PathBuf {
 }
 
 /// How shard `id` of the node is opened.
-pub(super) fn opening(id: ShardId, options: &Options) -> shard::Options {
+pub(crate) fn opening(id: ShardId, options: &Options) -> shard::Options {
     let dir = log_dir(&options.data_dir, id);
     let shards = usize::from(options.map.shard_count());
     shard::Options {
@@ -469,7 +469,7 @@ pub(super) fn opening(id: ShardId, options: &Options) -> shard::Options {
 
 /// Listens on the shared ports and on the shard's own, which is returned. The order of the
 /// listeners tells them apart ([`super::binary::LISTENER`]).
-pub(super) fn listen<E: Env>(
+pub(crate) fn listen<E: Env>(
     env: &E,
     id: ShardId,
     options: &Options,

@@ -55,6 +55,7 @@ mod rng;
 mod stored;
 #[cfg(test)]
 mod tests;
+pub mod torture;
 mod world;
 
 pub use client::Client;

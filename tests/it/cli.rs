@@ -222,3 +222,18 @@ fn the_repl_edits_completes_remembers_and_helps() {
     assert!(lines.contains("set greeting hello") && !lines.contains("secret"), "{lines}");
     fs::remove_dir_all(history.ancestors().nth(2).expect("three deep")).expect("ours");
 }
+
+#[test]
+fn torture_runs_from_the_shipped_binary_and_teaches() {
+    let (code, text) = stave("127.0.0.1:1", "torture --engine --seed 7 --seeds 2 --ops 200");
+    assert_eq!(code, Some(0), "{text}");
+    for told in ["seed 7: ", "seed 8: ", "all: ", "0 lost, 0 wrong, 0 refused starts"] {
+        assert!(text.contains(told), "{told}: {text}");
+    }
+    let (code, text) = stave("127.0.0.1:1", "torture");
+    assert_eq!((code, text.contains("--engine")), (Some(2), true), "{text}");
+    let (_, text) = stave("127.0.0.1:1", "torture --help");
+    for taught in ["Examples:", "--seed", "--ops", "--json", "exit code 1", "Nothing is written"] {
+        assert!(text.contains(taught), "{taught}: {text}");
+    }
+}

@@ -7,11 +7,17 @@ use crate::sim::Client;
 /// A reply.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Value {
+    /// Such as OK.
     Simple(String),
+    /// With its prefix.
     Error(String),
+    /// A number.
     Int(i64),
+    /// Bytes.
     Bulk(Vec<u8>),
+    /// Nothing.
     Nil,
+    /// Of a map, keys and values in turn.
     Array(Vec<Value>),
     /// What answers nothing.
     Push(Vec<Value>),
@@ -54,6 +60,7 @@ impl Value {
 
 /// See the module's header.
 pub struct Talk {
+    /// The connection.
     pub client: Client,
     got: RefCell<Got>,
 }
@@ -68,6 +75,12 @@ struct Got {
     tried_len: usize,
 }
 
+impl std::fmt::Debug for Talk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Talk({:?})", self.client)
+    }
+}
+
 impl Talk {
     /// Over a connection just made.
     pub fn new(client: Client) -> Self {
@@ -79,18 +92,14 @@ impl Talk {
         self.client.send(&encode(args));
     }
 
-    /// Bytes of replies that have arrived and are not parsed.
-    #[expect(dead_code, reason = "the tests of single behaviours use it")]
-    pub fn received_len(&self) -> usize {
-        self.fill();
-        self.got.borrow().bytes.len() - self.got.borrow().at
-    }
-
     fn fill(&self) {
         self.got.borrow_mut().bytes.extend(self.client.received());
     }
 
     /// The next reply, if it has arrived whole.
+    ///
+    /// # Panics
+    /// If what has arrived is no reply.
     pub fn next(&self) -> Option<Value> {
         self.fill();
         let mut got = self.got.borrow_mut();

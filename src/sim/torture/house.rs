@@ -1,5 +1,5 @@
-//! A real node in the simulator: built as [`start`](super::super::start) builds it, with a task per
-//! shard in place of a thread.
+//! A real node in the simulator: built as [`start`](crate::server::start()) builds it, with a task
+//! per shard in place of a thread.
 
 use std::cell::{Cell, RefCell};
 use std::net::Ipv4Addr;
@@ -15,8 +15,7 @@ use crate::env::{Class, Env, Wake};
 use crate::id::{NodeId, ShardId};
 use crate::limits::SECTOR_LEN;
 use crate::metrics::ShardStats;
-use crate::server::node::{Common, Node};
-use crate::server::{Options, Server, start};
+use crate::server::{self, Common, Node, Options, Server, Shared};
 use crate::shard::mailbox::{self, Mailbox};
 use crate::shard::{self, Ack, Planted};
 use crate::sim::{self, Sim, SimEnv, SimWaker};
@@ -34,18 +33,29 @@ pub const SHARD_PORTS: u16 = 7500;
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What kind of node.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Shape {
+    /// Cores.
     pub shards: u16,
+    /// Of each shard.
     pub partitions: u32,
+    /// What an ack means.
     pub ack: Ack,
+    /// The memory budget of the node, bytes.
     pub memory_max: usize,
+    /// What clients have to say first.
     pub password: Option<&'static str>,
+    /// Whether keys of another shard are answered with MOVED.
     pub cluster_mode: bool,
+    /// Bytes of a log segment.
     pub segment_len: u64,
+    /// Bytes of a shard's log that is not in tables: writes wait from here on.
     pub log_len_max: u64,
+    /// Bytes of rows that stay in memory although tables have them; `None`: all do.
     pub rows_len_max: Option<usize>,
+    /// A bug of a shard's, to show that it is seen.
     pub planted: Option<Planted>,
+    /// A bug of the log's.
     pub log_planted: Option<wal::Planted>,
 }
 
@@ -78,16 +88,29 @@ struct Life {
 
 /// See the module's header.
 pub struct House {
+    /// Its world.
     pub sim: Sim,
+    /// Its machine.
     pub node: sim::Node,
+    /// How it is started.
     pub shape: Shape,
+    /// What its shards count since they started.
     pub stats: Vec<Arc<ShardStats>>,
     life: Rc<Life>,
     stop: Arc<AtomicBool>,
 }
 
+impl std::fmt::Debug for House {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "House({:?}, {:?})", self.node, self.shape)
+    }
+}
+
 impl House {
     /// A node that serves.
+    ///
+    /// # Panics
+    /// If it does not start.
     pub fn new(seed: u64, shape: Shape) -> Self {
         let mut house = Self::unopened(seed, shape);
         house.boot().expect("an empty directory opens");
@@ -104,6 +127,9 @@ impl House {
     }
 
     /// Starts the node and waits until it serves.
+    ///
+    /// # Errors
+    /// Why it does not.
     pub fn boot(&mut self) -> Result<(), String> {
         if !self.node.is_up() {
             self.node.restart();
@@ -112,7 +138,7 @@ impl House {
         let count = self.shape.shards;
         let options = Arc::new(options(&self.shape));
         self.stats = (0..count).map(|_| Arc::default()).collect();
-        let common = Arc::new(start::common(&options, &self.stats));
+        let common = Arc::new(server::common(&options, &self.stats));
         let wakers = self.wakers();
         for (index, mailbox) in mailbox::mesh(count).into_iter().enumerate() {
             let id = ShardId(index as u16);
@@ -153,6 +179,9 @@ impl House {
     }
 
     /// Stops the node as SIGTERM does, and waits for its end.
+    ///
+    /// # Panics
+    /// If it does not come.
     pub fn stop(&self) {
         self.begin_stop();
         self.wait("the drain", || self.has_stopped());
@@ -160,6 +189,9 @@ impl House {
     }
 
     /// Power cut and start, without faults.
+    ///
+    /// # Panics
+    /// If it does not start.
     pub fn power_cycle(&mut self) {
         self.node.power_cut();
         self.boot().expect("a log that a power cut left opens");
@@ -175,7 +207,10 @@ impl House {
         Talk::new(self.sim.connect(NODE, SHARD_PORTS + shard))
     }
 
-    /// Runs until `done`; a hang is a failure.
+    /// Runs until `done`.
+    ///
+    /// # Panics
+    /// On a hang.
     pub fn wait(&self, what: &str, mut done: impl FnMut() -> bool) {
         let end = self.sim.now() + PATIENCE;
         self.sim.run_until(|| {
@@ -185,12 +220,18 @@ impl House {
     }
 
     /// Sends a command and waits for its reply.
+    ///
+    /// # Panics
+    /// If none comes.
     pub fn ask(&self, talk: &mut Talk, args: &[&str]) -> Value {
         talk.send(args);
         self.reply(talk)
     }
 
     /// Waits for the next reply.
+    ///
+    /// # Panics
+    /// If none comes.
     pub fn reply(&self, talk: &mut Talk) -> Value {
         let mut got = None;
         self.wait("a reply", || {
@@ -202,11 +243,17 @@ impl House {
     }
 
     /// Waits for the next `count` replies.
+    ///
+    /// # Panics
+    /// If they do not come.
     pub fn replies(&self, talk: &mut Talk, count: usize) -> Vec<Value> {
         (0..count).map(|_| self.reply(talk)).collect()
     }
 
     /// All replies until the server closes.
+    ///
+    /// # Panics
+    /// If it does not.
     pub fn until_closed(&self, talk: &mut Talk) -> Vec<Value> {
         let mut got = Vec::new();
         self.wait("the server to close", || {
@@ -278,9 +325,9 @@ impl Seat {
             planted: self.shape.planted,
             log: wal::Options {
                 planted: self.shape.log_planted,
-                ..start::opening(self.id, &self.options).log
+                ..server::opening(self.id, &self.options).log
             },
-            ..start::opening(self.id, &self.options)
+            ..server::opening(self.id, &self.options)
         };
         let stats = Arc::clone(&self.common.stats[usize::from(self.id.0)]);
         let shard = match shard::open(env.clone(), opening, stats, |_| {}).await {
@@ -291,8 +338,8 @@ impl Seat {
         while life.opened.get() < self.shape.shards {
             env.sleep(Duration::from_micros(50)).await;
         }
-        let shared = start::Shared { resp: PORT, binary: BINARY_PORT };
-        start::listen(&env, self.id, &self.options, shared).expect("the ports are free");
+        let shared = Shared { resp: PORT, binary: BINARY_PORT };
+        server::listen(&env, self.id, &self.options, shared).expect("the ports are free");
         self.mailbox.connect(&self.wakers);
         let node = self.node();
         let server = Server::new(env, shard, self.mailbox, node, self.stop);
@@ -305,6 +352,6 @@ impl Seat {
 
     fn node(&self) -> Node {
         let ports: Vec<u16> = (0..self.shape.shards).map(|n| SHARD_PORTS + n).collect();
-        start::node(&self.options, &self.common, self.id, PORT, &ports)
+        server::node(&self.options, &self.common, self.id, PORT, &ports)
     }
 }

@@ -1,11 +1,11 @@
-//! The property of [`super::crashes`] sees each bug that is planted for it.
+//! The torture sees each bug that is planted for it.
 //!
 //! Not here: `wal::Planted::SkipChainCheck` and `TrustRecycledBytes`. A block is taken only if its
 //! epoch, its place and its chain are right; each of the checks stands in for the other two, so
 //! that one alone is not missed from outside. The log's own tests look at blocks.
 
-use super::crashes::{run, shape};
 use super::house::Shape;
+use super::{Length, run, shape};
 use crate::shard::Planted;
 use crate::wal;
 
@@ -17,10 +17,10 @@ fn seen_within(what: &str, plant: impl Fn(&mut Shape)) -> u64 {
         let mut shape = shape(seed);
         plant(&mut shape);
         // A bug may show as a panic too: an assertion that it broke.
-        let run = std::panic::AssertUnwindSafe(|| run(seed, shape, 4));
+        let run = std::panic::AssertUnwindSafe(|| run(seed, shape, Length::Lives(4)));
         let error = match std::panic::catch_unwind(run) {
             Ok(Ok(_)) => continue,
-            Ok(Err(error)) => error,
+            Ok(Err(violation)) => violation.to_string(),
             Err(_) => "a panic".to_owned(),
         };
         println!("{what}: seen at seed {seed}: {error:.100}");

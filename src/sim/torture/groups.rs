@@ -11,8 +11,8 @@
 //!
 //! [`Register`]: super::model::Register
 
-use super::crashes::{Expect, KEYS, Run, key, number, words};
 use super::model::State;
+use super::run::{Expect, KEYS, Run, key, number, words};
 use super::talk::{Talk, Value, encode};
 
 /// Registers of a client: its keys, its group, its token.

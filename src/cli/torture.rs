@@ -1,0 +1,216 @@
+//! `stave torture`: the simulated crash test, from the shipped binary.
+//!
+//! Nodes run in the simulator ([`crate::sim::torture`]), in this process: no file is written, no
+//! port opened. A seed says everything that happens, so what is found on one machine is found on
+//! every other by the same build.
+
+use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use serde_json::json;
+
+use super::{EXIT_FAILURE, EXIT_OK};
+use crate::env::os;
+use crate::sim::torture::house::Shape;
+use crate::sim::torture::{self, Done, Kind, Length};
+
+/// Seeds of a run that names none.
+const SEEDS: u64 = 10;
+/// Random seeds are below: a person may have to type one.
+const SEED_MAX: u64 = 1_000_000_000;
+
+const EXAMPLES: &str = "\
+What it does: a node of one to three shards runs on a simulated disk and network. Clients send it
+commands, transactions and large values; meanwhile it is killed, loses power with torn and lost
+writes, or has a disk that fails. After each start all keys are read and compared with a model:
+  lost            what was acknowledged, or read by anybody, is not there any more
+  wrong           a reply that no correct server gives, or none at all
+  refused start   the node does not come up on what the crash left
+Each of them has to be 0. The first that is not ends the run with exit code 1, and the command that
+repeats it is printed. Nothing is written to this machine's disk, no port is opened.
+
+Examples:
+  stave torture --engine                                 ten runs, from a random seed on
+  stave torture --engine --seed 7                        one run, the same each time
+  stave torture --engine --seed 0 --seeds 1000           a thousand runs
+  stave torture --engine --seed 7 --ops 50000 --json     a long one, told as JSON";
+
+/// Crash a simulated node again and again and check that nothing acknowledged is lost
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Torture {
+    /// The storage engine: log, tables and manifest, with the server above them
+    #[arg(long, required = true)]
+    engine: bool,
+
+    /// The first seed; random otherwise
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+
+    /// How many seeds, each a run of its own: N, N+1, ... [default: 1 with --seed, else 10]
+    #[arg(long, value_name = "COUNT")]
+    seeds: Option<u64>,
+
+    /// Commands of each run; the life in which they are reached is the last
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    ops: u64,
+
+    /// One JSON object a line: each run, then their sum, or the violation
+    #[arg(long)]
+    json: bool,
+}
+
+/// What ended the runs.
+struct Found {
+    seed: u64,
+    kind: &'static str,
+    text: String,
+}
+
+impl Torture {
+    /// Runs and prints to `out`; returns the exit code.
+    pub(super) fn run(&self, out: &mut impl Write) -> u8 {
+        self.run_with(out, |_| {})
+    }
+
+    /// With nodes that `alter` changes.
+    fn run_with(&self, out: &mut impl Write, alter: impl Fn(&mut Shape)) -> u8 {
+        let first = self.seed.unwrap_or_else(|| os::random_seed() % SEED_MAX);
+        let count = self.seeds.unwrap_or(if self.seed.is_some() { 1 } else { SEEDS });
+        let mut total = Done::default();
+        for seed in first..first.saturating_add(count) {
+            let mut shape = torture::shape(seed);
+            alter(&mut shape);
+            let told = match self.one(seed, shape) {
+                Ok(done) => {
+                    total.add(&done);
+                    self.tell(out, Some(seed), &done)
+                }
+                Err(found) => {
+                    let told = self.complain(out, &found);
+                    return told.map_or_else(|error| gone(&error), |()| EXIT_FAILURE);
+                }
+            };
+            if let Err(error) = told {
+                return gone(&error);
+            }
+        }
+        let told = if count == 1 { Ok(()) } else { self.tell(out, None, &total) };
+        told.map_or_else(|error| gone(&error), |()| EXIT_OK)
+    }
+
+    /// One run to its end.
+    fn one(&self, seed: u64, shape: Shape) -> Result<Done, Found> {
+        let run = AssertUnwindSafe(|| torture::run(seed, shape, Length::Ops(self.ops)));
+        let violation = match catch_unwind(run) {
+            Ok(Ok(done)) => return Ok(done),
+            Ok(Err(violation)) => violation,
+            // An assertion that did not hold, or a hang; standard error has it.
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().cloned();
+                let text = text.or(panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+                return Err(Found { seed, kind: "panic", text: text.unwrap_or_default() });
+            }
+        };
+        let kind = match violation.kind {
+            Kind::Lost => "lost",
+            Kind::Wrong => "wrong",
+            Kind::RefusedStart => "refused start",
+        };
+        Err(Found { seed, kind, text: format!("in life {}: {}", violation.life, violation.text) })
+    }
+
+    /// A run in which all was right, or the sum of them.
+    fn tell(&self, out: &mut impl Write, seed: Option<u64>, done: &Done) -> io::Result<()> {
+        let Done { lives, power_cuts, kills, stops, ops, acked, flushes, compactions, .. } = done;
+        if self.json {
+            let line = json!({
+                "seed": seed, "lives": lives, "power_cuts": power_cuts, "kills": kills,
+                "stops": stops, "ops": ops, "acked": acked, "flushes": flushes,
+                "compactions": compactions, "lost": 0, "wrong": 0, "refused_starts": 0,
+            });
+            writeln!(out, "{line}")?;
+            return out.flush();
+        }
+        match seed {
+            Some(seed) => write!(out, "seed {seed}: ")?,
+            None => write!(out, "all: ")?,
+        }
+        writeln!(
+            out,
+            "{lives} lives ({power_cuts} power cuts, {kills} kills, {stops} stops), {ops} ops, \
+             {acked} acked, {flushes} flushes, {compactions} compactions: 0 lost, 0 wrong, 0 \
+             refused starts"
+        )?;
+        out.flush()
+    }
+
+    fn complain(&self, out: &mut impl Write, found: &Found) -> io::Result<()> {
+        let Found { seed, kind, text } = found;
+        let repeat = format!("stave torture --engine --seed {seed} --ops {}", self.ops);
+        if self.json {
+            let line = json!({ "seed": seed, "violation": kind, "text": text, "repeat": repeat });
+            writeln!(out, "{line}")?;
+        } else {
+            writeln!(out, "seed {seed}: {kind} {text}\n  repeat: {repeat}")?;
+        }
+        out.flush()
+    }
+}
+
+/// Nobody reads what is printed any more, or it can not be.
+fn gone(error: &io::Error) -> u8 {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return EXIT_OK;
+    }
+    eprintln!("stave: {error}");
+    EXIT_FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::Planted;
+
+    fn torture(seed: u64, seeds: u64) -> Torture {
+        Torture { engine: true, seed: Some(seed), seeds: Some(seeds), ops: 200, json: false }
+    }
+
+    fn printed(torture: &Torture, alter: impl Fn(&mut Shape)) -> (u8, String) {
+        let mut out = Vec::new();
+        let code = torture.run_with(&mut out, alter);
+        (code, String::from_utf8(out).expect("it prints text"))
+    }
+
+    #[test]
+    fn a_sound_engine_passes_and_the_same_seed_prints_the_same() {
+        let (code, text) = printed(&torture(3, 2), |_| {});
+
+        assert_eq!(code, EXIT_OK, "{text}");
+        assert_eq!(text.matches("0 lost, 0 wrong, 0 refused starts").count(), 3, "{text}");
+        assert_eq!(printed(&torture(3, 2), |_| {}).1, text);
+        let (_, json) = printed(&Torture { json: true, ..torture(3, 1) }, |_| {});
+        let told: serde_json::Value = serde_json::from_str(&json).expect("one object");
+        assert_eq!((&told["seed"], &told["lost"]), (&json!(3), &json!(0)), "{json}");
+        assert!(told["acked"].as_u64() >= Some(100), "{json}");
+    }
+
+    #[test]
+    fn a_planted_bug_is_found_and_the_command_that_repeats_it_is_told() {
+        let planted = |shape: &mut Shape| {
+            (shape.planted, shape.log_len_max) = (Some(Planted::ReplyBeforeCommit), 8 << 10);
+        };
+
+        let (code, text) = printed(&torture(0, 50), planted);
+
+        assert_eq!(code, EXIT_FAILURE, "{text}");
+        let (_, repeat) = text.split_once("repeat: stave torture --engine --seed ").expect("told");
+        let (seed, ops) = repeat.trim().split_once(" --ops ").expect("both");
+        assert_eq!(ops, "200");
+        let seed = seed.parse().expect("a number");
+        let last = text.lines().rev().nth(1).expect("the violation");
+        let (code, again) = printed(&torture(seed, 1), planted);
+        assert_eq!(code, EXIT_FAILURE);
+        assert!(again.starts_with(last), "{again}");
+    }
+}
