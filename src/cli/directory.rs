@@ -464,6 +464,19 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn no_flipped_bit_makes_another_identity() {
+        let identity = Identity { cluster_id: 7, node_id: NodeId(1), cores: 2, partitions: 32 };
+        let text = encode(&identity);
+
+        for bit in 0..8 * text.len() {
+            let mut bytes = text.clone().into_bytes();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let found = decode(Path::new(IDENTITY), &bytes);
+            assert!(found.is_err_and(|error| !error.to_string().is_empty()), "bit {bit}");
+        }
+    }
+
+    #[test]
     fn a_directory_of_something_else_is_refused() {
         let temp = TempDir::new("foreign");
         fs::write(temp.path().join("thesis.txt"), "x").expect("it is ours");
