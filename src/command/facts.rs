@@ -198,6 +198,12 @@ pub struct Counters {
     pub flushes: u64,
     /// Compactions, since the start.
     pub compactions: u64,
+    /// Bytes of rows of SSTables that scrubs have verified, since the start.
+    pub scrubbed_bytes: u64,
+    /// Times that all SSTables of a core were verified.
+    pub scrub_cycles: u64,
+    /// SSTables that a scrub found damaged.
+    pub scrub_errors: u64,
     /// Bytes of memory that open SSTables take.
     pub sstable_memory: u64,
     /// Rows that were read from SSTables because they were not in memory.

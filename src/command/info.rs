@@ -235,6 +235,9 @@ fn stave(s: &mut Section<'_>) {
     s.line("stave_sstable_memory_bytes", s.counters.sstable_memory);
     s.line("stave_flushes", s.counters.flushes);
     s.line("stave_compactions", s.counters.compactions);
+    s.line("stave_scrubbed_bytes", s.counters.scrubbed_bytes);
+    s.line("stave_scrub_cycles", s.counters.scrub_cycles);
+    s.line("stave_scrub_errors", s.counters.scrub_errors);
     s.line("stave_rows_fetched", s.counters.rows_fetched);
     s.line("stave_rows_evicted", s.counters.rows_evicted);
     s.line("stave_stalls", s.counters.stalls);

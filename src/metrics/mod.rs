@@ -123,6 +123,12 @@ stats! {
     rows_evicted,
     /// Gauge: bytes of memory that open tables take: filters and indexes.
     table_memory_bytes,
+    /// Bytes of rows that scrubs have read.
+    scrubbed_bytes,
+    /// Times that all tables were read by one.
+    scrub_cycles,
+    /// Tables that one found damaged.
+    scrub_errors,
     /// Compactions that the manifest has.
     compactions,
     /// Gauge: tables.

@@ -144,7 +144,7 @@ pub async fn open<E: Env>(
         planted: options.planted,
     };
     lead(&env, &mut shard).await;
-    shard.tree.count(&shard.stats);
+    shard.tree.begin(&shard.stats);
     shard.account(0);
     Ok(shard)
 }

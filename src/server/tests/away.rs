@@ -5,6 +5,7 @@
 
 use super::house::{House, Shape};
 use super::talk::{Talk, Value};
+use crate::metrics::ShardStats;
 use crate::sim::Faults;
 
 const KEYS: usize = 400;
@@ -269,6 +270,9 @@ fn a_damaged_part_of_a_table_costs_its_own_keys_alone() {
     assert_eq!(refused + served, KEYS);
     assert!(refused > 0 && refused < KEYS / 4, "{refused}");
     assert!(house.ask(&mut talk, &["KEYS", "*"]).is_error("IOERR"));
+    house.run_ms(400_000);
+    let found = |stats: &ShardStats| (stats.scrub_cycles.get(), stats.scrub_errors.get());
+    assert_eq!(found(&house.stats[0]), (1, 1), "a scrub finds it, too");
 }
 
 /// Its keys are refused, and those alone, for as long as they can not be read.

@@ -22,12 +22,14 @@
 mod compact;
 mod flush;
 mod load;
+mod scrub;
 mod store;
 
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use compact::Compaction;
@@ -272,6 +274,14 @@ impl<E: Env> Tree<E> {
         }
     }
 
+    /// Counts the tables, and begins to read them all from time to time.
+    pub fn begin(&self, stats: &Arc<ShardStats>) {
+        self.count(stats);
+        let (env, store) = (self.env.clone(), self.store.clone());
+        let task = scrub::run(env, store, self.options.log.shard, Arc::clone(stats));
+        self.env.spawn(Class::Background, task);
+    }
+
     /// Whether a flush is on its way.
     pub fn is_flushing(&self) -> bool {
         self.flushing.is_some()
@@ -500,7 +510,7 @@ impl<E: Env> Tree<E> {
     }
 
     /// Counts the tables, for INFO.
-    pub fn count(&self, stats: &ShardStats) {
+    fn count(&self, stats: &ShardStats) {
         let of = |state: &State| {
             let lens = state.tables().map(|entry| entry.meta.file_len);
             lens.fold((0, 0), |sum, len| (sum.0 + 1, sum.1 + len))

@@ -102,6 +102,12 @@ impl<E: Env> Store<E> {
         numbers.iter().filter_map(|number| inside.tables.get(number).cloned()).collect()
     }
 
+    /// The table that counts with the next number behind `last`.
+    pub fn table_after(&self, last: u64) -> Option<Table<E>> {
+        let inside = self.0.borrow();
+        inside.tables.range(last + 1..).next().map(|(_, table)| table.clone())
+    }
+
     /// Bytes of memory that open tables take. Forgets leaves when they take more than
     /// `leaves_len_max`.
     pub fn memory_len(&self, leaves_len_max: usize) -> usize {
