@@ -11,7 +11,7 @@
 //! | 0 | [`id`], [`limits`], [`metrics`]: numbers and bounds |
 //! | 1 | [`command`], [`consensus`], [`mvcc`], [`protocol`], [`lsm::memtable`], [`wal::format`] |
 //! | 2 | [`mod@env`]: the one seam to clock, chance, tasks, files, sockets and other cores |
-//! | 3 | [`wal`]: a shard's log; [`lsm::table`]: a table of a partition's tree |
+//! | 3 | [`wal`]: a shard's log; [`lsm::table`], [`lsm::view`]: a table, and those of a partition |
 //! | 4 | [`cluster`], [`partition`], [`shard`]: who owns what; one Raft group; one core's data |
 //! | 5 | [`server`], [`config`]: connections and replies; settings |
 //! | 6 | [`cli`], [`sim`]: the program; the simulator, an [`env::Env`] made from a seed |
@@ -30,7 +30,10 @@
 //! 6. [`shard::Shard::advance`]: the log is durable so far, Raft commits, the partition lets go of
 //!    older versions, the held replies leave.
 //!
-//! A GET leaves at step 4. There is no second, unreplicated write path: one node is a group of one.
+//! A GET leaves at step 4. A key that is not in memory and that a table may have
+//! ([`shard::Shard::seek`]) is read before step 4 ([`lsm::view::View::get`]), and its command waits
+//! meanwhile; a plain SET does not. What was written goes to tables behind all this
+//! ([`shard::Shard::tend`]). There is no second, unreplicated write path: one node is a group of one.
 //!
 //! # Words
 //!

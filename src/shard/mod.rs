@@ -9,8 +9,9 @@
 //! proposed it and reaches the disk some milliseconds later. A single node only; on a cluster the
 //! word means the same for the leader's copy.
 //!
-//! What was committed goes from the memtables to tables in slices, so that the log may end
-//! ([`Shard::tend`]).
+//! What was committed goes from the memtables to tables in slices, so that the log may end, and
+//! rows that tables have leave memory when it is short ([`Shard::tend`]). Whoever evaluates a
+//! command asks for its keys first ([`Shard::seek`]).
 //!
 //! When the log fails, what is on disk is unknown: the shard takes no more writes, drops what was
 //! not committed and ends those replies as unknown. Reads of committed data go on. Nothing is
