@@ -33,7 +33,8 @@
 //! A GET leaves at step 4. A key that is not in memory and that a table may have
 //! ([`shard::Shard::seek`]) is read before step 4 ([`lsm::view::View::get`]), and its command waits
 //! meanwhile; a plain SET does not. What was written goes to tables behind all this
-//! ([`shard::Shard::tend`]). There is no second, unreplicated write path: one node is a group of one.
+//! ([`shard::Shard::tend`]). There is no second, unreplicated write path: one node is a group of
+//! one.
 //!
 //! # Words
 //!
