@@ -8,6 +8,11 @@
 //! Each start begins a new file, and so does an edit that the old one has no room for: a snapshot
 //! under a passing name, synced, renamed, and only when the name is durable the old one goes. An
 //! edit is one write behind the last, synced before anyone is told.
+//!
+//! An edit whose write failed may be in the file or not. Reading it back would not tell: after a
+//! failed sync a read shows what was written and not what is durable. So the manifest goes on in a
+//! new file, whose snapshot has the edit ([`Manifest::renew`]); until that is durable either fate
+//! of the edit is right, since nobody was told, and from then on the old file does not count.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -183,6 +188,8 @@ pub struct Manifest<E: Env> {
     number: u64,
     chain: u64,
     len_max: u64,
+    /// The last write failed: nothing may follow it in this file.
+    is_unknown: bool,
 }
 
 impl<E: Env> Manifest<E> {
@@ -200,7 +207,9 @@ impl<E: Env> Manifest<E> {
         let (number, len_max) = (1, len_max(end));
         let options = options.clone();
         let env = env.clone();
-        let manifest = Self { env, options, state, file, path, seq, end, number, chain, len_max };
+        let is_unknown = false;
+        let manifest =
+            Self { env, options, state, file, path, seq, end, number, chain, len_max, is_unknown };
         manifest.tidy().await?;
         Ok(manifest)
     }
@@ -213,9 +222,13 @@ impl<E: Env> Manifest<E> {
     /// Takes an edit in; durable when this ends.
     ///
     /// # Errors
-    /// [`Error::Unfit`]: nothing has changed. As the disk's: it is not known what the file says, so
-    /// the manifest must not be used any more.
+    /// [`Error::Unfit`]: nothing has changed. As the disk's: the state has the edit, and whether
+    /// the file has it is not known before [`Manifest::renew`] succeeds, which has to come next.
+    ///
+    /// # Panics
+    /// If it does not.
     pub async fn commit(&mut self, edit: Edit) -> Result<(), Error> {
+        assert!(!self.is_unknown, "an edit behind one whose write failed: {}", self.path.display());
         self.state.check(&edit)?;
         let log = self.options.log;
         let (seq, number, chain) = (self.seq, self.number, self.chain);
@@ -224,23 +237,37 @@ impl<E: Env> Manifest<E> {
         let checksum = format::encode(&header, &edit, &mut record);
         self.state.apply(edit)?;
         if self.end + record.len() as u64 > self.len_max {
-            return self.roll().await;
+            return self.renew().await;
         }
+        self.is_unknown = true;
         write(&self.file, &self.path, self.end, &record).await?;
+        self.is_unknown = false;
         self.end += record.len() as u64;
         (self.number, self.chain) = (number + 1, checksum);
         Ok(())
     }
 
-    /// Goes on in a new file.
-    async fn roll(&mut self) -> Result<(), Error> {
-        let old = self.options.dir.join(file_name(self.seq));
-        self.seq += 1;
-        let (file, end, chain) = begin(&self.env, &self.options, self.seq, &self.state).await?;
-        self.path = self.options.dir.join(file_name(self.seq));
+    /// Goes on in a new file, which has all edits, also one whose write failed; durable when this
+    /// ends. Nothing but the old manifest is removed: others are at work in the directory.
+    ///
+    /// # Errors
+    /// As the disk's. It may be tried again, as often as it takes.
+    pub async fn renew(&mut self) -> Result<(), Error> {
+        self.is_unknown = true;
+        let seq = self.seq + 1;
+        let begun = begin(&self.env, &self.options, seq, &self.state).await;
+        if begun.is_err() {
+            // What there is of it would only take room from the next try.
+            let _ = self.env.remove(&self.options.dir.join(new_name(seq))).await;
+        }
+        let (file, end, chain) = begun?;
+        let old = std::mem::replace(&mut self.path, self.options.dir.join(file_name(seq)));
         (self.file, self.end, self.number, self.chain) = (file, end, 1, chain);
-        self.len_max = len_max(end);
-        io("remove", &old, self.env.remove(&old).await)
+        (self.seq, self.len_max, self.is_unknown) = (seq, len_max(end), false);
+        if let Err(error) = self.env.remove(&old).await {
+            tracing::warn!(path = %old.display(), %error, "a manifest is not needed and stays");
+        }
+        Ok(())
     }
 
     async fn tidy(&self) -> Result<(), Error> {

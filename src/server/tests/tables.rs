@@ -1,8 +1,11 @@
 //! Scenes of tables: what was flushed is there after a restart, what was deleted is not, and the
 //! log ends.
 
+use std::time::Duration;
+
 use super::house::{House, Shape};
 use super::talk::{Talk, Value};
+use crate::sim::{Failure, Plan};
 use crate::wal;
 
 /// Flushes all the time.
@@ -158,37 +161,21 @@ fn deadlines_come_back_from_tables() {
     assert_eq!(house.ask(&mut talk, &["DBSIZE"]), Value::Int(513));
 }
 
-/// Neither flushes nor new segments find room: writes are refused, reads go on, and when there is
-/// room again so do writes, without a restart.
-#[test]
-fn a_full_disk_refuses_writes_until_there_is_room() {
-    let mut house = House::new(6, Shape { shards: 1, log_len_max: 2 << 20, ..shape() });
-    let mut talk = house.connect();
-    set_some(&house, &mut talk, 0..512, &"x".repeat(4_000));
-    // What is under way takes room, too.
-    house.run_ms(2_000);
-    house.node.set_capacity(disk_len(&house) + (100 << 10));
-
+/// Writes until one is refused; how many were taken.
+fn set_until_refused(house: &House, talk: &mut Talk) -> (usize, Value) {
     let mut acked = 0;
-    let refusal = loop {
+    loop {
         let value = format!("{acked}-{}", "y".repeat(4_000));
-        match house.ask(&mut talk, &["SET", &format!("key{}", acked % 512), &value]) {
+        match house.ask(talk, &["SET", &format!("key{}", acked % 512), &value]) {
             Value::Simple(_) => acked += 1,
-            refusal => break refusal,
+            refusal => return (acked, refusal),
         }
         assert!(acked < 20_000, "the disk is full and takes all");
-    };
-    assert!(refusal.is_error("MISCONF"), "{refusal:?}");
-    assert!(acked > 0);
-    let last = acked - 1;
-    let prefix = format!("{last}-");
-    let newest =
-        ["GETRANGE", &format!("key{}", last % 512), "0", &last.to_string().len().to_string()];
-    assert_eq!(house.ask(&mut talk, &newest), Value::bulk(&prefix));
+    }
+}
 
-    house.node.set_capacity(u64::MAX);
-    house.run_ms(10_000);
-
+/// Writes a lot, with flushes, and finds it after a power cut.
+fn writes_go_on(mut house: House, mut talk: Talk) {
     let before = flushes(&house);
     for round in 0..4 {
         set_some(&house, &mut talk, 0..512, &format!("{round}-{}", "z".repeat(4_000)));
@@ -200,4 +187,87 @@ fn a_full_disk_refuses_writes_until_there_is_room() {
         let found = house.ask(&mut talk, &["GETRANGE", &format!("key{key}"), "0", "1"]);
         assert_eq!(found, Value::bulk("3-"), "key{key}");
     }
+}
+
+/// Of all files only the manifest can not be written: writes go on until the log is full, and when
+/// the disk takes the manifest again so do flushes, without a restart.
+#[test]
+fn a_manifest_that_could_not_be_written_heals() {
+    for failure in [Failure::NoSpace, Failure::Eio] {
+        let house = House::new(7, Shape { shards: 1, log_len_max: 2 << 20, ..shape() });
+        let mut talk = house.connect();
+        set_some(&house, &mut talk, 0..512, &"x".repeat(4_000));
+        house.node.set_plan(Some(Plan::Files(".manifest", failure)));
+        let before = flushes(&house);
+
+        let (acked, refusal) = set_until_refused(&house, &mut talk);
+
+        assert!(refusal.is_error("MISCONF"), "{refusal:?}");
+        assert!(flushes(&house) <= before + 1, "one edit was on its way");
+        let last = acked - 1;
+        let newest = house.ask(&mut talk, &["GETRANGE", &format!("key{}", last % 512), "0", "0"]);
+        assert_eq!(newest, Value::bulk(&last.to_string()[..1]));
+
+        house.node.set_plan(None);
+        house.run_ms(3_000);
+
+        assert!(flushes(&house) > before, "the flush that could not end has ended");
+        writes_go_on(house, talk);
+    }
+}
+
+/// The power goes while the manifest can not be written: nothing acknowledged is lost.
+#[test]
+fn a_power_cut_while_the_manifest_heals_loses_nothing() {
+    for (seed, failure) in (0..10).zip([Failure::NoSpace, Failure::Eio].into_iter().cycle()) {
+        let mut house = House::new(seed, Shape { shards: 1, log_len_max: 2 << 20, ..shape() });
+        let mut talk = house.connect();
+        set_some(&house, &mut talk, 0..512, &"x".repeat(4_000));
+        house.node.set_plan(Some(Plan::Files(".manifest", failure)));
+        let (acked, _) = set_until_refused(&house, &mut talk);
+        // In the middle of a try, or just when one succeeds.
+        if seed % 3 != 0 {
+            house.node.set_plan(None);
+        }
+        house.sim.run_for(Duration::from_micros(seed * 130_000));
+
+        house.node.power_cut();
+        house.node.set_plan(None);
+        house.boot().expect("the log and the manifest are whole");
+
+        let mut talk = house.connect();
+        for at in acked.saturating_sub(512)..acked {
+            let (key, want) = (format!("key{}", at % 512), format!("{at}-"));
+            let end = (want.len() - 1).to_string();
+            assert_eq!(house.ask(&mut talk, &["GETRANGE", &key, "0", &end]), Value::bulk(&want));
+        }
+        assert_eq!(house.ask(&mut talk, &["DBSIZE"]), Value::Int(512));
+    }
+}
+
+/// Neither flushes nor new segments find room: writes are refused, reads go on, and when there is
+/// room again so do writes, without a restart.
+#[test]
+fn a_full_disk_refuses_writes_until_there_is_room() {
+    let house = House::new(6, Shape { shards: 1, log_len_max: 2 << 20, ..shape() });
+    let mut talk = house.connect();
+    set_some(&house, &mut talk, 0..512, &"x".repeat(4_000));
+    // What is under way takes room, too.
+    house.run_ms(2_000);
+    house.node.set_capacity(disk_len(&house) + (100 << 10));
+
+    let (acked, refusal) = set_until_refused(&house, &mut talk);
+
+    assert!(refusal.is_error("MISCONF"), "{refusal:?}");
+    assert!(acked > 0);
+    let last = acked - 1;
+    let prefix = format!("{last}-");
+    let newest =
+        ["GETRANGE", &format!("key{}", last % 512), "0", &last.to_string().len().to_string()];
+    assert_eq!(house.ask(&mut talk, &newest), Value::bulk(&prefix));
+
+    house.node.set_capacity(u64::MAX);
+    house.run_ms(10_000);
+
+    writes_go_on(house, talk);
 }

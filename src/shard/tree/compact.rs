@@ -101,7 +101,7 @@ impl<E: Env> Compaction<E> {
     /// Begins what is due.
     pub fn begin(&mut self) {
         // The clock last: a turn comes by here while one is running.
-        let is_busy = self.running.is_some() || self.store.has_failed();
+        let is_busy = self.running.is_some() || self.store.is_refused();
         if is_busy || self.env.now() < self.ask_at {
             return;
         }

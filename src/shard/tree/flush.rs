@@ -109,15 +109,14 @@ impl Shared {
 /// The task's side: writes the table, waits for the edit, has it written.
 pub async fn run<E: Env>(env: E, shared: Shared, store: Store<E>, options: table::Options) {
     let path = store.path_of(options.number);
-    let end = match write(&env, &shared, &store, options, &path).await {
-        // Also when it fails: the manifest may name the table then.
-        Ok(Some((table, change))) => install(&store, table, change).await,
-        given_up => {
-            // Only tidying: what is left goes at the next start.
-            let _ = env.remove(&path).await;
-            given_up.map(drop)
-        }
+    let (end, is_named) = match write(&env, &shared, &store, options, &path).await {
+        Ok(Some((table, change))) => (install(&store, table, change).await, true),
+        given_up => (given_up.map(drop), false),
     };
+    if end.is_err() || !is_named {
+        // Only tidying: what is left goes at the next start.
+        let _ = env.remove(&path).await;
+    }
     shared.0.borrow_mut().end = Some(end);
     env.notify();
 }

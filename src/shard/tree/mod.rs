@@ -106,9 +106,6 @@ pub enum Error {
     /// The manifest.
     #[error(transparent)]
     Manifest(#[from] file::Error),
-    /// An edit failed before.
-    #[error("the manifest could not be written before, so it is not known what it says")]
-    Stopped,
 }
 
 impl Error {
@@ -247,12 +244,12 @@ impl<E: Env> Tree<E> {
     }
 
     fn is_at_its_longest(&self, appended: Lsn) -> bool {
-        appended.0 - self.needed_from.0 > self.options.log_len_max
+        appended.0.saturating_sub(self.needed_from.0) > self.options.log_len_max
     }
 
     /// Whether nothing is known to become of flushes: waiting for one may take for ever.
     fn is_stuck(&self) -> bool {
-        self.has_failed || self.store.has_failed()
+        self.has_failed || self.store.is_refused()
     }
 
     /// Does what is due, at most a slice of it. For the end of a turn, when all that was proposed
@@ -320,7 +317,7 @@ impl<E: Env> Tree<E> {
     }
 
     fn begin_if_due(&mut self, ground: &mut Ground<'_, E>) {
-        if self.store.has_failed() || self.env.now() < self.retry_at {
+        if self.store.is_refused() || self.env.now() < self.retry_at {
             return;
         }
         let (place, oldest) = self.oldest(ground);

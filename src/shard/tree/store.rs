@@ -1,7 +1,9 @@
 //! The tables and the manifest of a shard, as its tasks share them.
 //!
 //! One edit is written at a time; who comes meanwhile waits. What an edit says is decided when its
-//! turn comes, on the state that it changes.
+//! turn comes, on the state that it changes. One that the disk refuses is not given up: it may be
+//! on the disk, so neither what it adds nor what it removes may be touched. It is tried again in a
+//! new file until the disk takes it, and its flush or compaction is as slow as that.
 //!
 //! Every table that counts is open, with its filter and the top of its index in memory; a table is
 //! opened before an edit names it, and a partition's view follows its edit at once.
@@ -13,10 +15,10 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-use super::Error;
+use super::{Error, RETRY_DELAY};
 use crate::env::Env;
 use crate::id::PartitionId;
-use crate::lsm::manifest::file::Manifest;
+use crate::lsm::manifest::file::{self, Manifest};
 use crate::lsm::manifest::{Edit, State};
 use crate::lsm::table::{self, Table};
 use crate::lsm::view::View;
@@ -24,10 +26,11 @@ use crate::lsm::view::View;
 struct Inside<E: Env> {
     env: E,
     dir: PathBuf,
-    /// None while an edit is being written, and for ever after one failed.
+    /// None while an edit is being written.
     manifest: Option<Manifest<E>>,
     waiting: Vec<Waker>,
-    failed: bool,
+    /// The disk does not take the edit that is being written.
+    is_refused: bool,
     tables: BTreeMap<u64, Table<E>>,
     /// Of the partitions from `first` on.
     views: Vec<Rc<View<E>>>,
@@ -71,7 +74,7 @@ impl<E: Env> Store<E> {
             dir: dir.to_owned(),
             manifest: None,
             waiting: Vec::new(),
-            failed: false,
+            is_refused: false,
             tables,
             views: partitions.iter().map(|_| Rc::new(View::new([]))).collect(),
             first: partitions.first().copied().unwrap_or(PartitionId(0)),
@@ -128,9 +131,9 @@ impl<E: Env> Store<E> {
         self.0.borrow().manifest.as_ref().map(|manifest| at(manifest.state()))
     }
 
-    /// Whether no edit is taken any more.
-    pub fn has_failed(&self) -> bool {
-        self.0.borrow().failed
+    /// Whether the disk does not take an edit, which is tried again and again.
+    pub fn is_refused(&self) -> bool {
+        self.0.borrow().is_refused
     }
 
     /// Makes the names of the tables durable.
@@ -155,35 +158,58 @@ impl<E: Env> Store<E> {
         }
     }
 
-    /// Writes the edit that `decide` makes of the present state; durable when this ends. False: it
-    /// made none.
+    /// Writes the edit that `decide` makes of the present state; durable when this ends, however
+    /// often that has to be tried. False: it made none.
     ///
     /// # Errors
-    /// As the disk's, and [`Error::Stopped`] after one: what the manifest says is not known then.
+    /// Never the disk's. [`Error::Manifest`]: the edit does not fit, and nothing was written.
     pub async fn commit(&self, decide: impl FnOnce(&State) -> Option<Edit>) -> Result<bool, Error> {
-        let mut manifest = self.take().await?;
+        let mut manifest = self.take().await;
         let Some(edit) = decide(manifest.state()) else {
-            self.put_back(Some(manifest));
+            self.put_back(manifest);
             return Ok(false);
         };
         let changed: BTreeSet<_> = edit.add.iter().map(|entry| entry.partition).collect();
         let removed = edit.remove.iter().filter_map(|number| manifest.state().table(*number));
         let changed: BTreeSet<_> = removed.map(|entry| entry.partition).chain(changed).collect();
-        let committed = manifest.commit(edit).await;
+        let committed = match manifest.commit(edit).await {
+            Err(error @ file::Error::Io { .. }) => {
+                self.heal(&mut manifest, error).await;
+                Ok(())
+            }
+            committed => committed,
+        };
         if committed.is_ok() {
             let mut inside = self.0.borrow_mut();
             changed.into_iter().for_each(|id| inside.refresh(id, manifest.state()));
         }
-        self.put_back(committed.is_ok().then_some(manifest));
+        self.put_back(manifest);
         committed.map(|()| true).map_err(Error::from)
     }
 
-    async fn take(&self) -> Result<Manifest<E>, Error> {
+    /// Goes on in a new file that has the edit which could not be written.
+    async fn heal(&self, manifest: &mut Manifest<E>, error: file::Error) {
+        let (env, dir) = self.here();
+        let mut error = Some(error);
+        while let Some(refused) = error {
+            tracing::error!(error = %refused, "the manifest can not be written; trying again");
+            error = manifest.renew().await.err();
+            if error.is_some() {
+                self.0.borrow_mut().is_refused = true;
+                // Writes that wait for a flush are refused while none can end.
+                env.notify();
+                env.sleep(RETRY_DELAY).await;
+            }
+        }
+        self.0.borrow_mut().is_refused = false;
+        tracing::info!(dir = %dir.display(), "the manifest is whole again, in a new file");
+    }
+
+    async fn take(&self) -> Manifest<E> {
         poll_fn(|cx| {
             let mut inside = self.0.borrow_mut();
             match inside.manifest.take() {
-                Some(manifest) => Poll::Ready(Ok(manifest)),
-                None if inside.failed => Poll::Ready(Err(Error::Stopped)),
+                Some(manifest) => Poll::Ready(manifest),
                 None => {
                     inside.waiting.push(cx.waker().clone());
                     Poll::Pending
@@ -193,10 +219,9 @@ impl<E: Env> Store<E> {
         .await
     }
 
-    fn put_back(&self, manifest: Option<Manifest<E>>) {
+    fn put_back(&self, manifest: Manifest<E>) {
         let mut inside = self.0.borrow_mut();
-        inside.failed = manifest.is_none();
-        inside.manifest = manifest;
+        inside.manifest = Some(manifest);
         inside.waiting.drain(..).for_each(Waker::wake);
     }
 
@@ -205,3 +230,6 @@ impl<E: Env> Store<E> {
         (inside.env.clone(), inside.dir.clone())
     }
 }
+
+#[cfg(test)]
+mod tests;
