@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{EXIT_FAILURE, EXIT_OK};
 use crate::env::os;
 use crate::sim::torture::house::Shape;
-use crate::sim::torture::{self, Done, Kind, Length};
+use crate::sim::torture::{self, Done, Kind};
 
 /// Seeds of a run that names none.
 const SEEDS: u64 = 10;
@@ -33,7 +33,9 @@ Examples:
   stave torture --engine                                 ten runs, from a random seed on
   stave torture --engine --seed 7                        one run, the same each time
   stave torture --engine --seed 0 --seeds 1000           a thousand runs
-  stave torture --engine --seed 7 --ops 50000 --json     a long one, told as JSON";
+  stave torture --engine --seed 7 --ops 50000 --json     a long one, told as JSON
+  stave torture --engine --campaign calls --seed 1       minutes: thousands of crashes and errors
+  stave torture --engine --campaign flips --seed 1 --ops 1000";
 
 /// Crash a simulated node again and again and check that nothing acknowledged is lost
 #[derive(clap::Args)]
@@ -43,6 +45,10 @@ pub(super) struct Torture {
     #[arg(long, required = true)]
     engine: bool,
 
+    /// What is done to it
+    #[arg(long, value_enum, default_value_t = Campaign::Crashes)]
+    campaign: Campaign,
+
     /// The first seed; random otherwise
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -51,13 +57,38 @@ pub(super) struct Torture {
     #[arg(long, value_name = "COUNT")]
     seeds: Option<u64>,
 
-    /// Commands of each run; the life in which they are reached is the last
-    #[arg(long, value_name = "N", default_value_t = 1_000)]
-    ops: u64,
+    /// How much each run is: commands (1000; for calls 500), bits (10000), or times that the disk
+    /// is full (50)
+    #[arg(long, value_name = "N")]
+    ops: Option<u64>,
 
     /// One JSON object a line: each run, then their sum, or the violation
     #[arg(long)]
     json: bool,
+}
+
+/// What is done to the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Campaign {
+    /// Random commands of several clients, and crashes at random
+    Crashes,
+    /// A power cut, a kill, EIO and ENOSPC at each operation of the disk in turn
+    Calls,
+    /// Single bits of log, tables and manifest flipped
+    Flips,
+    /// The disk fills up and is emptied
+    DiskFull,
+}
+
+impl Campaign {
+    fn simulated(self) -> torture::Campaign {
+        match self {
+            Self::Crashes => torture::Campaign::Crashes,
+            Self::Calls => torture::Campaign::Calls,
+            Self::Flips => torture::Campaign::Flips,
+            Self::DiskFull => torture::Campaign::DiskFull,
+        }
+    }
 }
 
 /// What ended the runs.
@@ -79,9 +110,9 @@ impl Torture {
         let count = self.seeds.unwrap_or(if self.seed.is_some() { 1 } else { SEEDS });
         let mut total = Done::default();
         for seed in first..first.saturating_add(count) {
-            let mut shape = torture::shape(seed);
+            let mut shape = self.campaign.simulated().shape(seed);
             alter(&mut shape);
-            let told = match self.one(seed, shape) {
+            let told = match self.one(seed, &shape) {
                 Ok(done) => {
                     total.add(&done);
                     self.tell(out, Some(seed), &done)
@@ -99,10 +130,20 @@ impl Torture {
         told.map_or_else(|error| gone(&error), |()| EXIT_OK)
     }
 
+    fn size(&self) -> u64 {
+        self.ops.unwrap_or(self.campaign.simulated().size())
+    }
+
     /// One run to its end.
-    fn one(&self, seed: u64, shape: Shape) -> Result<Done, Found> {
-        let run = AssertUnwindSafe(|| torture::run(seed, shape, Length::Ops(self.ops)));
-        let violation = match catch_unwind(run) {
+    fn one(&self, seed: u64, shape: &Shape) -> Result<Done, Found> {
+        let on_part = |part: u64, of: u64| {
+            // On standard error: what is printed is the same each time, and may be piped.
+            if !self.json && part * 10 / of != (part - 1) * 10 / of {
+                eprintln!("seed {seed}: {part} of {of}");
+            }
+        };
+        let play = || self.campaign.simulated().play(seed, shape, self.size(), on_part);
+        let violation = match catch_unwind(AssertUnwindSafe(play)) {
             Ok(Ok(done)) => return Ok(done),
             Ok(Err(violation)) => violation,
             // An assertion that did not hold, or a hang; standard error has it.
@@ -122,32 +163,36 @@ impl Torture {
 
     /// A run in which all was right, or the sum of them.
     fn tell(&self, out: &mut impl Write, seed: Option<u64>, done: &Done) -> io::Result<()> {
-        let Done { lives, power_cuts, kills, stops, ops, acked, flushes, compactions, .. } = done;
+        let kinds = ["lost", "wrong", "refused_starts"].map(|kind| (kind, 0));
         if self.json {
-            let line = json!({
-                "seed": seed, "lives": lives, "power_cuts": power_cuts, "kills": kills,
-                "stops": stops, "ops": ops, "acked": acked, "flushes": flushes,
-                "compactions": compactions, "lost": 0, "wrong": 0, "refused_starts": 0,
-            });
-            writeln!(out, "{line}")?;
+            let counts = done.counts().into_iter().chain(kinds);
+            let mut line: serde_json::Map<_, _> =
+                counts.map(|(name, count)| (name.to_owned(), json!(count))).collect();
+            line.insert("seed".to_owned(), json!(seed));
+            writeln!(out, "{}", serde_json::Value::from(line))?;
             return out.flush();
         }
         match seed {
             Some(seed) => write!(out, "seed {seed}: ")?,
             None => write!(out, "all: ")?,
         }
-        writeln!(
-            out,
-            "{lives} lives ({power_cuts} power cuts, {kills} kills, {stops} stops), {ops} ops, \
-             {acked} acked, {flushes} flushes, {compactions} compactions: 0 lost, 0 wrong, 0 \
-             refused starts"
-        )?;
+        let counts = done.counts().into_iter().filter(|(_, count)| *count > 0);
+        let shown = |(name, count): (&str, u64)| format!("{count} {}", name.replace('_', " "));
+        let counts = counts.chain(kinds).map(shown).collect::<Vec<_>>();
+        writeln!(out, "{}", counts.join(", "))?;
         out.flush()
     }
 
     fn complain(&self, out: &mut impl Write, found: &Found) -> io::Result<()> {
         let Found { seed, kind, text } = found;
-        let repeat = format!("stave torture --engine --seed {seed} --ops {}", self.ops);
+        let campaign = match self.campaign {
+            Campaign::Crashes => "",
+            Campaign::Calls => "--campaign calls ",
+            Campaign::Flips => "--campaign flips ",
+            Campaign::DiskFull => "--campaign disk-full ",
+        };
+        let size = self.size();
+        let repeat = format!("stave torture --engine {campaign}--seed {seed} --ops {size}");
         if self.json {
             let line = json!({ "seed": seed, "violation": kind, "text": text, "repeat": repeat });
             writeln!(out, "{line}")?;
@@ -173,7 +218,14 @@ mod tests {
     use crate::shard::Planted;
 
     fn torture(seed: u64, seeds: u64) -> Torture {
-        Torture { engine: true, seed: Some(seed), seeds: Some(seeds), ops: 200, json: false }
+        Torture {
+            engine: true,
+            campaign: Campaign::Crashes,
+            seed: Some(seed),
+            seeds: Some(seeds),
+            ops: Some(200),
+            json: false,
+        }
     }
 
     fn printed(torture: &Torture, alter: impl Fn(&mut Shape)) -> (u8, String) {

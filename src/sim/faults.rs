@@ -64,7 +64,8 @@ pub enum Failure {
     /// EIO. A write leaves any of its sectors, none durable; of what was to be synced any part is
     /// lost, and no later sync brings it back.
     Eio,
-    /// ENOSPC, of whatever may need room: a write, its sync, a name. Nothing is written.
+    /// ENOSPC, of whatever may need room: a write behind the end of a file, a sync, a name. Nothing
+    /// is written.
     NoSpace,
 }
 

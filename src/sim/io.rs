@@ -108,7 +108,10 @@ impl World {
         let print = op.print();
         machine.calls += 1;
         let plan = machine.plan.as_ref().and_then(|plan| plan.failure(machine.calls, path));
-        let failure = plan.filter(|failure| op.may_say(*failure));
+        let failure = plan.filter(|failure| *failure == Failure::Eio || machine.needs_room(&op));
+        if failure.is_some() {
+            machine.failed = Some(format!("{} {}", op.name(), path.display()));
+        }
         machine.ops.insert(number, (op, failure));
         let at = self.now + latency;
         self.note(What::Submitted, number, print);
@@ -158,18 +161,24 @@ impl Op {
             Self::Truncate { len, .. } => len ^ 8,
         }
     }
+}
 
-    /// Whether it may end so.
-    fn may_say(&self, failure: Failure) -> bool {
-        let needs_no_room = matches!(
-            self,
-            Self::Read(_)
-                | Self::Truncate { .. }
-                | Self::Open { mode: Mode::Read | Mode::Write, .. }
-                | Self::List { .. }
-                | Self::Remove { .. }
-        );
-        failure == Failure::Eio || !needs_no_room
+impl Op {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Read(_) => "read",
+            Self::Write { durable: true, .. } => "durable write",
+            Self::Write { .. } => "write",
+            Self::Sync { .. } => "sync",
+            Self::Truncate { .. } => "truncate",
+            Self::Open { mode: Mode::Create, .. } => "create",
+            Self::Open { .. } => "open",
+            Self::List { .. } => "list",
+            Self::CreateDir { .. } => "create directory",
+            Self::Rename { .. } => "rename",
+            Self::Remove { .. } => "remove",
+            Self::SyncDir { .. } => "sync directory",
+        }
     }
 }
 
@@ -242,6 +251,18 @@ impl Machine {
             | Op::SyncDir { done, .. } => done.put(Err(error())),
         }
         1
+    }
+
+    /// Whether a full disk may refuse it: not what overwrites what a file has.
+    fn needs_room(&self, op: &Op) -> bool {
+        match op {
+            Op::Write { transfer: Transfer { inode, len, offset, .. }, .. } => {
+                offset + *len as u64 > self.disk.file(*inode).len()
+            }
+            Op::Open { mode, .. } => *mode == Mode::Create,
+            Op::Sync { .. } | Op::CreateDir { .. } | Op::Rename { .. } | Op::SyncDir { .. } => true,
+            Op::Read(_) | Op::Truncate { .. } | Op::List { .. } | Op::Remove { .. } => false,
+        }
     }
 
     fn on_names(&self, rng: &mut Rng) -> io::Result<()> {

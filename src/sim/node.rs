@@ -138,6 +138,11 @@ impl Node {
         self.with(|machine| machine.plan = plan);
     }
 
+    /// The last operation that was planned to fail and did, with its path.
+    pub fn failed(&self) -> Option<String> {
+        self.with(|machine| machine.failed.clone())
+    }
+
     /// Operations that were asked of the disk so far.
     pub fn calls(&self) -> u64 {
         self.with(|machine| machine.calls)

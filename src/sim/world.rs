@@ -66,6 +66,8 @@ pub(super) struct Machine {
     /// Which operations are to fail, and how many there were.
     pub plan: Option<Plan>,
     pub calls: u64,
+    /// The last operation that was planned to fail.
+    pub failed: Option<String>,
     /// In flight, and what the plan says of them.
     pub ops: BTreeMap<u64, (Op, Option<Failure>)>,
     pub shards: BTreeMap<ShardId, Shard>,
@@ -161,6 +163,7 @@ impl World {
             latency: DiskLatency::drawn(rng),
             plan: None,
             calls: 0,
+            failed: None,
             ops: BTreeMap::new(),
             shards: BTreeMap::new(),
             next_port: 20_000,

@@ -131,6 +131,14 @@ impl House {
     /// # Errors
     /// Why it does not.
     pub fn boot(&mut self) -> Result<(), String> {
+        self.boot_until(|| false).map(drop)
+    }
+
+    /// Starts the node and waits until it serves, or until `stop`. Whether it serves.
+    ///
+    /// # Errors
+    /// Why it does not start.
+    pub fn boot_until(&mut self, stop: impl Fn() -> bool) -> Result<bool, String> {
         if !self.node.is_up() {
             self.node.restart();
         }
@@ -156,10 +164,11 @@ impl House {
             env.spawn(Class::Foreground, seat.live(env.clone()));
         }
         let life = &self.life;
-        self.sim.run_until(|| life.serving.get() == count || !life.errors.borrow().is_empty());
+        let ends = || life.serving.get() == count || !life.errors.borrow().is_empty();
+        self.sim.run_until(|| ends() || stop());
         match life.errors.borrow_mut().pop() {
             Some(error) => Err(error),
-            None => Ok(()),
+            None => Ok(life.serving.get() == count),
         }
     }
 

@@ -3,7 +3,9 @@
 //! What must hold, whatever comes: nothing acknowledged is lost, nothing read is taken back, and
 //! every start succeeds. [`house`] starts, kills and restarts a node, [`talk`] speaks RESP, `model`
 //! knows what may be read, `run` is the random crash test and `groups` its keys that belong
-//! together. `stave torture` runs it from the shipped binary, with the seeds of the user's choice.
+//! together. A `trace` is one client's commands in turn; of it are made the campaigns that break
+//! one thing at a time: each operation of the disk ([`calls`]), bits of files ([`flips`]), the room
+//! on the disk ([`full`]). `stave torture` runs them all from the shipped binary.
 //!
 //! Not here: scenes of single behaviours, which are the server's tests and use the same house.
 
@@ -12,6 +14,10 @@ use std::fmt;
 pub mod house;
 pub mod talk;
 
+pub mod calls;
+mod campaign;
+pub mod flips;
+pub mod full;
 mod groups;
 mod model;
 #[cfg(test)]
@@ -19,7 +25,11 @@ mod planted;
 mod run;
 #[cfg(test)]
 mod tests;
+mod trace;
 
+use house::House;
+
+pub use campaign::Campaign;
 pub use run::{run, shape};
 
 /// How long a run is.
@@ -63,21 +73,84 @@ pub struct Done {
     pub flushes: u64,
     /// Compactions that ended.
     pub compactions: u64,
+    /// Operations of the disk at which something was broken.
+    pub calls: u64,
+    /// Times the disk was full and had room again.
+    pub cycles: u64,
+    /// Starts on a full disk that were refused.
+    pub refused_full: u64,
+    /// Bits that were flipped.
+    pub flips: u64,
+    /// Of these: a start, or a key, was refused.
+    pub detected: u64,
+    /// Nothing was different.
+    pub harmless: u64,
+    /// The last block of a log was taken for torn.
+    pub torn: u64,
 }
 
 impl Done {
     /// Adds another run.
     pub fn add(&mut self, other: &Self) {
         self.trace_hash ^= other.trace_hash;
-        self.lives += other.lives;
-        self.power_cuts += other.power_cuts;
-        self.kills += other.kills;
-        self.stops += other.stops;
-        self.ops += other.ops;
-        self.answers += other.answers;
-        self.acked += other.acked;
-        self.flushes += other.flushes;
-        self.compactions += other.compactions;
+        for (sum, (_, count)) in self.counts_mut().into_iter().zip(other.counts()) {
+            *sum += count;
+        }
+    }
+
+    /// Everything that is counted, with its name.
+    pub fn counts(&self) -> [(&'static str, u64); 16] {
+        const NAMES: [&str; 16] = [
+            "lives",
+            "power_cuts",
+            "kills",
+            "stops",
+            "ops",
+            "answers",
+            "acked",
+            "flushes",
+            "compactions",
+            "calls",
+            "cycles",
+            "refused_full",
+            "flips",
+            "detected",
+            "harmless",
+            "torn",
+        ];
+        let mut copy = self.clone();
+        let counts = copy.counts_mut();
+        std::array::from_fn(|at| (NAMES[at], *counts[at]))
+    }
+
+    fn counts_mut(&mut self) -> [&mut u64; 16] {
+        [
+            &mut self.lives,
+            &mut self.power_cuts,
+            &mut self.kills,
+            &mut self.stops,
+            &mut self.ops,
+            &mut self.answers,
+            &mut self.acked,
+            &mut self.flushes,
+            &mut self.compactions,
+            &mut self.calls,
+            &mut self.cycles,
+            &mut self.refused_full,
+            &mut self.flips,
+            &mut self.detected,
+            &mut self.harmless,
+            &mut self.torn,
+        ]
+    }
+
+    /// A life of the node is about to end.
+    fn count_life(&mut self, house: &House) {
+        self.lives += 1;
+        for stats in &house.stats {
+            self.flushes += stats.flushes.get();
+            self.compactions += stats.compactions.get();
+        }
     }
 }
 

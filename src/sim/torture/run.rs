@@ -106,7 +106,7 @@ pub fn run(seed: u64, shape: Shape, length: Length) -> Result<Done, Violation> {
     while !length.is_reached(&run.done) {
         run.boot()?;
         let lived = run.live(clients);
-        run.count_life();
+        run.done.count_life(&run.house);
         lived.map_err(|error| run.violation(Kind::Wrong, error))?;
     }
     run.boot()?;
@@ -155,14 +155,6 @@ impl Run {
         let boot = self.house.boot();
         boot.map_err(|error| self.violation(Kind::RefusedStart, error))?;
         self.settle().map_err(|error| self.violation(Kind::Lost, error))
-    }
-
-    fn count_life(&mut self) {
-        self.done.lives += 1;
-        for stats in &self.house.stats {
-            self.done.flushes += stats.flushes.get();
-            self.done.compactions += stats.compactions.get();
-        }
     }
 
     /// Reads everything and says what it has to be from now on.

@@ -52,6 +52,11 @@ impl Value {
         Self::Bulk(text.as_ref().to_vec())
     }
 
+    /// What GET answers.
+    pub fn from_option(bytes: Option<&Vec<u8>>) -> Self {
+        bytes.map_or(Self::Nil, Self::bulk)
+    }
+
     /// Whether it is an error that begins with `prefix`.
     pub fn is_error(&self, prefix: &str) -> bool {
         matches!(self, Self::Error(text) if text.starts_with(prefix))

@@ -1,0 +1,89 @@
+//! The campaigns: what a seed is tortured with, and how much of it.
+
+use super::calls::{self, TROUBLES};
+use super::flips::Image;
+use super::house::Shape;
+use super::{Done, Length, Violation, full, run, shape};
+use crate::sim::Rng;
+
+/// Commands that make the directory in which bits are flipped.
+const IMAGE_OPS: u64 = 400;
+
+/// A kind of torture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Campaign {
+    /// Random commands of several clients, and random crashes: so many commands.
+    Crashes,
+    /// A trace of so many commands: a crash, and an error, at each operation of the disk.
+    Calls,
+    /// So many bits of files flipped, one at a time.
+    Flips,
+    /// The disk fills up and is emptied so many times.
+    DiskFull,
+}
+
+impl Campaign {
+    /// What node it is played with.
+    pub fn shape(self, seed: u64) -> Shape {
+        let mut rng = Rng::new(seed);
+        let small = Shape {
+            partitions: rng.between(1, 3) as u32,
+            log_len_max: [8 << 10, 64 << 10][rng.index(2)],
+            rows_len_max: [None, Some(1 << 10)][rng.index(2)],
+            ..Shape::default()
+        };
+        match self {
+            Self::Crashes => shape(seed),
+            Self::Calls | Self::Flips => small,
+            Self::DiskFull => Shape { log_len_max: [64 << 10, 1 << 20][rng.index(2)], ..small },
+        }
+    }
+
+    /// How much of it one seed is, if nobody says.
+    pub fn size(self) -> u64 {
+        match self {
+            Self::Crashes => 1_000,
+            Self::Calls => 500,
+            Self::Flips => 10_000,
+            Self::DiskFull => 50,
+        }
+    }
+
+    /// Plays it; `on_part` is told how much is done, and of how much.
+    ///
+    /// # Errors
+    /// The first thing that must not be.
+    ///
+    /// # Panics
+    /// Where the node does, or when it hangs.
+    pub fn play(
+        self,
+        seed: u64,
+        shape: &Shape,
+        size: u64,
+        mut on_part: impl FnMut(u64, u64),
+    ) -> Result<Done, Violation> {
+        let mut done = Done::default();
+        match self {
+            Self::Crashes => done = run(seed, shape.clone(), Length::Ops(size))?,
+            Self::DiskFull => done = full::run(seed, shape, size)?,
+            Self::Calls => {
+                let calls = calls::count(seed, shape, size)?;
+                for call in 1..=calls {
+                    for trouble in TROUBLES {
+                        done.add(&calls::run(seed, shape, size, call, trouble)?);
+                    }
+                    on_part(call, calls);
+                }
+            }
+            Self::Flips => {
+                let (image, mut rng) = (Image::new(seed, shape, IMAGE_OPS)?, Rng::new(seed));
+                for flip in 1..=size {
+                    image.flip(&mut rng, &mut done)?;
+                    on_part(flip, size);
+                }
+            }
+        }
+        Ok(done)
+    }
+}
