@@ -256,9 +256,11 @@ impl<E: Env> Tree<E> {
     /// is in the log.
     pub fn tend(&mut self, mut ground: Ground<'_, E>) {
         let appended = ground.log.appended();
+        // Also while flushes fail: writes are refused then, and the log stays as long as it is.
+        let is_longest = self.is_at_its_longest(appended);
         match self.flushing.take() {
             Some(flushing) => self.flushing = self.go_on(flushing, &mut ground),
-            None if appended >= self.due_at || self.is_behind(appended) || ground.is_short => {
+            None if appended >= self.due_at || is_longest || ground.is_short => {
                 self.begin_if_due(&mut ground);
             }
             None => {}
