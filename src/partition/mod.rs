@@ -84,8 +84,6 @@ pub enum Planted {
     MarkLate,
     /// Rows leave memory that no table has.
     LetGoDirty,
-    /// What was read of a table counts however long ago that was.
-    AdmitStale,
     /// A command on a key that only a table has is evaluated as if there were none.
     SkipSeek,
 }

@@ -47,7 +47,7 @@ impl Partition {
         epoch: Epoch,
         is_used: bool,
     ) -> bool {
-        if epoch != self.epoch() && !self.has(Planted::AdmitStale) {
+        if epoch != self.epoch() {
             return false;
         }
         let (timestamp, payload) = (Timestamp(0), Payload::Bytes(&[]));

@@ -10,6 +10,7 @@ use crate::command::notify::Event;
 use crate::command::{Effect as Made, NewValue};
 use crate::id::{ShardId, Slot};
 use crate::lsm::key::{db_of, encode_data_key};
+use crate::lsm::rows::Rows;
 use crate::sim::{Rng, Sim, SimEnv, check};
 use crate::wal::{Flush, Options, Record};
 
@@ -192,6 +193,44 @@ fn waiters_are_let_go_with_their_entries_in_order_and_once() {
         }
         assert_eq!(scene.get(&key(0, "k")), (Some("3".to_owned()), None));
     });
+}
+
+/// A read of the tables that began before a row was overwritten, flushed and let go.
+#[test]
+fn what_was_read_in_another_epoch_does_not_come_in() {
+    run(async |env| {
+        let mut scene = Scene::new(env).await;
+        let (k, mut rows) = (key(0, "k"), Rows::default());
+        let stale = Version {
+            timestamp: Timestamp(1),
+            kind: Kind::Put,
+            expiry_ms: None,
+            payload: Payload::Bytes(b"stale"),
+        };
+        let begun_in = scene.partition.epoch();
+        scene.put(&k, "new", None);
+        scene.seal();
+        scene.commit_one().await;
+        let mut flush = scene.partition.begin_flush().expect("no clear is on its way");
+        assert_eq!(scene.partition.take_slice(&mut flush, &mut rows), Ok(true));
+        assert_eq!(scene.partition.let_go(100).0, 0, "no table has it yet");
+        scene.partition.end_flush(&flush);
+        while scene.partition.let_go(100).0 == 0 {}
+        let hash = scene.partition.memtable().hash(&k);
+        assert!(scene.partition.is_partial() && !scene.partition.knows(hash, &k));
+
+        assert!(!scene.partition.admit(&k, Some(&stale), begun_in, false));
+        assert_eq!(scene.get(&k).0, None);
+        let (key, version) = rows.get(0);
+        assert!(scene.partition.admit(key, Some(&version), scene.partition.epoch(), false));
+        assert_eq!(scene.get(&k).0, Some("new".to_owned()));
+        assert!(scene.partition.admit(&key_of_none(), None, scene.partition.epoch(), false));
+        assert_eq!(scene.get(&key_of_none()).0, None);
+    });
+}
+
+fn key_of_none() -> Vec<u8> {
+    key(0, "none")
 }
 
 #[test]

@@ -108,11 +108,6 @@ fn rows_that_leave_memory_before_a_table_has_them_are_seen() {
 }
 
 #[test]
-fn rows_of_tables_that_were_overtaken_are_seen() {
-    in_memory(Planted::AdmitStale);
-}
-
-#[test]
 fn keys_that_are_not_asked_for_are_seen() {
     in_memory(Planted::SkipSeek);
 }
