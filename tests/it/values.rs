@@ -59,7 +59,7 @@ fn large_values_come_in_order_with_what_is_around_them() {
 
 #[test]
 fn when_memory_is_full_writes_are_refused_and_reads_and_deletes_go_on() {
-    let server = Server::start(&["--memory", "64MiB"]);
+    let server = Server::start(&["--engine", "memory", "--memory", "64MiB"]);
     let mut client = server.client();
     let filler = "x".repeat(100_000);
     let refused =
@@ -80,4 +80,18 @@ fn when_memory_is_full_writes_are_refused_and_reads_and_deletes_go_on() {
         client.run(&["SET", "again", "1"]) == Reply::ok()
     });
     assert!(served, "no room 5 s after half was deleted");
+}
+
+#[test]
+fn large_values_leave_memory_for_the_disk_and_come_back_whole() {
+    let server = Server::start(&["--memory", "64MiB", "--cores", "1"]);
+    let mut client = server.client();
+    let value = |n: usize| format!("{n}-{}", "x".repeat(100_000));
+    for n in 0..1_500 {
+        assert_eq!(client.run(&["SET", &format!("fill:{n}"), &value(n)]), Reply::ok());
+    }
+    assert!(server.rss_mib() < 150, "{} MiB", server.rss_mib());
+    for n in (0..1_500).step_by(7) {
+        assert!(client.run(&["GET", &format!("fill:{n}")]) == Reply::bulk(value(n)), "fill:{n}");
+    }
 }
