@@ -310,7 +310,7 @@ impl<E: Env> Server<E> {
         if (sweep.place as usize) < sweep.began.len() {
             return Slice::More;
         }
-        self.shard.note_flush();
+        self.shard.note_clear();
         Slice::Last
     }
 }

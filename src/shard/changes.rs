@@ -272,7 +272,7 @@ impl<E: Env> Shard<E> {
     }
 
     /// Notes that all keys, or those of a database, are deleted.
-    pub(super) fn note_clear(&mut self) {
+    pub fn note_clear(&mut self) {
         if !self.changes.observers.tracking {
             return;
         }

@@ -7,8 +7,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use super::Shard;
 use super::seek::unreadable;
-use super::{Shard, Target};
 use crate::command::is_expired;
 use crate::env::{Class, Env};
 use crate::id::Timestamp;
@@ -109,10 +109,5 @@ impl<E: Env> Shard<E> {
         let now_ms = self.now_ms;
         self.partitions[place as usize].bury(key, now_ms);
         self.touch(place);
-    }
-
-    /// Whether a command on this key is evaluated on all there is to know.
-    pub(super) fn is_known(&self, target: Target<'_>) -> bool {
-        !self.replaces_unread(target)
     }
 }

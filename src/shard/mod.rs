@@ -261,9 +261,9 @@ impl<E: Env> Shard<E> {
         let Run::Keyed(keyed) = &spec.run else { panic!("{spec:?} has no single key") };
         let now_ms = self.now_ms;
         let Target { place, hash, key } = target;
-        debug_assert!(self.is_known(target) || self.is_blind(spec, &args), "{spec:?} unasked for");
         let is_blind = self.is_partial && self.is_blind(spec, &args);
         let replaces = is_blind && self.replaces_unread(target);
+        debug_assert!(is_blind || !self.replaces_unread(target), "{spec:?} was not asked for");
         let partition = &mut self.partitions[place as usize];
         let clock = partition.clock();
         let held_len = if spec.flags.has(Flags::WEIGHS) {
@@ -363,11 +363,6 @@ impl<E: Env> Shard<E> {
     /// The newest version that each partition has given out.
     pub fn clocks(&self) -> impl Iterator<Item = crate::id::Timestamp> + '_ {
         self.partitions.iter().map(Partition::clock)
-    }
-
-    /// A database was cleared key by key.
-    pub fn note_flush(&mut self) {
-        self.note_clear();
     }
 
     /// Deletes keys whose time is over, a few per partition. True: there are more.
