@@ -141,6 +141,9 @@ impl<E: Env> Server<E> {
         if !wait.is_over() {
             return false;
         }
+        if self.is_late(asker) {
+            return true;
+        }
         if let Some(error) = wait.error() {
             self.fail(asker, Failure::new(Code::Internal, &error));
             return true;

@@ -35,14 +35,20 @@ impl<E: Env> Server<E> {
         body: &[u8],
         ahead: Option<Target<'_>>,
     ) {
-        if !asker.deadline.is_zero() && asker.deadline < self.env.now() {
-            let text = "the deadline passed before the request was looked at";
-            return self.fail(asker, Failure::new(Code::DeadlineExceeded, text));
-        }
-        if self.parks_typed(asker, &request, body, ahead) {
+        if self.is_late(asker) || self.parks_typed(asker, &request, body, ahead) {
             return;
         }
         self.serve_known(asker, request, body, ahead);
+    }
+
+    /// Whether a request's deadline has passed before anything of it was done; said so then.
+    pub(super) fn is_late(&mut self, asker: &Asker) -> bool {
+        let is_late = !asker.deadline.is_zero() && asker.deadline < self.env.now();
+        if is_late {
+            let text = "the deadline passed before the request was looked at";
+            self.fail(asker, Failure::new(Code::DeadlineExceeded, text));
+        }
+        is_late
     }
 
     /// As [`Server::serve_typed`], once all that the request looks at is in memory.
