@@ -42,6 +42,30 @@ pub enum MessageKind {
     ReadIndexResponse = 13,
 }
 
+impl MessageKind {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::Append,
+        Self::AppendResponse,
+        Self::Vote,
+        Self::VoteResponse,
+        Self::PreVote,
+        Self::PreVoteResponse,
+        Self::Heartbeat,
+        Self::HeartbeatResponse,
+        Self::Snapshot,
+        Self::TransferLeader,
+        Self::TimeoutNow,
+        Self::ReadIndex,
+        Self::ReadIndexResponse,
+    ];
+
+    /// Of its number.
+    pub fn of(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == byte)
+    }
+}
+
 /// One message. Fields that a kind does not use are zero.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Message {
@@ -91,7 +115,10 @@ impl Message {
             "read context of a wrong length"
         } else if !self.entries.is_empty() && self.kind != MessageKind::Append {
             "entries where none belong"
-        } else if (self.index + 1..).zip(&self.entries).any(|(index, entry)| entry.index != index) {
+        } else if (1..)
+            .zip(&self.entries)
+            .any(|(n, entry)| self.index.checked_add(n) != Some(entry.index))
+        {
             "entries with a gap"
         } else if self.entries.iter().any(|entry| entry.term > self.term) {
             "an entry from the future"
@@ -193,11 +220,11 @@ pub(super) fn decode_read(id: NodeId, name: &[u8]) -> Option<u64> {
 
 /// raft-rs's form of a membership.
 pub(super) fn conf_state(voters: &[NodeId], learners: &[NodeId]) -> ConfState {
-    ConfState {
-        voters: voters.iter().map(|id| id.0).collect(),
-        learners: learners.iter().map(|id| id.0).collect(),
-        ..Default::default()
-    }
+    ConfState { voters: numbers(voters), learners: numbers(learners), ..Default::default() }
+}
+
+fn numbers(ids: &[NodeId]) -> Vec<u64> {
+    ids.iter().map(|id| id.0).collect()
 }
 
 fn snapshot_to_raft(snapshot: Snapshot) -> eraftpb::Snapshot {
@@ -205,7 +232,12 @@ fn snapshot_to_raft(snapshot: Snapshot) -> eraftpb::Snapshot {
     let metadata = raft.mut_metadata();
     metadata.index = snapshot.index;
     metadata.term = snapshot.term;
-    metadata.set_conf_state(conf_state(&snapshot.voters, &snapshot.learners));
+    metadata.set_conf_state(ConfState {
+        voters_outgoing: numbers(&snapshot.outgoing),
+        learners_next: numbers(&snapshot.learners_next),
+        auto_leave: !snapshot.outgoing.is_empty(),
+        ..conf_state(&snapshot.voters, &snapshot.learners)
+    });
     raft
 }
 
@@ -213,11 +245,14 @@ fn snapshot_to_raft(snapshot: Snapshot) -> eraftpb::Snapshot {
 pub(super) fn snapshot_from_raft(raft: &eraftpb::Snapshot) -> Snapshot {
     let metadata = raft.get_metadata();
     let conf = metadata.get_conf_state();
+    let ids = |numbers: &[u64]| numbers.iter().map(|&id| NodeId(id)).collect();
     Snapshot {
         index: metadata.index,
         term: metadata.term,
-        voters: conf.voters.iter().map(|&id| NodeId(id)).collect(),
-        learners: conf.learners.iter().map(|&id| NodeId(id)).collect(),
+        voters: ids(&conf.voters),
+        learners: ids(&conf.learners),
+        outgoing: ids(&conf.voters_outgoing),
+        learners_next: ids(&conf.learners_next),
     }
 }
 

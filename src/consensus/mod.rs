@@ -131,6 +131,10 @@ pub struct Snapshot {
     pub voters: Vec<NodeId>,
     /// The learners at that index.
     pub learners: Vec<NodeId>,
+    /// While the membership changes: the voters before, of whom a majority has to agree too.
+    pub outgoing: Vec<NodeId>,
+    /// While it changes: those of `outgoing` that will be learners.
+    pub learners_next: Vec<NodeId>,
 }
 
 /// How a group is made up and paced.

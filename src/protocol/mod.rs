@@ -1,6 +1,8 @@
 //! Wire formats, pure: bytes in, values out. No sockets here.
 
 pub mod binary;
+pub(crate) mod fields;
+pub mod peer;
 pub mod resp;
 
 /// An empty vector in which `len` bytes fit.

@@ -145,7 +145,6 @@
 //! `request`, `reply`, `error`.
 
 mod error;
-mod fields;
 mod header;
 mod long;
 mod parser;
@@ -153,6 +152,8 @@ mod reply;
 mod request;
 #[cfg(test)]
 mod tests;
+
+use super::fields;
 
 pub use error::{Class, Code, Failure, Retry};
 pub use header::{

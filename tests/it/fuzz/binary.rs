@@ -15,7 +15,7 @@ use stavekv::protocol::binary::{
     Code, Failure, HEADER_LEN, Header, Hello, MAGIC, Parser, Reply, Request, VERSION, finish, start,
 };
 
-use super::{Rng, corpus, input_numbers, offspring};
+use super::{Rng, corpus, edit_field, input_numbers, offspring};
 use crate::server::Server;
 use crate::typed::{Answer, encode};
 
@@ -30,19 +30,6 @@ const GROUP: u64 = 64;
 
 /// How much a server may grow while it is fuzzed, beyond what it had after the first inputs.
 const GROWTH_MIB_MAX: u64 = 64;
-
-/// A number of the protocol, somewhere, becomes a notable one.
-fn edit_field(rng: &mut Rng, input: &mut [u8]) {
-    const NOTABLE: [u64; 12] =
-        [0, 1, 2, 3, 255, 1024, 1025, 65_535, 65_536, 1 << 20, u32::MAX as u64, u64::MAX];
-    let len = [1, 2, 4, 8][rng.below(4)];
-    if input.len() < len {
-        return;
-    }
-    let at = rng.place(input.len() - len);
-    let number = NOTABLE[rng.below(NOTABLE.len())].wrapping_add(rng.below(2) as u64);
-    input[at..at + len].copy_from_slice(&number.to_le_bytes()[..len]);
-}
 
 /// The input with this number, as it is.
 fn wild(seeds: &[Vec<u8>], rng: &mut Rng, input: &mut Vec<u8>) {

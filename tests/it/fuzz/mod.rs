@@ -18,6 +18,7 @@ use std::path::Path;
 mod binary;
 mod manifest;
 mod model;
+mod peer;
 mod pipelines;
 mod resp;
 mod table;
@@ -110,6 +111,19 @@ fn change(corpus: &[Vec<u8>], rng: &mut Rng, input: &mut Vec<u8>) {
             input.insert(rng.place(len), byte);
         }
     }
+}
+
+/// A little-endian number, somewhere, becomes a notable one.
+pub fn edit_field(rng: &mut Rng, input: &mut [u8]) {
+    const NOTABLE: [u64; 12] =
+        [0, 1, 2, 3, 255, 1024, 1025, 65_535, 65_536, 1 << 20, u32::MAX as u64, u64::MAX];
+    let len = [1, 2, 4, 8][rng.below(4)];
+    if input.len() < len {
+        return;
+    }
+    let at = rng.place(input.len() - len);
+    let number = NOTABLE[rng.below(NOTABLE.len())].wrapping_add(rng.below(2) as u64);
+    input[at..at + len].copy_from_slice(&number.to_le_bytes()[..len]);
 }
 
 /// Replaces a decimal number in the text, or a few bytes if none is near, by a notable one.

@@ -2,7 +2,7 @@
 
 /// What is left to read. Every method returns `None` when there is too little.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Fields<'a>(pub &'a [u8]);
+pub(crate) struct Fields<'a>(pub &'a [u8]);
 
 impl<'a> Fields<'a> {
     pub fn take(&mut self, len: usize) -> Option<&'a [u8]> {
@@ -33,6 +33,10 @@ impl<'a> Fields<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
+    pub fn u128(&mut self) -> Option<u128> {
+        self.array().map(u128::from_le_bytes)
+    }
+
     /// Bytes that must be zero.
     pub fn zero(&mut self, len: usize) -> Option<()> {
         self.take(len)?.iter().all(|byte| *byte == 0).then_some(())
@@ -45,13 +49,13 @@ impl<'a> Fields<'a> {
 }
 
 /// Appends a length or a count. Its bound was checked by who made it.
-pub(super) fn put_u32(out: &mut Vec<u8>, value: usize) {
+pub(crate) fn put_u32(out: &mut Vec<u8>, value: usize) {
     let value = u32::try_from(value).expect("lengths in a frame are bounded by its own");
     out.extend_from_slice(&value.to_le_bytes());
 }
 
 /// As [`put_u32`].
-pub(super) fn put_u16(out: &mut Vec<u8>, value: usize) {
+pub(crate) fn put_u16(out: &mut Vec<u8>, value: usize) {
     let value = u16::try_from(value).expect("short texts are bounded");
     out.extend_from_slice(&value.to_le_bytes());
 }

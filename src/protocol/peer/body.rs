@@ -1,0 +1,91 @@
+//! What a frame says, and the bodies that are a few fields.
+
+use super::groups::Messages;
+use super::{Error, Hello, Kind, Refusal, Welcome};
+use crate::protocol::fields::Fields;
+
+/// A body, decoded as far as it is plain fields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body<'a> {
+    /// Who dials whom.
+    Hello(Hello),
+    /// Go on.
+    Welcome(Welcome),
+    /// No.
+    Refused(Refusal),
+    /// Messages of groups, each decoded as it is asked for.
+    Raft(Messages<'a>),
+    /// A piece of a large value.
+    Blob(Blob<'a>),
+    /// A parcel, encoded.
+    Mail(&'a [u8]),
+    /// The sender's monotonic clock, nanoseconds.
+    Beat(u64),
+}
+
+impl<'a> Body<'a> {
+    /// Reads the body of a frame.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`].
+    pub fn decode(kind: Kind, body: &'a [u8]) -> Result<Self, Error> {
+        let malformed = |what| Error::Malformed { kind, at: 0, what };
+        let body = match kind {
+            Kind::Hello => Hello::decode(body).map(Body::Hello),
+            Kind::Welcome => Welcome::decode(body).map(Body::Welcome),
+            Kind::Refused => Refusal::decode(body).map(Body::Refused),
+            Kind::Raft => Ok(Body::Raft(Messages::new(body))),
+            Kind::Blob => Blob::decode(body).map(Body::Blob),
+            Kind::Mail => Ok(Body::Mail(body)),
+            Kind::Beat => beat(body).map(Body::Beat).ok_or("not eight bytes"),
+        };
+        body.map_err(malformed)
+    }
+
+    /// Appends the body of a beat.
+    pub fn encode_beat(sent_ns: u64, out: &mut Vec<u8>) {
+        out.extend_from_slice(&sent_ns.to_le_bytes());
+    }
+}
+
+fn beat(body: &[u8]) -> Option<u64> {
+    let mut fields = Fields(body);
+    let sent_ns = fields.u64()?;
+    fields.end()?;
+    Some(sent_ns)
+}
+
+/// A piece of a large value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blob<'a> {
+    /// The sender's number of the value.
+    pub blob: u64,
+    /// Bytes of the whole value.
+    pub whole_len: u64,
+    /// Where in it this piece begins.
+    pub offset: u64,
+    /// The piece.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> Blob<'a> {
+    fn decode(body: &'a [u8]) -> Result<Self, &'static str> {
+        let mut fields = Fields(body);
+        let mut read = || Some((fields.u64()?, fields.u64()?, fields.u64()?));
+        let (blob, whole_len, offset) = read().ok_or("cut short")?;
+        let bytes = fields.0;
+        let end = offset.checked_add(bytes.len() as u64);
+        if end.is_none_or(|end| end > whole_len) {
+            return Err("a piece beyond the value's end");
+        }
+        Ok(Self { blob, whole_len, offset, bytes })
+    }
+
+    /// Appends the body.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.blob.to_le_bytes());
+        out.extend_from_slice(&self.whole_len.to_le_bytes());
+        out.extend_from_slice(&self.offset.to_le_bytes());
+        out.extend_from_slice(self.bytes);
+    }
+}

@@ -1,0 +1,242 @@
+//! Who dials whom, and whether that is right.
+
+use super::VERSION;
+use crate::id::{NodeId, ShardId};
+use crate::protocol::fields::{Fields, put_u16};
+
+/// Longest text of a refusal, bytes.
+const TEXT_LEN_MAX: usize = 512;
+
+/// Where in which cluster a shard is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The cluster's id.
+    pub cluster: u128,
+    /// The node.
+    pub node: NodeId,
+    /// Which of its shards; below `shard_count`.
+    pub shard: ShardId,
+    /// How many it has.
+    pub shard_count: u16,
+    /// Partitions of the cluster.
+    pub partition_count: u32,
+}
+
+/// The dialler's first frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// What it speaks behind the greeting.
+    pub version: u16,
+    /// Who it is.
+    pub from: Place,
+    /// Which node it takes the receiver for.
+    pub to_node: NodeId,
+    /// Which of its shards is meant.
+    pub to_shard: ShardId,
+}
+
+impl Hello {
+    /// The greeting of `from`.
+    pub fn new(from: Place, to_node: NodeId, to_shard: ShardId) -> Self {
+        Self { version: VERSION.into(), from, to_node, to_shard }
+    }
+
+    pub(super) fn decode(body: &[u8]) -> Result<Self, &'static str> {
+        let hello = Self::read(Fields(body)).ok_or("not 48 bytes, or reserved ones in use")?;
+        let Place { node, shard, shard_count, .. } = hello.from;
+        if node.0 == 0 || hello.to_node.0 == 0 {
+            return Err("a node without a number");
+        }
+        if shard.0 >= shard_count || hello.to_shard.0 >= shard_count {
+            return Err("a shard that the sender does not count");
+        }
+        Ok(hello)
+    }
+
+    fn read(mut fields: Fields<'_>) -> Option<Self> {
+        let version = fields.u16()?;
+        let (shard, to_shard) = (ShardId(fields.u16()?), ShardId(fields.u16()?));
+        let (shard_count, partition_count) = (fields.u16()?, fields.u32()?);
+        fields.zero(4)?;
+        let cluster = fields.u128()?;
+        let (node, to_node) = (NodeId(fields.u64()?), NodeId(fields.u64()?));
+        fields.end()?;
+        let from = Place { cluster, node, shard, shard_count, partition_count };
+        Some(Self { version, from, to_node, to_shard })
+    }
+
+    /// Appends the body.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let Place { cluster, node, shard, shard_count, partition_count } = self.from;
+        for short in [self.version, shard.0, self.to_shard.0, shard_count] {
+            out.extend_from_slice(&short.to_le_bytes());
+        }
+        out.extend_from_slice(&partition_count.to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&cluster.to_le_bytes());
+        out.extend_from_slice(&node.0.to_le_bytes());
+        out.extend_from_slice(&self.to_node.0.to_le_bytes());
+    }
+}
+
+/// The answer to a hello that is right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Welcome {
+    /// What is spoken from here on.
+    pub version: u16,
+    /// Who answers.
+    pub node: NodeId,
+    /// Which of its shards.
+    pub shard: ShardId,
+}
+
+impl Welcome {
+    pub(super) fn decode(body: &[u8]) -> Result<Self, &'static str> {
+        Self::read(Fields(body)).ok_or("not 16 bytes, or reserved ones in use")
+    }
+
+    fn read(mut fields: Fields<'_>) -> Option<Self> {
+        let (version, shard) = (fields.u16()?, ShardId(fields.u16()?));
+        fields.zero(4)?;
+        let node = NodeId(fields.u64()?);
+        fields.end()?;
+        Some(Self { version, node, shard })
+    }
+
+    /// Appends the body.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.version.to_le_bytes());
+        out.extend_from_slice(&self.shard.0.to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&self.node.0.to_le_bytes());
+    }
+}
+
+/// Why a hello is refused. Numbers are the wire's, never given twice and never changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Reason {
+    /// It speaks another version.
+    Version = 1,
+    /// It belongs to another cluster.
+    Cluster = 2,
+    /// It means another node.
+    Node = 3,
+    /// It says that it is who it speaks to.
+    Twin = 4,
+    /// It is not one of the cluster's nodes.
+    Stranger = 5,
+    /// It has another number of shards.
+    ShardCount = 6,
+    /// It has another number of partitions.
+    PartitionCount = 7,
+}
+
+/// The answer to a hello that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("refused (code {code}): {text}")]
+pub struct Refusal {
+    /// A [`Reason`], or one of a later version.
+    pub code: u16,
+    /// One line for people: the cause, and what to do. At most 512 bytes.
+    pub text: String,
+}
+
+impl Refusal {
+    fn new(reason: Reason, text: String) -> Self {
+        Self { code: reason as u16, text }
+    }
+
+    pub(super) fn decode(body: &[u8]) -> Result<Self, &'static str> {
+        let mut fields = Fields(body);
+        let mut read = || Some((fields.u16()?, fields.u16()?));
+        let (code, text_len) = read().ok_or("cut short")?;
+        let text = fields.0;
+        if text.len() != usize::from(text_len) || text.len() > TEXT_LEN_MAX {
+            return Err("a text of another length");
+        }
+        let text = str::from_utf8(text).map_err(|_| "a text that is not UTF-8")?;
+        Ok(Self { code, text: text.to_owned() })
+    }
+
+    /// Appends the body.
+    ///
+    /// # Panics
+    /// When the text is too long.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        assert!(self.text.len() <= TEXT_LEN_MAX, "a text of {} bytes", self.text.len());
+        out.extend_from_slice(&self.code.to_le_bytes());
+        put_u16(out, self.text.len());
+        out.extend_from_slice(self.text.as_bytes());
+    }
+}
+
+impl Place {
+    /// Answers a hello as a shard at this place, in a cluster of `nodes`.
+    ///
+    /// # Errors
+    /// The refusal to send.
+    pub fn judge(&self, hello: &Hello, nodes: &[NodeId]) -> Result<Welcome, Refusal> {
+        match self.objection(hello, nodes) {
+            Some((reason, text)) => Err(Refusal::new(reason, text)),
+            None => Ok(Welcome { version: VERSION.into(), node: self.node, shard: hello.to_shard }),
+        }
+    }
+
+    fn objection(&self, hello: &Hello, nodes: &[NodeId]) -> Option<(Reason, String)> {
+        let (own, Hello { version, from, to_node, .. }) = (self, hello);
+        let (me, you) = (own.node, from.node);
+        let objection = if *version != u16::from(VERSION) {
+            let text = format!(
+                "node {you} speaks version {version} of the peer protocol, node {me} version \
+                 {VERSION}: run the same release of stave on both"
+            );
+            (Reason::Version, text)
+        } else if from.cluster != own.cluster {
+            let text = format!(
+                "node {you} is of cluster {:032x}, node {me} of {:032x}: correct the addresses of \
+                 the one that is wrong, or start it with an empty data directory",
+                from.cluster, own.cluster
+            );
+            (Reason::Cluster, text)
+        } else if *to_node != me {
+            let text = format!(
+                "this is node {me}, not node {to_node}: give all nodes the same addresses in the \
+                 same order, and each its own data directory"
+            );
+            (Reason::Node, text)
+        } else {
+            return self.objection_to_sender(from, nodes);
+        };
+        Some(objection)
+    }
+
+    fn objection_to_sender(&self, from: &Self, nodes: &[NodeId]) -> Option<(Reason, String)> {
+        let (own, me, you) = (self, self.node, from.node);
+        let count = |what: &str, yours: u32, ours: u32| {
+            format!(
+                "node {you} has {yours} {what}, node {me} has {ours}: all nodes of a cluster have \
+                 the same number; start the one that is wrong with an empty data directory and \
+                 the number of the others"
+            )
+        };
+        if you == me {
+            let text = format!(
+                "there are two nodes {me}: one of them runs on a copy of the other's data \
+                 directory; stop it and start it with an empty one"
+            );
+            Some((Reason::Twin, text))
+        } else if !nodes.contains(&you) {
+            let text = format!("node {you} is none of this cluster's: add it, or stop it");
+            Some((Reason::Stranger, text))
+        } else if from.shard_count != own.shard_count {
+            let text = count("shards", from.shard_count.into(), own.shard_count.into());
+            Some((Reason::ShardCount, text))
+        } else if from.partition_count != own.partition_count {
+            let text = count("partitions", from.partition_count, own.partition_count);
+            Some((Reason::PartitionCount, text))
+        } else {
+            None
+        }
+    }
+}
