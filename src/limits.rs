@@ -38,5 +38,9 @@ pub const PARTITIONS_PER_SHARD: u32 = 16;
 /// Longest time one task may hold a core before the stall detector counts it.
 pub const STALL_MIN: Duration = Duration::from_micros(500);
 
+/// Longest time a connection to another node may take to be made. A peer that does not answer
+/// within it is down or cut off, and is tried again.
+pub const CONNECT_MAX: Duration = Duration::from_secs(1);
+
 /// A sector of every disk and the alignment of every direct I/O, bytes.
 pub const SECTOR_LEN: usize = 4096;

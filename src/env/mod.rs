@@ -65,6 +65,11 @@ pub enum Event<C> {
         /// Where it came in.
         listener: ListenerId,
     },
+    /// What [`Env::connect`] began is done: it is being read from and may be sent to.
+    Connected {
+        /// The connection.
+        conn: ConnId,
+    },
     /// Bytes arrived. Give the chunk back soon (drop it): receive buffers are shared and few.
     Received {
         /// From whom.
@@ -79,9 +84,9 @@ pub enum Event<C> {
         /// The buffer, cleared, for reuse.
         buf: Vec<u8>,
     },
-    /// The peer sends no more (end of stream or an error). What is still to be sent may be tried;
-    /// then [`Env::close`]. Comes a second time when a send in flight was given up: its
-    /// [`Event::Sent`] will not come.
+    /// The peer sends no more (end of stream or an error), or [`Env::connect`] came to nothing.
+    /// What is still to be sent may be tried; then [`Env::close`]. Comes a second time when a send
+    /// in flight was given up: its [`Event::Sent`] will not come.
     Ended {
         /// Who.
         conn: ConnId,
@@ -191,6 +196,15 @@ pub trait Env: Clone + 'static {
     /// Stops accepting everywhere on this shard.
     fn close_listeners(&self);
 
+    /// Begins to connect to `addr`. [`Event::Connected`] tells that it is done, after which this is
+    /// a connection as those accepted are; [`Event::Ended`] without it that it came to nothing,
+    /// after [`crate::limits::CONNECT_MAX`] at the latest. Nothing may be sent before; what was
+    /// begun is given up by [`Env::close`].
+    ///
+    /// # Errors
+    /// As `socket`: out of descriptors.
+    fn connect(&self, addr: SocketAddr) -> io::Result<ConnId>;
+
     /// Sends all of `buf`. [`Sent::Done`]: sent, `buf` is cleared and keeps its capacity.
     /// [`Sent::InFlight`]: `buf` was taken (is now an empty one); send no more on `conn` until
     /// [`Event::Sent`].
@@ -205,7 +219,7 @@ pub trait Env: Clone + 'static {
     /// Closes `conn`. Unsent bytes in flight are given up.
     fn close(&self, conn: ConnId);
 
-    /// The client's address, if the connection is still there to ask.
+    /// The other end's address, if the connection is still there to ask.
     fn peer_addr(&self, conn: ConnId) -> Option<SocketAddr>;
 
     /// Opens a file.
@@ -284,4 +298,4 @@ pub trait File: Clone + 'static {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::FromRawFd as _;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -57,6 +57,12 @@ fn try_reserve(addr: SocketAddr) -> io::Result<Reserved> {
     let bound = alone.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidInput)?;
     drop(alone);
     Ok(Reserved { _socket: bind(bound, true)?, port: bound.port() })
+}
+
+/// Whether both ends of `stream` are the same socket. The kernel connects one to itself when nobody
+/// listens on a local port and it drew that very port for the caller; it must not pass for a peer.
+pub fn is_connected_to_itself(stream: &TcpStream) -> bool {
+    stream.peer_addr().is_ok_and(|peer| stream.local_addr().is_ok_and(|local| local == peer))
 }
 
 /// Runs `main` on a thread of its own, on `core` alone if one is named.

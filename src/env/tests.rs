@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::limits::SECTOR_LEN;
+use crate::limits::{CONNECT_MAX, SECTOR_LEN};
 
 /// Echoes until `clients` of them are gone.
 async fn echo<E: Env>(env: E, clients: usize) {
@@ -29,7 +29,7 @@ async fn echo<E: Env>(env: E, clients: usize) {
                     env.close(conn);
                     ended += 1;
                 }
-                Event::Accepted { .. } => {}
+                Event::Accepted { .. } | Event::Connected { .. } => {}
             }
         }
     }
@@ -105,6 +105,7 @@ pub async fn sends_more_than_a_socket_takes<E: Env>(env: E) {
 fn name<C>(event: &Event<C>) -> &'static str {
     match event {
         Event::Accepted { .. } => "accepted",
+        Event::Connected { .. } => "connected",
         Event::Received { .. } => "received",
         Event::Sent { .. } => "sent",
         Event::Ended { .. } => "ended",
@@ -144,7 +145,7 @@ pub async fn a_paused_connection_is_not_read<E: Env>(env: E) {
                     client.join().expect("the client was content");
                     return;
                 }
-                Event::Sent { .. } => panic!("nothing was sent"),
+                Event::Sent { .. } | Event::Connected { .. } => panic!("it only receives"),
             }
         }
         resumed |= received.len() > 1 << 20;
@@ -160,6 +161,126 @@ pub async fn listeners_share_a_port_and_close<E: Env>(env: E) {
     env.close_listeners();
     env.sleep(Duration::from_millis(20)).await;
     assert!(TcpStream::connect(addr).is_err(), "a closed listener accepts");
+}
+
+/// What a shard saw of its connections.
+#[derive(Default)]
+struct Seen {
+    accepted: Vec<ConnId>,
+    connected: Vec<ConnId>,
+    sent: Vec<ConnId>,
+    ended: Vec<ConnId>,
+    received: Vec<(ConnId, Vec<u8>)>,
+}
+
+impl Seen {
+    /// Takes part in the loop until `done`.
+    async fn until<E: Env>(&mut self, env: &E, done: impl Fn(&Self) -> bool) {
+        let mut events = Vec::new();
+        while !done(self) {
+            env.turn(&mut events).await;
+            for event in events.drain(..) {
+                match event {
+                    Event::Accepted { conn, .. } => self.accepted.push(conn),
+                    Event::Connected { conn } => self.connected.push(conn),
+                    Event::Sent { conn, .. } => self.sent.push(conn),
+                    Event::Ended { conn } => self.ended.push(conn),
+                    Event::Received { conn, chunk } => self.received.push((conn, chunk.to_vec())),
+                }
+            }
+        }
+    }
+
+    fn received_by(&self, conn: ConnId) -> Vec<u8> {
+        let own = self.received.iter().filter(|(by, _)| *by == conn);
+        own.flat_map(|(_, bytes)| bytes.iter().copied()).collect()
+    }
+}
+
+/// A connection that a shard opens is as one that it accepted: both ends send, see the other's end
+/// and close. The shard is its own peer here.
+pub async fn connects_and_both_ends_talk_and_close<E: Env>(env: E) {
+    const LEN: usize = 1 << 20;
+    let addr = listen(&env);
+    for opener_closes in [true, false] {
+        let mut seen = Seen::default();
+        let opener = env.connect(addr).expect("there are descriptors");
+        seen.until(&env, |seen| seen.accepted.len() + seen.connected.len() == 2).await;
+        let acceptor = seen.accepted[0];
+        assert_eq!(seen.connected, [opener]);
+        assert_eq!(env.peer_addr(opener), Some(addr));
+
+        let ends = [(opener, 1), (acceptor, 2)];
+        let in_flight = ends.map(|(conn, byte)| env.send(conn, &mut vec![byte; LEN]));
+        let waits = in_flight.iter().filter(|sent| **sent == Sent::InFlight).count();
+        let whole = |seen: &Seen, conn| seen.received_by(conn).len() == LEN;
+        seen.until(&env, |seen| {
+            seen.sent.len() == waits && whole(seen, opener) && whole(seen, acceptor)
+        })
+        .await;
+        assert!(seen.received_by(opener).iter().all(|byte| *byte == 2));
+        assert!(seen.received_by(acceptor).iter().all(|byte| *byte == 1));
+
+        let (closes, other) = if opener_closes { (opener, acceptor) } else { (acceptor, opener) };
+        env.close(closes);
+        seen.until(&env, |seen| !seen.ended.is_empty()).await;
+        assert_eq!(seen.ended, [other]);
+        env.close(other);
+        assert!(env.peer_addr(other).is_none());
+    }
+}
+
+/// While it is paused nothing is read; what came meanwhile comes then.
+pub async fn a_connection_paused_before_it_is_made_is_not_read<E: Env>(env: E) {
+    let addr = listen(&env);
+    let mut seen = Seen::default();
+    let opener = env.connect(addr).expect("there are descriptors");
+    env.pause(opener);
+    seen.until(&env, |seen| seen.accepted.len() + seen.connected.len() == 2).await;
+    assert_eq!(env.send(seen.accepted[0], &mut vec![1; 100]), Sent::Done);
+    env.sleep(Duration::from_millis(20)).await;
+    assert!(seen.received.is_empty());
+    env.resume(opener);
+    seen.until(&env, |seen| seen.received_by(opener).len() == 100).await;
+    env.close(opener);
+}
+
+/// A port on which nobody listens, and an attempt that is given up.
+pub async fn a_refused_connect_ends_and_a_dropped_one_leaves_nothing<E: Env>(env: E) {
+    let (_, addr) = env.listen((Ipv4Addr::LOCALHOST, 0).into(), true).expect("a free port");
+    env.close_listeners();
+    env.sleep(Duration::from_millis(20)).await;
+    let mut seen = Seen::default();
+
+    let refused = env.connect(addr).expect("there are descriptors");
+    let dropped = env.connect(addr).expect("there are descriptors");
+    env.close(dropped);
+    seen.until(&env, |seen| !seen.ended.is_empty()).await;
+
+    assert_eq!((seen.ended, seen.connected), (vec![refused], vec![]));
+    env.close(refused);
+}
+
+/// A listener whose queue is full answers nobody: connecting to it ends when the time is over, and
+/// one that goes on when the shard ends does not hold it up.
+pub async fn a_connect_without_an_answer_ends_in_time<E: Env>(env: E) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let full = socket.expect("there are descriptors");
+    let any: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
+    full.bind(&any.into()).expect("loopback has room");
+    full.listen(0).expect("it is bound");
+    let addr = full.local_addr().ok().and_then(|addr| addr.as_socket()).expect("it is bound");
+    let _queued: Vec<_> =
+        (0..4).map(|_| TcpStream::connect_timeout(&addr, Duration::from_millis(50))).collect();
+    let (mut seen, begin) = (Seen::default(), Instant::now());
+
+    let late = env.connect(addr).expect("there are descriptors");
+    seen.until(&env, |seen| !seen.ended.is_empty()).await;
+
+    let took = begin.elapsed();
+    assert_eq!((seen.ended, seen.connected), (vec![late], vec![]));
+    assert!(took >= CONNECT_MAX && took < CONNECT_MAX * 4, "it took {took:?}");
+    env.connect(addr).expect("there are descriptors");
 }
 
 /// Create, write, sync, read to the end, cut, list, rename, remove.

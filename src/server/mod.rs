@@ -326,6 +326,7 @@ impl<E: Env> Server<E> {
     fn on_event(&mut self, event: Event<E::Chunk>) {
         match event {
             Event::Accepted { conn, listener } => self.on_accepted(conn, listener),
+            Event::Connected { conn } => unreachable!("{conn:?}: no connection was begun"),
             Event::Received { conn, chunk } => {
                 self.shard.stats().received_bytes.add(chunk.len() as u64);
                 let draining = self.draining;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use super::net::{Leaving, Link, Server};
+use super::link::{End, Leaving, Link, Place, Side};
 use super::world::Core;
 use crate::id::NodeId;
 
@@ -30,13 +30,23 @@ impl Client {
         f(world.links.get_mut(&self.number).expect("a client has its link"))
     }
 
+    fn with_end<T>(&self, f: impl FnOnce(&mut End) -> T) -> T {
+        self.with(|link| f(link.end_mut(Side::Opener)))
+    }
+
+    fn pump(&self) {
+        self.core.world.borrow_mut().pump(self.number, Side::Opener);
+    }
+
     /// Sends `bytes`. What the node is too slow to read waits here: [`Client::unsent`].
     pub fn send(&self, bytes: &[u8]) {
         self.with(|link| {
-            let goes = link.leaving == Leaving::No && !matches!(link.server, Server::Gone);
-            link.outbox.extend(bytes.iter().filter(|_| goes));
+            let is_gone = matches!(link.end(Side::Acceptor).place, Place::Gone);
+            let end = link.end_mut(Side::Opener);
+            let goes = end.leaving == Leaving::No && !is_gone;
+            end.outbox.extend(bytes.iter().filter(|_| goes));
         });
-        self.core.world.borrow_mut().pump_up(self.number);
+        self.pump();
     }
 
     /// Takes what has arrived since the last call; so makes room for more.
@@ -46,22 +56,22 @@ impl Client {
 
     /// Bytes that found no room on the way yet.
     pub fn unsent(&self) -> usize {
-        self.with(|link| link.outbox.len())
+        self.with_end(|end| end.outbox.len())
     }
 
     /// Whether a shard has the connection.
     pub fn is_connected(&self) -> bool {
-        self.with(|link| matches!(link.server, Server::Open(..)))
+        self.with(|link| matches!(link.end(Side::Acceptor).place, Place::Open(..)))
     }
 
     /// Whether nothing more will arrive: refused, closed by the shard, or the node went down.
     pub fn is_ended(&self) -> bool {
-        self.with(|link| link.client_ended)
+        self.with_end(|end| end.is_over)
     }
 
     /// The address the shard sees.
     pub fn addr(&self) -> SocketAddr {
-        self.with(|link| link.addr)
+        self.with_end(|end| end.addr)
     }
 
     /// Sends no more, but still reads.
@@ -76,13 +86,13 @@ impl Client {
 
     /// Closes at once; what was sent and has not arrived is lost.
     pub fn reset(&self) {
-        self.with(Link::lose_sent);
+        self.with(|link| link.lose_sent(Side::Opener));
         self.leave(Leaving::Closed);
     }
 
     fn leave(&self, leaving: Leaving) {
-        self.with(|link| link.leaving = link.leaving.max(leaving));
-        self.core.world.borrow_mut().pump_up(self.number);
+        self.with_end(|end| end.leaving = end.leaving.max(leaving));
+        self.pump();
     }
 }
 
@@ -91,12 +101,13 @@ impl Drop for Client {
         // Borrowed only if the simulation itself panicked.
         let Ok(mut world) = self.core.world.try_borrow_mut() else { return };
         if let Some(link) = world.links.get_mut(&self.number) {
-            link.leaving = Leaving::Closed;
-            link.client_dropped = true;
-            if link.client_ended {
+            let end = link.end_mut(Side::Opener);
+            end.leaving = Leaving::Closed;
+            end.dropped = true;
+            if end.is_over {
                 world.links.remove(&self.number);
             }
         }
-        world.pump_up(self.number);
+        world.pump(self.number, Side::Opener);
     }
 }

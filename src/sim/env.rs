@@ -128,6 +128,10 @@ impl Env for SimEnv {
         }
     }
 
+    fn connect(&self, addr: SocketAddr) -> io::Result<ConnId> {
+        Ok(self.core.world.borrow_mut().open(self.owner, addr))
+    }
+
     fn send(&self, conn: ConnId, buf: &mut Vec<u8>) -> Sent {
         self.core.world.borrow_mut().send(self.owner, conn, buf)
     }

@@ -3,13 +3,14 @@
 //!
 //! Simulated: nodes and their shards (tasks in seeded order, timers, wake-ups between shards); per
 //! node a disk of sectors with durable and pending versions ([`Node::power_cut`], [`Node::kill`],
-//! [`Faults`]) and a wall clock; connections from clients, cut in chunks, delayed, broken. The same
+//! [`Faults`]) and a wall clock; connections from clients
+//! and between nodes, cut in chunks, delayed, broken ([`Sim::cut`], [`Sim::isolate`]). The same
 //! seed gives the same run to the last bit: [`Sim::trace_hash`] folds every decision.
 //!
 //! Not simulated: threads (a shard's code may not start any), preemption within a task, the cost of
 //! computing (a step of a task takes about a microsecond of virtual time whatever it does), stalls
 //! and contained panics (a panic in a task ends the test), file descriptors, paths with `..`,
-//! connections that a node opens.
+//! names of hosts ([`Node::addr`] is the address of one), datagrams.
 //!
 //! Harsher than most real disks, on purpose: a directory that was created is lost in a power cut
 //! unless *its parent* was synced, and an un-synced write may be kept though an earlier one is not.
@@ -44,11 +45,13 @@ use crate::env::{Class, Env};
 use crate::id::{NodeId, ShardId};
 
 mod client;
+mod cuts;
 mod disk;
 mod env;
 mod executor;
 mod faults;
 mod io;
+mod link;
 mod net;
 mod node;
 mod rng;

@@ -1,22 +1,25 @@
-//! Connections inside the simulation: the shard's end behind [`Env`](crate::env::Env), the client's
-//! in the hands of the test.
+//! Connections inside the simulation: of a test to a node, and of one node to another.
 //!
 //! Each direction is a lane: chunks in order, each with its own latency, never overtaking. The
 //! sender waits once [`NetConditions::window`](super::NetConditions) bytes are on their way or
-//! unread. What the shard may not tell apart is drawn: how bytes are cut, whether a send ends at
-//! once, how many chunks still come after a pause.
+//! unread. What a shard may not tell apart is drawn: how bytes are cut, whether a send ends at
+//! once, how many chunks still come after a pause. Broken roads are in [`super::cuts`].
 
-use std::collections::VecDeque;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::executor::Owner;
-use super::world::{Action, What, World};
+use super::link::{CLIENT, End, Item, Leaving, Link, Place, Sending, Side, addr_of};
+use super::world::{Action, What, World, nanos};
 use crate::env::{ConnId, Event, ListenerId, Sent};
 use crate::id::{NodeId, ShardId};
+use crate::limits::CONNECT_MAX;
+
+/// How long nothing may be heard of the connections of a machine that lost its power.
+const SILENCE_MAX_NS: u64 = 10_000_000_000;
 
 /// Received bytes.
 #[derive(Debug)]
@@ -48,7 +51,7 @@ struct Listener {
 #[derive(Default)]
 struct ConnSlot {
     generation: u32,
-    link: Option<u64>,
+    link: Option<(u64, Side)>,
 }
 
 impl Conns {
@@ -61,18 +64,18 @@ impl Conns {
         Some(ListenerId(index as u32))
     }
 
-    fn link(&self, conn: ConnId) -> Option<u64> {
+    fn link(&self, conn: ConnId) -> Option<(u64, Side)> {
         let slot = self.slots.get(conn.index as usize)?;
         slot.link.filter(|_| slot.generation == conn.generation)
     }
 
-    fn add(&mut self, link: u64) -> ConnId {
+    fn add(&mut self, link: u64, side: Side) -> ConnId {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(ConnSlot::default());
             self.slots.len() as u32 - 1
         });
         let slot = &mut self.slots[index as usize];
-        slot.link = Some(link);
+        slot.link = Some((link, side));
         ConnId { index, generation: slot.generation }
     }
 
@@ -88,101 +91,10 @@ impl Conns {
 fn conn_of(event: &Event<SimChunk>) -> ConnId {
     match event {
         Event::Accepted { conn, .. }
+        | Event::Connected { conn }
         | Event::Received { conn, .. }
         | Event::Sent { conn, .. }
         | Event::Ended { conn } => *conn,
-    }
-}
-
-/// One direction of a link: chunks and, as `None`, the end, in order.
-#[derive(Default)]
-struct Lane {
-    queue: VecDeque<Option<Vec<u8>>>,
-    /// When the last of the queue arrives.
-    last: u64,
-    /// On their way, or there and not read.
-    bytes: usize,
-}
-
-/// The shard's end of a link.
-#[derive(Clone, Copy)]
-pub(super) enum Server {
-    Waiting,
-    Open(Owner, ConnId),
-    Gone,
-}
-
-/// How far the client has gone in leaving.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Leaving {
-    No,
-    /// Sends no more.
-    Half,
-    /// Sends and reads no more.
-    Closed,
-}
-
-/// A connection, both ends of it.
-pub(super) struct Link {
-    node: NodeId,
-    port: u16,
-    pub addr: SocketAddr,
-    pub server: Server,
-    pub outbox: VecDeque<u8>,
-    up: Lane,
-    held: VecDeque<Option<Vec<u8>>>,
-    pub leaving: Leaving,
-    /// What the end on its way up will tell the shard.
-    end_queued: Leaving,
-    /// What the shard's end knows of the client's leaving.
-    ended: Leaving,
-    broken: bool,
-    paused: bool,
-    grace: u64,
-    down: Lane,
-    sending: Option<(Vec<u8>, usize)>,
-    inbox: Vec<u8>,
-    pub client_ended: bool,
-    /// The test dropped the client: with the server gone too, the link may go.
-    pub client_dropped: bool,
-}
-
-impl Link {
-    fn new(node: NodeId, port: u16, addr: SocketAddr) -> Self {
-        Self {
-            node,
-            port,
-            addr,
-            server: Server::Waiting,
-            outbox: VecDeque::new(),
-            up: Lane::default(),
-            held: VecDeque::new(),
-            leaving: Leaving::No,
-            end_queued: Leaving::No,
-            ended: Leaving::No,
-            broken: false,
-            paused: false,
-            grace: 0,
-            down: Lane::default(),
-            sending: None,
-            inbox: Vec::new(),
-            client_ended: false,
-            client_dropped: false,
-        }
-    }
-
-    /// What was sent and has not arrived is lost.
-    pub fn lose_sent(&mut self) {
-        self.outbox.clear();
-        self.up.queue.clear();
-        self.held.clear();
-    }
-
-    /// The link goes on without its server.
-    fn lose_server(&mut self) {
-        self.server = Server::Gone;
-        self.lose_sent();
-        self.sending = None;
     }
 }
 
@@ -216,46 +128,55 @@ impl World {
         let Some(shard) = self.shard(owner) else { return };
         let taken = std::mem::take(&mut shard.conns.events);
         let conns = &shard.conns;
-        let read: Vec<(u64, usize)> = taken
+        let read: Vec<(u64, Side, usize)> = taken
             .iter()
             .filter_map(|event| match event {
-                Event::Received { conn, chunk } => Some((conns.link(*conn)?, chunk.len())),
+                Event::Received { conn, chunk } => {
+                    conns.link(*conn).map(|(number, side)| (number, side, chunk.len()))
+                }
                 _ => None,
             })
             .collect();
-        for (number, len) in read {
-            if let Some(link) = self.links.get_mut(&number) {
-                link.up.bytes -= len;
-                self.pump_up(number);
-            }
+        for (number, side, len) in read {
+            self.make_room(number, side, len);
         }
         events.extend(taken);
     }
 
-    fn event(&mut self, owner: Owner, event: Event<SimChunk>) {
+    pub(super) fn event(&mut self, owner: Owner, event: Event<SimChunk>) {
         if let Some(shard) = self.shard(owner) {
             shard.conns.events.push(event);
             shard.signal.wake();
         }
     }
 
-    fn link_of(&mut self, owner: Owner, conn: ConnId) -> Option<u64> {
+    fn link_of(&mut self, owner: Owner, conn: ConnId) -> Option<(u64, Side)> {
         self.shard(owner)?.conns.link(conn)
     }
 
+    /// The end of a connection that is open, and the link's number and side.
+    fn end_of(&mut self, owner: Owner, conn: ConnId) -> Option<(u64, Side, &mut End)> {
+        let (number, side) = self.link_of(owner, conn)?;
+        let link = self.links.get_mut(&number).expect("a connection has its link");
+        Some((number, side, link.end_mut(side)))
+    }
+
     pub fn peer_addr(&mut self, owner: Owner, conn: ConnId) -> Option<SocketAddr> {
-        let number = self.link_of(owner, conn)?;
-        self.links.get(&number).map(|link| link.addr)
+        let (number, side) = self.link_of(owner, conn)?;
+        let link = self.links.get(&number)?;
+        (!link.end(side).connecting).then(|| link.end(side.other()).addr)
     }
 
     pub fn send(&mut self, owner: Owner, conn: ConnId, buf: &mut Vec<u8>) -> Sent {
-        let Some(number) = self.link_of(owner, conn) else { return Sent::Broken };
-        let link = self.links.get_mut(&number).expect("a connection has its link");
-        assert!(link.sending.is_none(), "two sends at once on {conn:?} of {owner:?}");
-        if link.ended == Leaving::Closed {
+        let Some((number, side, end)) = self.end_of(owner, conn) else { return Sent::Broken };
+        assert!(!end.connecting, "a send before {conn:?} of {owner:?} is connected");
+        assert!(end.sending.is_none(), "two sends at once on {conn:?} of {owner:?}");
+        if end.peer_left == Leaving::Closed {
             // The kernel takes what is sent to a closed peer until the peer's reset has come.
-            link.broken |= self.rng.one_in(2);
-            if std::mem::replace(&mut link.broken, true) {
+            let breaks = self.rng.one_in(2);
+            let (_, _, end) = self.end_of(owner, conn).expect("looked at above");
+            end.broken |= breaks;
+            if std::mem::replace(&mut end.broken, true) {
                 return Sent::Broken;
             }
             buf.clear();
@@ -264,108 +185,149 @@ impl World {
         if buf.is_empty() {
             return Sent::Done;
         }
-        let room = self.net.window.saturating_sub(link.down.bytes);
+        let used = self.links[&number].end(side.other()).lane.bytes;
+        let room = self.net.window.saturating_sub(used);
         let in_flight = buf.len() > room || self.rng.chance(self.net.send_in_flight);
         let print = xxh3_64(buf);
-        link.sending = Some((std::mem::take(buf), 0));
+        let sending = Sending { buf: std::mem::take(buf), sent: 0, tells: in_flight };
+        let (_, _, end) = self.end_of(owner, conn).expect("looked at above");
+        end.sending = Some(sending);
         self.note(What::Sent, number, print);
-        self.pump_down(number, in_flight);
+        self.pump(number, side);
         if in_flight {
             return Sent::InFlight;
         }
-        let link = self.links.get_mut(&number).expect("a connection has its link");
-        if let Some((sent, _)) = link.sending.take() {
-            *buf = sent;
+        let (_, _, end) = self.end_of(owner, conn).expect("looked at above");
+        if let Some(sending) = end.sending.take() {
+            *buf = sending.buf;
             buf.clear();
         }
         Sent::Done
     }
 
     pub fn pause(&mut self, owner: Owner, conn: ConnId) {
-        let Some(number) = self.link_of(owner, conn) else { return };
+        if self.link_of(owner, conn).is_none() {
+            return;
+        }
         let grace = self.rng.below(3);
-        if let Some(link) = self.links.get_mut(&number).filter(|link| !link.paused) {
-            link.paused = true;
-            link.grace = grace;
+        if let Some((_, _, end)) = self.end_of(owner, conn).filter(|(_, _, end)| !end.paused) {
+            end.paused = true;
+            end.grace = grace;
         }
     }
 
     pub fn resume(&mut self, owner: Owner, conn: ConnId) {
-        let Some(number) = self.link_of(owner, conn) else { return };
-        let link = self.links.get_mut(&number).expect("a connection has its link");
-        link.paused = false;
-        let held = std::mem::take(&mut link.held);
+        let Some((number, side, end)) = self.end_of(owner, conn) else { return };
+        end.paused = false;
+        let held = std::mem::take(&mut end.held);
         let count = held.len();
         for item in held.into_iter().rev() {
-            link.up.queue.push_front(item);
+            end.lane.queue.push_front(item);
         }
         // Each arrival takes the front of the queue, so it takes as many more as were held.
         for _ in 0..count {
             let at = self.now + self.rng.below(1_000);
-            self.schedule(at, Action::Up(number));
+            self.schedule(at, Action::Arrive(number, side));
         }
     }
 
     pub fn close(&mut self, owner: Owner, conn: ConnId) {
-        let Some(number) = self.link_of(owner, conn) else { return };
+        let Some((number, side)) = self.link_of(owner, conn) else { return };
         let shard = self.shard(owner).expect("it has the connection");
         shard.conns.remove(conn);
         self.note(What::Closed, number, 0);
-        self.links.get_mut(&number).expect("a connection has its link").lose_server();
-        self.push(number, false, None);
+        self.leave(number, side);
     }
 
-    /// The process of `node` is gone: its connections break, and what was on its way to the
-    /// clients may be lost.
-    pub fn break_links(&mut self, node: NodeId) {
-        let numbers: Vec<u64> = self
-            .links
-            .iter()
-            .filter(|(_, link)| link.node == node && matches!(link.server, Server::Open(..)))
-            .map(|(number, _)| *number)
-            .collect();
-        for number in numbers {
-            let lost = self.rng.one_in(2);
-            let link = self.links.get_mut(&number).expect("just listed");
-            link.lose_server();
-            if lost {
-                link.down.queue.clear();
-            }
-            self.push(number, false, None);
+    /// This end is gone; the other, if somebody has it, will learn of it.
+    fn leave(&mut self, number: u64, side: Side) {
+        let link = self.links.get_mut(&number).expect("a connection has its link");
+        link.lose(side);
+        if link.end(side.other()).is_there() {
+            self.push(number, side.other(), Item::End);
+        } else {
+            self.links.remove(&number);
         }
+    }
+
+    /// The process of `node` is gone: its connections break, and what was on its way from it may be
+    /// lost. With the power gone too, other nodes may hear nothing for a while.
+    pub fn break_links(&mut self, node: NodeId, power: bool) {
+        for number in self.links.keys().copied().collect::<Vec<u64>>() {
+            for side in Side::BOTH {
+                let Some(link) = self.links.get(&number) else { continue };
+                let end = link.end(side);
+                if end.node == Some(node) && matches!(end.place, Place::Open(..)) {
+                    let may_be_silent = power && link.end(side.other()).node.is_some();
+                    self.break_off(number, side, may_be_silent);
+                }
+            }
+        }
+    }
+
+    fn break_off(&mut self, number: u64, side: Side, may_be_silent: bool) {
+        let lost = self.rng.one_in(2);
+        let is_silent = may_be_silent && self.rng.one_in(2);
+        let silence = if is_silent { self.rng.below(SILENCE_MAX_NS) } else { 0 };
+        let lane =
+            &mut self.links.get_mut(&number).expect("just listed").end_mut(side.other()).lane;
+        if lost {
+            lane.queue.clear();
+        }
+        lane.last = lane.last.max(self.now + silence);
+        self.leave(number, side);
     }
 }
 
 /// Both lanes.
 impl World {
-    /// A link on its way to the node.
+    /// A test's link on its way to the node.
     pub fn connect(&mut self, node: NodeId, port: u16) -> u64 {
+        let to = SocketAddr::new(addr_of(node), port);
+        self.dial((None, Place::Test), CLIENT.into(), to)
+    }
+
+    /// A shard's.
+    pub fn open(&mut self, owner: Owner, to: SocketAddr) -> ConnId {
+        assert!(self.shard(owner).is_some(), "a connection of an earlier life of {owner:?}");
+        let number = self.dial((Some(owner.node), Place::Waiting), addr_of(owner.node), to);
+        let conn = self.shard(owner).expect("looked at above").conns.add(number, Side::Opener);
+        let link = self.links.get_mut(&number).expect("just made");
+        let end = link.end_mut(Side::Opener);
+        end.place = Place::Open(owner, conn);
+        end.connecting = true;
+        let limit = self.now + nanos(CONNECT_MAX) + self.rng.below(2_000_000);
+        self.schedule(limit, Action::GiveUp(number));
+        conn
+    }
+
+    fn dial(&mut self, opener: (Option<NodeId>, Place), ip: IpAddr, to: SocketAddr) -> u64 {
         let number = self.number();
-        let from_port = 30_000 + (number % 30_000) as u16;
-        let addr = SocketAddr::new(Ipv4Addr::new(10, 0, 0, 1).into(), from_port);
-        self.links.insert(number, Link::new(node, port, addr));
-        let (min, max) = (*self.net.latency_ns.start(), *self.net.latency_ns.end());
-        let at = self.now + self.rng.between(min, max);
+        let from = SocketAddr::new(ip, 30_000 + (number % 30_000) as u16);
+        let link = Link::new(opener, from, to);
+        let at = self.now + self.latency(link.road(Side::Acceptor));
+        self.links.insert(number, link);
         self.schedule(at, Action::Connect(number));
         number
     }
 
-    /// Puts a chunk, or the end, on its way: up to the shard, or down to the client.
-    fn push(&mut self, number: u64, is_up: bool, item: Option<Vec<u8>>) {
-        let (min, max) = (*self.net.latency_ns.start(), *self.net.latency_ns.end());
-        let at = self.now + self.rng.between(min, max);
-        let link = self.links.get_mut(&number).expect("the caller has it");
-        let lane = if is_up { &mut link.up } else { &mut link.down };
-        lane.bytes += item.as_ref().map_or(0, Vec::len);
+    /// Puts a chunk, or the end, on its way to a side.
+    fn push(&mut self, number: u64, to: Side, item: Item) {
+        let road = self.links[&number].road(to);
+        let at = self.now + self.latency(road);
+        let link = self.links.get_mut(&number).expect("looked at above");
+        let lane = &mut link.end_mut(to).lane;
+        if let Item::Chunk(chunk) = &item {
+            lane.bytes += chunk.len();
+        }
         lane.queue.push_back(item);
         lane.last = at.max(lane.last + 1);
-        let (at, action) =
-            (lane.last, if is_up { Action::Up(number) } else { Action::Down(number) });
-        self.schedule(at, action);
+        let at = lane.last;
+        self.schedule(at, Action::Arrive(number, to));
     }
 
     /// Where to cut the next `len` bytes when `room` is left.
-    fn cut(&mut self, len: usize, room: usize) -> usize {
+    fn slice(&mut self, len: usize, room: usize) -> usize {
         let most = len.min(room).min(self.net.chunk_len_max);
         if most == 0 || self.rng.one_in(2) {
             return most;
@@ -373,112 +335,174 @@ impl World {
         self.rng.between(1, most as u64) as usize
     }
 
-    /// Sends what the client wants sent, as far as there is room; then its end.
-    pub fn pump_up(&mut self, number: u64) {
+    /// Sends what `from` wants sent, as far as there is room; then its end, if it leaves.
+    pub fn pump(&mut self, number: u64, from: Side) {
         loop {
             let Some(link) = self.links.get(&number) else { return };
-            if !matches!(link.server, Server::Open(..)) {
+            let to = link.end(from.other());
+            if !to.is_there() {
                 return;
             }
-            let (waiting, used) = (link.outbox.len(), link.up.bytes);
-            let len = self.cut(waiting, self.net.window.saturating_sub(used));
-            let link = self.links.get_mut(&number).expect("looked at above");
-            if len > 0 {
-                let chunk = link.outbox.drain(..len).collect();
-                self.push(number, true, Some(chunk));
-                continue;
-            }
-            if waiting == 0 && link.leaving > link.end_queued {
-                link.end_queued = link.leaving;
-                self.push(number, true, None);
-            }
-            return;
-        }
-    }
-
-    /// Sends what is to be sent to the client, as far as there is room; with `tells`, the shard is
-    /// told when all is sent.
-    fn pump_down(&mut self, number: u64, tells: bool) {
-        loop {
-            let Some(link) = self.links.get(&number) else { return };
-            let Some((buf, sent)) = &link.sending else { return };
-            let (waiting, used) = (buf.len() - sent, link.down.bytes);
-            if waiting == 0 {
-                if tells {
-                    let at = self.now + self.rng.between(500, 200_000);
-                    self.schedule(at, Action::Sent(number));
+            let (waiting, used) = (link.end(from).unsent(), to.lane.bytes);
+            let len = self.slice(waiting, self.net.window.saturating_sub(used));
+            if len == 0 {
+                if waiting == 0 {
+                    self.all_sent(number, from);
                 }
                 return;
             }
-            // A send that is not left in flight had room for all of it.
-            let room = self.net.window.saturating_sub(used);
-            let len = self.cut(waiting, room);
-            if len == 0 {
-                return;
-            }
             let link = self.links.get_mut(&number).expect("looked at above");
-            let (buf, sent) = link.sending.as_mut().expect("looked at above");
-            let chunk = buf[*sent..*sent + len].to_vec();
-            *sent += len;
-            self.push(number, false, Some(chunk));
+            let chunk = link.end_mut(from).take(len);
+            self.push(number, from.other(), Item::Chunk(chunk));
         }
     }
 
-    /// A client's connection reaches the node: some listener takes it, or it is refused.
+    fn all_sent(&mut self, number: u64, from: Side) {
+        let link = self.links.get_mut(&number).expect("the caller has it");
+        let end = link.end_mut(from);
+        if let Some(sending) = &mut end.sending {
+            if std::mem::take(&mut sending.tells) {
+                let at = self.now + self.rng.between(500, 200_000);
+                self.schedule(at, Action::Sent(number, from));
+            }
+        } else if end.leaving > end.end_queued {
+            end.end_queued = end.leaving;
+            self.push(number, from.other(), Item::End);
+        }
+    }
+
+    /// `side` has read `len` bytes: there is room for more.
+    pub(super) fn make_room(&mut self, number: u64, side: Side, len: usize) {
+        let Some(link) = self.links.get(&number) else { return };
+        let is_cut = self.is_cut(link.road(side.other()));
+        let link = self.links.get_mut(&number).expect("looked at above");
+        let lane = &mut link.end_mut(side).lane;
+        if is_cut {
+            lane.unacked += len;
+            return;
+        }
+        lane.bytes -= len;
+        if len > 0 {
+            self.pump(number, side.other());
+        }
+    }
+
+    /// A connection reaches the node: some listener takes it, or it is refused.
     pub fn on_connect(&mut self, number: u64) {
         let Some(link) = self.links.get(&number) else { return };
-        let (node, port) = (link.node, link.port);
-        let found: Vec<(ShardId, ListenerId)> = match self.machines.get(&node) {
+        let (road, port) = (link.road(Side::Acceptor), link.end(Side::Acceptor).addr.port());
+        let is_shards = matches!(link.end(Side::Opener).place, Place::Open(..));
+        if Side::BOTH.iter().any(|to| self.is_cut(link.road(*to))) {
+            return;
+        }
+        let found = road.1.map_or(Vec::new(), |node| self.listeners(node, port));
+        let (Some(node), false) = (road.1, found.is_empty()) else { return self.refuse(number) };
+        let (shard, listener) = found[self.rng.index(found.len())];
+        let owner = self.boot(node, shard);
+        let conn = self.shard(owner).expect("just found").conns.add(number, Side::Acceptor);
+        let link = self.links.get_mut(&number).expect("looked at above");
+        link.end_mut(Side::Acceptor).place = Place::Open(owner, conn);
+        self.note(What::Connected, number, u64::from(shard.0));
+        self.event(owner, Event::Accepted { conn, listener });
+        if is_shards {
+            self.push(number, Side::Opener, Item::Connected);
+        }
+        self.pump(number, Side::Opener);
+    }
+
+    fn listeners(&self, node: NodeId, port: u16) -> Vec<(ShardId, ListenerId)> {
+        match self.machines.get(&node) {
             Some(machine) if machine.up => machine
                 .shards
                 .iter()
                 .filter_map(|(id, shard)| Some((*id, shard.conns.listener_on(port)?)))
                 .collect(),
             _ => Vec::new(),
-        };
-        if found.is_empty() {
-            let link = self.links.get_mut(&number).expect("looked at above");
-            link.lose_server();
-            link.client_ended = true;
-            if link.client_dropped {
-                self.links.remove(&number);
-            }
-            return;
         }
-        let (shard, listener) = found[self.rng.index(found.len())];
-        let owner = self.boot(node, shard);
-        let conn = self.shard(owner).expect("just found").conns.add(number);
-        self.links.get_mut(&number).expect("looked at above").server = Server::Open(owner, conn);
-        self.note(What::Connected, number, u64::from(shard.0));
-        self.event(owner, Event::Accepted { conn, listener });
-        self.pump_up(number);
     }
 
-    pub fn on_up(&mut self, number: u64) {
-        let Some(link) = self.links.get_mut(&number) else { return };
-        let Some(item) = link.up.queue.pop_front() else { return };
-        let Server::Open(owner, conn) = link.server else { return };
-        if link.paused {
-            if link.grace == 0 || !link.held.is_empty() {
-                return link.held.push_back(item);
+    /// Nobody listens there. A test learns it at once; a shard later, and from a machine without
+    /// power, or none, perhaps never.
+    fn refuse(&mut self, number: u64) {
+        let link = &self.links[&number];
+        let is_shards = matches!(link.end(Side::Opener).place, Place::Open(..));
+        let machine = link.end(Side::Acceptor).node.and_then(|node| self.machines.get(&node));
+        let (is_there, is_up) = (machine.is_some(), machine.is_some_and(|machine| machine.up));
+        let is_silent = is_shards && (!is_there || !is_up && self.rng.one_in(2));
+        let link = self.links.get_mut(&number).expect("looked at above");
+        link.lose(Side::Acceptor);
+        if is_silent {
+            return;
+        } else if is_shards {
+            return self.push(number, Side::Opener, Item::End);
+        }
+        let opener = link.end_mut(Side::Opener);
+        opener.is_over = true;
+        if opener.dropped {
+            self.links.remove(&number);
+        }
+    }
+
+    /// The time to connect is over.
+    pub fn give_up(&mut self, number: u64) {
+        if self.links.get(&number).is_some_and(|link| link.end(Side::Opener).connecting) {
+            self.break_end(number, Side::Opener);
+        }
+    }
+
+    pub fn arrive(&mut self, number: u64, side: Side) {
+        let Some(link) = self.links.get(&number) else { return };
+        let is_cut = self.is_cut(link.road(side));
+        let end = self.links.get_mut(&number).expect("looked at above").end_mut(side);
+        if is_cut {
+            end.lane.stalled += 1;
+            return;
+        }
+        let Some(item) = end.lane.queue.pop_front() else { return };
+        match end.place {
+            Place::Test => self.arrive_at_test(number, item),
+            Place::Open(owner, conn) => self.arrive_at_shard(number, side, (owner, conn), item),
+            Place::Waiting | Place::Gone => {}
+        }
+    }
+
+    fn arrive_at_shard(&mut self, number: u64, side: Side, at: (Owner, ConnId), item: Item) {
+        let (owner, conn) = at;
+        let end = self.links.get_mut(&number).expect("the caller has it").end_mut(side);
+        if end.paused && !end.connecting {
+            if end.grace == 0 || !end.held.is_empty() {
+                return end.held.push_back(item);
             }
-            link.grace -= 1;
+            end.grace -= 1;
         }
         match item {
-            Some(chunk) => {
+            // It gave up on the other side before.
+            Item::Chunk(_) | Item::Connected if end.peer_left != Leaving::No => {}
+            Item::Chunk(chunk) => {
                 self.note(What::Received, number, xxh3_64(&chunk));
                 let chunk = SimChunk(chunk.into_boxed_slice());
                 self.event(owner, Event::Received { conn, chunk });
             }
-            None => self.end(number, owner, conn),
+            Item::Connected => {
+                end.connecting = false;
+                self.note(What::Connected, number, 0);
+                self.event(owner, Event::Connected { conn });
+            }
+            Item::End => {
+                let left = self.links[&number].end(side.other()).end_queued;
+                self.end(number, side, left);
+            }
         }
     }
 
-    fn end(&mut self, number: u64, owner: Owner, conn: ConnId) {
-        let link = self.links.get_mut(&number).expect("the caller has it");
-        let told = link.ended != Leaving::No;
-        link.ended = link.end_queued;
-        let given_up = link.ended == Leaving::Closed && link.sending.take().is_some();
+    /// A shard's end learns that the other side `left`.
+    pub(super) fn end(&mut self, number: u64, side: Side, left: Leaving) {
+        let end = self.links.get_mut(&number).expect("the caller has it").end_mut(side);
+        let Place::Open(owner, conn) = end.place else { return };
+        let told = end.peer_left != Leaving::No;
+        end.peer_left = left;
+        end.connecting = false;
+        let given_up = left == Leaving::Closed && end.sending.take().is_some();
         self.note(What::Arrived, number, u64::from(told));
         // Twice only if a send was in flight on a half-closed connection: who waits for its end
         // must learn that it never comes.
@@ -487,38 +511,38 @@ impl World {
         }
     }
 
-    pub fn on_down(&mut self, number: u64) {
-        let Some(link) = self.links.get_mut(&number) else { return };
-        let Some(item) = link.down.queue.pop_front() else { return };
-        let print = item.as_ref().map_or(0, |chunk| xxh3_64(chunk));
+    fn arrive_at_test(&mut self, number: u64, item: Item) {
+        let link = self.links.get_mut(&number).expect("the caller has it");
+        let end = link.end_mut(Side::Opener);
+        let mut print = 0;
         match item {
-            Some(chunk) => link.inbox.extend(chunk),
-            None => link.client_ended = true,
+            Item::Chunk(chunk) => {
+                print = xxh3_64(&chunk);
+                end.inbox.extend(chunk);
+            }
+            Item::End | Item::Connected => end.is_over = true,
         }
-        if link.client_ended && link.client_dropped {
+        if end.is_over && end.dropped {
             self.links.remove(&number);
         }
         self.note(What::Arrived, number, print);
     }
 
-    pub fn on_sent(&mut self, number: u64) {
+    pub fn on_sent(&mut self, number: u64, side: Side) {
         let Some(link) = self.links.get_mut(&number) else { return };
-        let Server::Open(owner, conn) = link.server else { return };
-        let Some((mut buf, _)) = link.sending.take() else { return };
+        let end = link.end_mut(side);
+        let Place::Open(owner, conn) = end.place else { return };
+        let Some(Sending { mut buf, .. }) = end.sending.take() else { return };
         buf.clear();
         self.note(What::SendEnded, number, 0);
         self.event(owner, Event::Sent { conn, buf });
     }
 
-    /// What has arrived at the client; makes room for more.
+    /// What has arrived at a test's end; makes room for more.
     pub fn drain_inbox(&mut self, number: u64) -> Vec<u8> {
         let Some(link) = self.links.get_mut(&number) else { return Vec::new() };
-        let taken = std::mem::take(&mut link.inbox);
-        link.down.bytes -= taken.len();
-        let stuck = link.sending.as_ref().is_some_and(|(buf, sent)| *sent < buf.len());
-        if stuck && !taken.is_empty() {
-            self.pump_down(number, true);
-        }
+        let taken = std::mem::take(&mut link.end_mut(Side::Opener).inbox);
+        self.make_room(number, Side::Opener, taken.len());
         taken
     }
 }

@@ -1,5 +1,6 @@
 //! One simulated node in the hands of the test: its life, its clock and its disk.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use super::disk::PowerCut;
 use super::env::SimEnv;
 use super::faults::{DiskLatency, Faults, Plan};
+use super::link::addr_of;
 use super::world::{Core, Machine, What};
 use crate::env::Mode;
 use crate::id::{NodeId, ShardId};
@@ -34,6 +36,11 @@ impl Node {
     /// Its number.
     pub fn id(&self) -> NodeId {
         self.id
+    }
+
+    /// Where others reach a port of it.
+    pub fn addr(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(addr_of(self.id), port)
     }
 
     /// The runtime of one of its shards, in its present life.
@@ -95,7 +102,7 @@ impl Node {
         machine.paused = false;
         machine.shards.clear();
         world.give_up_ops(self.id, power);
-        world.break_links(self.id);
+        world.break_links(self.id, power);
         let machine = world.machines.get_mut(&self.id).expect("made above");
         let mut report = PowerCut::default();
         if power {

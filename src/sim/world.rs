@@ -9,11 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use super::cuts::Roads;
 use super::disk::Disk;
 use super::executor::{Executor, Owner, Policy};
 use super::faults::{DiskLatency, Failure, Faults, NetConditions, Plan};
 use super::io::Op;
-use super::net::{Conns, Link};
+use super::link::{Link, Side};
+use super::net::Conns;
 use super::rng::Rng;
 use crate::env::{Counters, Wake};
 use crate::id::{NodeId, ShardId};
@@ -29,9 +31,10 @@ pub(super) enum Action {
     Wake(Weak<Timer>),
     Io { node: NodeId, op: u64 },
     Connect(u64),
-    Up(u64),
-    Down(u64),
-    Sent(u64),
+    Arrive(u64, Side),
+    Sent(u64, Side),
+    GiveUp(u64),
+    Break(u64, Side),
     Unpause { node: NodeId },
 }
 
@@ -48,6 +51,9 @@ pub(super) enum What {
     SendEnded,
     Sent,
     Closed,
+    Broke,
+    Cut,
+    Healed,
     Down,
     Up,
     Faulted,
@@ -95,6 +101,7 @@ pub(super) struct World {
     pub machines: BTreeMap<NodeId, Machine>,
     pub links: BTreeMap<u64, Link>,
     pub net: NetConditions,
+    pub roads: Roads,
 }
 
 impl World {
@@ -114,6 +121,7 @@ impl World {
             machines: BTreeMap::new(),
             links: BTreeMap::new(),
             net,
+            roads: Roads::default(),
         }
     }
 
@@ -243,9 +251,10 @@ impl World {
             }
             Action::Io { node, op } => self.complete(node, op),
             Action::Connect(link) => self.on_connect(link),
-            Action::Up(link) => self.on_up(link),
-            Action::Down(link) => self.on_down(link),
-            Action::Sent(link) => self.on_sent(link),
+            Action::Arrive(link, side) => self.arrive(link, side),
+            Action::Sent(link, side) => self.on_sent(link, side),
+            Action::GiveUp(link) => self.give_up(link),
+            Action::Break(link, side) => self.on_break(link, side),
             Action::Unpause { node } => self.machine(node).paused = false,
         }
     }

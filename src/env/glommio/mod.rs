@@ -353,6 +353,10 @@ impl Env for GlommioEnv {
         self.0.net.close_listeners();
     }
 
+    fn connect(&self, addr: SocketAddr) -> io::Result<ConnId> {
+        net::connect(&self.0, addr)
+    }
+
     fn send(&self, conn: ConnId, buf: &mut Vec<u8>) -> Sent {
         net::send(&self.0, conn, buf)
     }

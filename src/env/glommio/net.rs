@@ -9,10 +9,11 @@
 //! reference, see that it is closed, and end.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -22,7 +23,8 @@ use glommio::timer::Timer;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::{Chunk, Core, io_error};
-use crate::env::{Class, ConnId, Event, ListenerId, Sent};
+use crate::env::{Class, ConnId, Event, ListenerId, Sent, os};
+use crate::limits::CONNECT_MAX;
 
 /// Connections that the kernel may queue before we accept them.
 const BACKLOG: i32 = 4096;
@@ -38,6 +40,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 struct Conn {
     id: ConnId,
     socket: PollableFd<TcpStream>,
+    connecting: Cell<bool>,
     paused: Cell<bool>,
     /// The shard was told that no more comes.
     ended: Cell<bool>,
@@ -152,6 +155,47 @@ async fn accept(core: Rc<Core>, listener: Rc<Listener>, id: ListenerId) {
     }
 }
 
+/// See [`crate::env::Env::connect`].
+pub fn connect(core: &Rc<Core>, addr: SocketAddr) -> io::Result<ConnId> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    let begun = match socket.connect(&addr.into()) {
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(()),
+        begun => begun,
+    };
+    let conn = core.net.insert(TcpStream::from(socket))?;
+    conn.connecting.set(true);
+    core.spawn(Class::Foreground, finish_connect(Rc::clone(core), Rc::clone(&conn), begun));
+    Ok(conn.id)
+}
+
+async fn finish_connect(core: Rc<Core>, conn: Rc<Conn>, begun: io::Result<()>) {
+    let made = match begun {
+        Ok(()) => is_made(&conn).await,
+        Err(_) => false,
+    };
+    conn.connecting.set(false);
+    if !made {
+        return end(&core, &conn);
+    }
+    if !conn.closed.get() {
+        core.emit(Event::Connected { conn: conn.id });
+        core.spawn(Class::Foreground, read(Rc::clone(&core), conn));
+    }
+}
+
+/// Waits until the kernel has connected `conn` or not, or the time is over.
+async fn is_made(conn: &Conn) -> bool {
+    let mut writable = pin!(conn.socket.writable());
+    let mut limit = Timer::new(CONNECT_MAX);
+    let polled = poll_fn(|cx| match writable.as_mut().poll(cx) {
+        Poll::Ready(result) => Poll::Ready(result.is_ok()),
+        Poll::Pending => Pin::new(&mut limit).poll(cx).map(|_| false),
+    });
+    let stream = conn.stream();
+    polled.await && matches!(stream.take_error(), Ok(None)) && !os::is_connected_to_itself(stream)
+}
+
 async fn read(core: Rc<Core>, conn: Rc<Conn>) {
     loop {
         poll_fn(|cx| conn.poll_may_read(&core.net, cx)).await;
@@ -194,6 +238,7 @@ fn end_broken(core: &Core, conn: &Conn) {
 /// See [`crate::env::Env::send`].
 pub fn send(core: &Rc<Core>, id: ConnId, buf: &mut Vec<u8>) -> Sent {
     let Some(conn) = core.net.open(id) else { return Sent::Broken };
+    assert!(!conn.connecting.get(), "a send before {id:?} is connected");
     assert!(!conn.sending.get(), "two sends at once on {id:?}");
     let sent = match conn.stream().write(buf) {
         Ok(sent) if sent == buf.len() => {
@@ -255,6 +300,7 @@ impl Net {
         let conn = Rc::new(Conn {
             id: ConnId { index, generation },
             socket,
+            connecting: Cell::new(false),
             paused: Cell::new(false),
             ended: Cell::new(false),
             closed: Cell::new(false),
@@ -293,6 +339,7 @@ impl Net {
     /// Whether the connection that `event` is about is still open.
     pub fn is_current(&self, event: &Event<Chunk>) -> bool {
         let (Event::Accepted { conn, .. }
+        | Event::Connected { conn }
         | Event::Received { conn, .. }
         | Event::Sent { conn, .. }
         | Event::Ended { conn }) = event;

@@ -34,6 +34,26 @@ fn listeners_share_a_port_and_close() {
 }
 
 #[test]
+fn connects_and_both_ends_talk_and_close() {
+    check(tests::connects_and_both_ends_talk_and_close);
+}
+
+#[test]
+fn a_connection_paused_before_it_is_made_is_not_read() {
+    check(tests::a_connection_paused_before_it_is_made_is_not_read);
+}
+
+#[test]
+fn a_refused_connect_ends_and_a_dropped_one_leaves_nothing() {
+    check(tests::a_refused_connect_ends_and_a_dropped_one_leaves_nothing);
+}
+
+#[test]
+fn a_connect_without_an_answer_ends_in_time() {
+    check(tests::a_connect_without_an_answer_ends_in_time);
+}
+
+#[test]
 fn files_are_written_read_and_synced() {
     check(tests::files_are_written_read_and_synced);
 }

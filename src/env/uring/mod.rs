@@ -237,6 +237,7 @@ impl Reactor {
                 let mut moderation = self.moderation.borrow_mut();
                 net.on_recv(&mut ring, index, done, &mut events, &mut moderation);
             }
+            Kind::Connect => net.on_connect(&mut ring, index, done, &mut events),
             Kind::Send => net.on_send(&mut ring, index, done, &mut events),
             Kind::Accept => net.on_accept(&mut ring, index, done, &mut events),
             Kind::Op => self.ops.borrow_mut().complete(index, generation, done.result),
@@ -423,6 +424,10 @@ impl Env for UringEnv {
         self.0.net.borrow_mut().close_listeners(&mut self.0.ring.borrow_mut());
     }
 
+    fn connect(&self, addr: SocketAddr) -> io::Result<ConnId> {
+        self.0.net.borrow_mut().connect(&mut self.0.ring.borrow_mut(), addr)
+    }
+
     fn send(&self, conn: ConnId, buf: &mut Vec<u8>) -> Sent {
         self.0.net.borrow_mut().send(&mut self.0.ring.borrow_mut(), conn, buf)
     }
@@ -436,7 +441,7 @@ impl Env for UringEnv {
     }
 
     fn close(&self, conn: ConnId) {
-        self.0.net.borrow_mut().close(conn);
+        self.0.net.borrow_mut().close(&mut self.0.ring.borrow_mut(), conn);
     }
 
     fn peer_addr(&self, conn: ConnId) -> Option<SocketAddr> {

@@ -192,9 +192,18 @@ impl Ring {
     /// # Safety
     /// All memory that `entry` names stays valid and unmoved until its completion was seen.
     pub unsafe fn push(&mut self, entry: &squeue::Entry) {
+        // SAFETY: passed on to our caller.
+        unsafe { self.push_all(std::slice::from_ref(entry)) };
+    }
+
+    /// Queues `entries` to be submitted together, as linked ones must be.
+    ///
+    /// # Safety
+    /// As [`Ring::push`].
+    pub unsafe fn push_all(&mut self, entries: &[squeue::Entry]) {
         loop {
             // SAFETY: passed on to our caller.
-            if unsafe { self.uring.submission().push(entry) }.is_ok() {
+            if unsafe { self.uring.submission().push_multiple(entries) }.is_ok() {
                 return;
             }
             // EBUSY and EINTR: the kernel takes them once completions are reaped; try on.

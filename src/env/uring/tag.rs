@@ -19,6 +19,8 @@ pub enum Kind {
     Wake = 5,
     /// Cancellations and the like: nobody waits.
     Nobody = 6,
+    /// A connection that is being made.
+    Connect = 7,
 }
 
 /// Packs.
@@ -35,6 +37,7 @@ pub fn untag(tag: u64) -> (Kind, u32, u32) {
         4 => Kind::Op,
         5 => Kind::Wake,
         6 => Kind::Nobody,
+        7 => Kind::Connect,
         other => panic!("a completion with the unknown tag {other}"),
     };
     (kind, tag as u32, (tag >> 32) as u32 & GENERATION_MASK)

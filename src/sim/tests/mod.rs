@@ -13,6 +13,7 @@ use crate::limits::SECTOR_LEN;
 
 mod disk;
 mod net;
+mod roads;
 
 const NODE: NodeId = NodeId(1);
 const PORT: u16 = 6379;
@@ -56,6 +57,7 @@ fn echo_one(env: &SimEnv, event: Event<SimChunk>, waiting: &mut BTreeMap<u32, Wa
             waiting.insert(conn.index, Waiting::default());
             return;
         }
+        Event::Connected { conn } => panic!("{conn:?} was not asked for"),
         Event::Received { conn, chunk } => {
             of(waiting, conn).bytes.extend_from_slice(&chunk);
             conn

@@ -2,9 +2,16 @@
 
 use super::*;
 
+/// What a shard noted.
+pub type Noted = Rc<RefCell<Vec<Event<SimChunk>>>>;
+
+fn noting(sim: &Sim, shard: u16) -> (SimEnv, Noted) {
+    noting_on(sim, NODE, shard)
+}
+
 /// A shard that only notes what happens, and does as it is told from outside the simulation.
-fn noting(sim: &Sim, shard: u16) -> (SimEnv, Rc<RefCell<Vec<Event<SimChunk>>>>) {
-    let env = sim.env(NODE, ShardId(shard));
+pub fn noting_on(sim: &Sim, node: NodeId, shard: u16) -> (SimEnv, Noted) {
+    let env = sim.env(node, ShardId(shard));
     env.listen(([0, 0, 0, 0], PORT).into(), true).expect("shared with shared");
     let seen = Rc::new(RefCell::new(Vec::new()));
     let (to, inner) = (seen.clone(), env.clone());
@@ -18,7 +25,7 @@ fn noting(sim: &Sim, shard: u16) -> (SimEnv, Rc<RefCell<Vec<Event<SimChunk>>>>) 
     (env, seen)
 }
 
-fn accepted(sim: &Sim, seen: &Rc<RefCell<Vec<Event<SimChunk>>>>) -> ConnId {
+fn accepted(sim: &Sim, seen: &Noted) -> ConnId {
     sim.run_until(|| !seen.borrow().is_empty());
     match seen.borrow_mut().remove(0) {
         Event::Accepted { conn, listener } => {
@@ -29,7 +36,7 @@ fn accepted(sim: &Sim, seen: &Rc<RefCell<Vec<Event<SimChunk>>>>) -> ConnId {
     }
 }
 
-fn bytes_in(seen: &Rc<RefCell<Vec<Event<SimChunk>>>>) -> usize {
+fn bytes_in(seen: &Noted) -> usize {
     let len = |event: &Event<SimChunk>| match event {
         Event::Received { chunk, .. } => chunk.len(),
         _ => 0,
