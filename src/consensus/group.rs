@@ -10,7 +10,7 @@ use super::message::{self, Message, MessageKind};
 use super::timeout::ElectionTimeout;
 use super::{
     CAMPAIGN_LAG_MAX, Config, Entry, EntryKind, Error, Handle, MESSAGE_PAYLOAD_LEN_MAX,
-    MESSAGES_INFLIGHT_MAX, Restored,
+    MESSAGES_INFLIGHT_MAX, Membership, Restored,
 };
 use crate::id::NodeId;
 
@@ -52,7 +52,8 @@ impl Group {
             id, voters, learners, election_ticks, heartbeat_ticks, uncommitted_max, ..
         } = config;
         let (term, applied) = (restored.term, restored.applied.max(restored.snapshot_index));
-        let log = Log::new(message::conf_state(&voters, &learners), restored)?;
+        let membership = Membership { voters, learners, ..Membership::default() };
+        let log = Log::new(message::conf_state(&membership), restored)?;
         let raft_config = raft::Config {
             id: id.0,
             election_tick: election_ticks,
@@ -74,7 +75,7 @@ impl Group {
         Ok(Self {
             node,
             id,
-            lone: voters == [id] && learners.is_empty(),
+            lone: is_lone(&membership, id),
             uncommitted_max,
             timeout: ElectionTimeout::new(seed, id.0, election_ticks, term),
             staged: Vec::new(),
@@ -285,6 +286,21 @@ impl Group {
         self.node.raft.term
     }
 
+    /// The newest term seen, and who got this replica's vote in it, 0: nobody.
+    pub fn hard_state(&self) -> (u64, u64) {
+        (self.node.raft.term, self.node.raft.vote)
+    }
+
+    /// The term of an entry that the log has, or of the one before.
+    pub fn term_of(&self, index: u64) -> Option<u64> {
+        raft::Storage::term(self.node.store(), index).ok()
+    }
+
+    /// To whom leadership is on its way.
+    pub fn transferee(&self) -> Option<NodeId> {
+        self.node.raft.lead_transferee.map(NodeId)
+    }
+
     /// The newest index known to be committed; it may be ahead of what was handed out to apply.
     pub fn commit_index(&self) -> u64 {
         self.node.raft.raft_log.committed
@@ -388,8 +404,8 @@ impl Group {
             return;
         }
         let snapshot = message::snapshot_from_raft(ready.snapshot());
-        let conf = message::conf_state(&snapshot.voters, &snapshot.learners);
-        self.lone = snapshot.voters == [self.id] && snapshot.learners.is_empty();
+        let conf = message::conf_state(&snapshot.membership);
+        self.lone = is_lone(&snapshot.membership, self.id);
         self.node.mut_store().restore(snapshot.index, snapshot.term, conf);
         out.append.clear();
         out.commit = None;
@@ -428,6 +444,13 @@ fn find_staged(staged: &[Entry], next: &mut usize, raft: &eraftpb::Entry) -> Ent
     let Some(at) = found else { panic!("entry {index} of term {term} was never staged") };
     *next = at + 1;
     staged[at]
+}
+
+/// Nobody else needs the log.
+fn is_lone(membership: &Membership, id: NodeId) -> bool {
+    let Membership { voters, learners, outgoing, learners_next } = membership;
+    let others = [learners, outgoing, learners_next];
+    *voters == [id] && others.iter().all(|ids| ids.is_empty())
 }
 
 fn role_of(state: StateRole) -> Role {

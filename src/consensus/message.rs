@@ -6,7 +6,7 @@
 use raft::eraftpb::{self, ConfState, MessageType};
 
 use super::log::{Log, to_raft};
-use super::{Entry, Error, Snapshot};
+use super::{Entry, Error, Membership, Snapshot};
 use crate::id::NodeId;
 
 /// What a message is. Numbers are the wire's.
@@ -218,13 +218,28 @@ pub(super) fn decode_read(id: NodeId, name: &[u8]) -> Option<u64> {
     (u64::from_le_bytes(*asking) == id.0).then_some(context)
 }
 
-/// raft-rs's form of a membership.
-pub(super) fn conf_state(voters: &[NodeId], learners: &[NodeId]) -> ConfState {
-    ConfState { voters: numbers(voters), learners: numbers(learners), ..Default::default() }
+/// raft-rs's form of a membership. One that is changing always goes on by itself.
+pub(super) fn conf_state(membership: &Membership) -> ConfState {
+    let numbers = |ids: &[NodeId]| ids.iter().map(|id| id.0).collect();
+    ConfState {
+        voters: numbers(&membership.voters),
+        learners: numbers(&membership.learners),
+        voters_outgoing: numbers(&membership.outgoing),
+        learners_next: numbers(&membership.learners_next),
+        auto_leave: !membership.outgoing.is_empty(),
+        ..Default::default()
+    }
 }
 
-fn numbers(ids: &[NodeId]) -> Vec<u64> {
-    ids.iter().map(|id| id.0).collect()
+/// Our form of a membership.
+pub(super) fn membership_of(conf: &ConfState) -> Membership {
+    let ids = |numbers: &[u64]| numbers.iter().map(|&id| NodeId(id)).collect();
+    Membership {
+        voters: ids(&conf.voters),
+        learners: ids(&conf.learners),
+        outgoing: ids(&conf.voters_outgoing),
+        learners_next: ids(&conf.learners_next),
+    }
 }
 
 fn snapshot_to_raft(snapshot: Snapshot) -> eraftpb::Snapshot {
@@ -232,28 +247,15 @@ fn snapshot_to_raft(snapshot: Snapshot) -> eraftpb::Snapshot {
     let metadata = raft.mut_metadata();
     metadata.index = snapshot.index;
     metadata.term = snapshot.term;
-    metadata.set_conf_state(ConfState {
-        voters_outgoing: numbers(&snapshot.outgoing),
-        learners_next: numbers(&snapshot.learners_next),
-        auto_leave: !snapshot.outgoing.is_empty(),
-        ..conf_state(&snapshot.voters, &snapshot.learners)
-    });
+    metadata.set_conf_state(conf_state(&snapshot.membership));
     raft
 }
 
 /// Our form of a snapshot.
 pub(super) fn snapshot_from_raft(raft: &eraftpb::Snapshot) -> Snapshot {
     let metadata = raft.get_metadata();
-    let conf = metadata.get_conf_state();
-    let ids = |numbers: &[u64]| numbers.iter().map(|&id| NodeId(id)).collect();
-    Snapshot {
-        index: metadata.index,
-        term: metadata.term,
-        voters: ids(&conf.voters),
-        learners: ids(&conf.learners),
-        outgoing: ids(&conf.voters_outgoing),
-        learners_next: ids(&conf.learners_next),
-    }
+    let membership = membership_of(metadata.get_conf_state());
+    Snapshot { index: metadata.index, term: metadata.term, membership }
 }
 
 fn to_raft_kind(kind: MessageKind) -> MessageType {

@@ -120,6 +120,19 @@ pub struct Entry {
     pub handle: Handle,
 }
 
+/// Who belongs to a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// Those that vote and count.
+    pub voters: Vec<NodeId>,
+    /// Those that receive the log but neither vote nor count.
+    pub learners: Vec<NodeId>,
+    /// While it changes: the voters before, of whom a majority has to agree too. Else empty.
+    pub outgoing: Vec<NodeId>,
+    /// While it changes: those of `outgoing` that will be learners.
+    pub learners_next: Vec<NodeId>,
+}
+
 /// The state at an index, in place of all entries up to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
@@ -127,14 +140,8 @@ pub struct Snapshot {
     pub index: u64,
     /// That entry's term.
     pub term: u64,
-    /// The voters at that index.
-    pub voters: Vec<NodeId>,
-    /// The learners at that index.
-    pub learners: Vec<NodeId>,
-    /// While the membership changes: the voters before, of whom a majority has to agree too.
-    pub outgoing: Vec<NodeId>,
-    /// While it changes: those of `outgoing` that will be learners.
-    pub learners_next: Vec<NodeId>,
+    /// Who belonged to the group at that index.
+    pub membership: Membership,
 }
 
 /// How a group is made up and paced.

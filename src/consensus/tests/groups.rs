@@ -189,7 +189,8 @@ fn no_campaign_while_a_snapshot_is_being_installed() {
     let term = net.group(leader).term();
     let (from, to) = (NodeId(leader), NodeId(late));
     let voters = [1, 2, 3].map(NodeId).to_vec();
-    let snapshot = Some(Snapshot { index: 20, term, voters, ..Snapshot::default() });
+    let membership = Membership { voters, ..Membership::default() };
+    let snapshot = Some(Snapshot { index: 20, term, membership });
     let kind = MessageKind::Snapshot;
     let message = Message { kind, from, to, term, snapshot, ..Message::default() };
     net.group(late).step(message).expect("it is well formed");

@@ -1,7 +1,7 @@
 //! Why a request was not done, or may not have been.
 
 use super::NO_INDEX;
-use super::fields::{Fields, put_u16};
+use crate::protocol::fields::{Fields, put_u16};
 
 /// Whether what was asked for was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +115,8 @@ codes! {
     Overloaded = 49, "overloaded", NotDone, Retry::AfterMs(100);
     /// 50, not done, elsewhere: the node stops.
     ShuttingDown = 50, "shutting_down", NotDone, Retry::Elsewhere;
+    /// 51, not done, after ms: nobody leads the partition at this moment.
+    NoLeader = 51, "no_leader", NotDone, Retry::AfterMs(100);
     /// 64, not done, after ms: the memory budget is used up; reads and deletes go on.
     OutOfMemory = 64, "out_of_memory", NotDone, Retry::AfterMs(1000);
     /// 65, not done, after ms: the log can not grow; reads go on.
@@ -123,6 +125,8 @@ codes! {
     LogFailed = 66, "log_failed", Unknown, Retry::Elsewhere;
     /// 67, not done, elsewhere: the log failed before; the shard takes no writes.
     ReadOnly = 67, "read_only", NotDone, Retry::Elsewhere;
+    /// 68, unknown, now: the partition's leader changed before a majority had the write.
+    LeaderChanged = 68, "leader_changed", Unknown, Retry::Now;
     /// 80, as the error's class says, now: the deadline passed.
     DeadlineExceeded = 80, "deadline_exceeded", NotDone, Retry::Now;
     /// 96, unknown, never: the server met what it takes to be impossible.

@@ -153,8 +153,6 @@ mod request;
 #[cfg(test)]
 mod tests;
 
-use super::fields;
-
 pub use error::{Class, Code, Failure, Retry};
 pub use header::{
     Checksum, FLAG_ERROR, FLAG_REPLY, HEADER_LEN, Header, MAGIC, Opcode, VERSION, finish,

@@ -1,8 +1,8 @@
 //! Replies: values to bodies and back. The server appends them piece by piece; clients and tests
 //! read them whole with [`Reply::decode`].
 
-use super::fields::{Fields, put_u16, put_u32};
 use super::{FLAG_ERROR, Failure, Header, Opcode};
+use crate::protocol::fields::{Fields, put_u16, put_u32};
 
 /// A reply, its header aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,10 +3,10 @@
 //! Decoding checks a body once, whole; what it holds is then borrowed from it, also the ops of a
 //! batch and the keys of a multi-get, which are read again where they stand.
 
-use super::fields::{Fields, put_u16, put_u32};
 use super::{Code, OPERAND_LEN_MAX, Opcode, PING_LEN_MAX};
 use crate::command::DB_COUNT;
 use crate::limits::{KEY_LEN_MAX, VALUE_LEN_MAX};
+use crate::protocol::fields::{Fields, put_u16, put_u32};
 
 /// A request, its header aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Messages of many groups in one frame.
 
 use super::{BODY_LEN_MAX, Error, HEADER_LEN, Kind, finish, start};
-use crate::consensus::{Entry, EntryKind, Handle, Message, MessageKind, Snapshot};
+use crate::consensus::{Entry, EntryKind, Handle, Membership, Message, MessageKind, Snapshot};
 use crate::id::{NodeId, PartitionId};
 use crate::protocol::fields::{Fields, put_u32};
 
@@ -126,9 +126,9 @@ fn encode_head(partition: PartitionId, message: &Message, out: &mut Vec<u8>) {
 }
 
 fn encode_snapshot(snapshot: &Snapshot, out: &mut Vec<u8>) {
-    let Snapshot { index, term, voters, learners, outgoing, learners_next } = snapshot;
-    out.extend_from_slice(&index.to_le_bytes());
-    out.extend_from_slice(&term.to_le_bytes());
+    let Membership { voters, learners, outgoing, learners_next } = &snapshot.membership;
+    out.extend_from_slice(&snapshot.index.to_le_bytes());
+    out.extend_from_slice(&snapshot.term.to_le_bytes());
     let lists = [voters, learners, outgoing, learners_next];
     lists.iter().for_each(|ids| put_u32(out, ids.len()));
     let ids = lists.into_iter().flatten();
@@ -287,8 +287,9 @@ fn decode_snapshot(rest: &mut Fields<'_>) -> Option<Snapshot> {
     let counts = [rest.u32()?, rest.u32()?, rest.u32()?, rest.u32()?];
     let [voters, learners, outgoing, learners_next] = counts.map(|count| decode_ids(rest, count));
     let (voters, learners) = (voters?, learners?);
-    let (outgoing, learners_next) = (outgoing?, learners_next?);
-    Some(Snapshot { index, term, voters, learners, outgoing, learners_next })
+    let membership =
+        Membership { voters, learners, outgoing: outgoing?, learners_next: learners_next? };
+    Some(Snapshot { index, term, membership })
 }
 
 fn decode_ids(rest: &mut Fields<'_>, count: u32) -> Option<Vec<NodeId>> {

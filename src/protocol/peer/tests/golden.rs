@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::super::*;
 use super::{framed, raft_frame};
-use crate::consensus::{Entry, EntryKind, Handle, Message, MessageKind, Snapshot};
+use crate::consensus::{Entry, EntryKind, Handle, Membership, Message, MessageKind, Snapshot};
 use crate::id::{NodeId, PartitionId, ShardId};
 
 const GOAL: &str = "\
@@ -58,9 +58,7 @@ fn messages() -> Vec<(PartitionId, Message)> {
         entries: Vec::new(),
         ..append.clone()
     };
-    let snapshot = Snapshot {
-        index: 30,
-        term: 6,
+    let membership = Membership {
         voters: vec![NodeId(1), NodeId(2)],
         learners: vec![NodeId(4)],
         outgoing: vec![NodeId(1), NodeId(3)],
@@ -70,7 +68,7 @@ fn messages() -> Vec<(PartitionId, Message)> {
         kind: MessageKind::Snapshot,
         index: 0,
         entries: Vec::new(),
-        snapshot: Some(snapshot),
+        snapshot: Some(Snapshot { index: 30, term: 6, membership }),
         ..append.clone()
     };
     [append, no, vote, snapshot].into_iter().zip(3..).map(|(m, p)| (PartitionId(p), m)).collect()

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::super::*;
 use super::{framed, payload, raft_frame};
-use crate::consensus::{Entry, EntryKind, Handle, Message, MessageKind, Snapshot};
+use crate::consensus::{Entry, EntryKind, Handle, Membership, Message, MessageKind, Snapshot};
 use crate::id::{NodeId, PartitionId};
 
 fn ids() -> impl Strategy<Value = Vec<NodeId>> {
@@ -12,10 +12,14 @@ fn ids() -> impl Strategy<Value = Vec<NodeId>> {
 }
 
 fn snapshot() -> impl Strategy<Value = Snapshot> {
-    let lists = (ids(), ids(), ids(), ids());
-    (any::<u64>(), any::<u64>(), lists).prop_map(|(index, term, lists)| {
+    let membership = (ids(), ids(), ids(), ids()).prop_map(|lists| {
         let (voters, learners, outgoing, learners_next) = lists;
-        Snapshot { index, term, voters, learners, outgoing, learners_next }
+        Membership { voters, learners, outgoing, learners_next }
+    });
+    (any::<u64>(), any::<u64>(), membership).prop_map(|(index, term, membership)| Snapshot {
+        index,
+        term,
+        membership,
     })
 }
 
