@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use raft::{RawNode, ReadOnlyOption, Ready, StateRole, eraftpb};
+use raft::{CAMPAIGN_TRANSFER, RawNode, ReadOnlyOption, Ready, StateRole, eraftpb};
 
 use super::effects::{Effects, HardState, ReadState, Role, RoleChange, WriteId};
 use super::log::Log;
@@ -28,6 +28,8 @@ pub struct Group {
     lone: bool,
     uncommitted_max: u64,
     timeout: ElectionTimeout,
+    /// For so many ticks this replica may have forgotten that it follows a leader.
+    quiet_ticks: usize,
     /// Entries proposed or received since the last drain, which raft-rs may or may not take in.
     staged: Vec<Entry>,
     /// Messages behind the write that they have to wait for, oldest first.
@@ -78,6 +80,7 @@ impl Group {
             lone: is_lone(&membership, id),
             uncommitted_max,
             timeout: ElectionTimeout::new(seed, id.0, election_ticks, term),
+            quiet_ticks: if term > 0 { election_ticks } else { 0 },
             staged: Vec::new(),
             held: VecDeque::new(),
             ready_newest: 0,
@@ -89,9 +92,11 @@ impl Group {
     /// Seeks leadership without waiting for a timeout. A lone voter has it at once.
     ///
     /// Of no effect on a leader, a learner, while more than [`CAMPAIGN_LAG_MAX`] entries wait to be
-    /// applied, or while a snapshot is being installed.
+    /// applied, while a snapshot is being installed, or, in a group of several, within an election
+    /// timeout from a restart.
     pub fn campaign(&mut self) {
-        if self.lags() || !self.node.raft.promotable() {
+        let is_quiet = self.quiet_ticks > 0 && !self.lone;
+        if is_quiet || self.lags() || !self.node.raft.promotable() {
             return;
         }
         // Errs on local messages of a removed replica only; there is none.
@@ -100,6 +105,7 @@ impl Group {
 
     /// One unit of time has passed.
     pub fn tick(&mut self) {
+        self.quiet_ticks = self.quiet_ticks.saturating_sub(1);
         let raft = &mut self.node.raft;
         let ticks = self.timeout.ticks(raft.term, raft.state);
         raft.set_randomized_election_timeout(ticks);
@@ -124,6 +130,9 @@ impl Group {
     pub fn step(&mut self, mut message: Message) -> Result<(), Error> {
         message.check(self.id)?;
         if message.kind == MessageKind::TimeoutNow && self.lags() {
+            return Ok(());
+        }
+        if self.quiet_ticks > 0 && is_unasked_campaign(&message) {
             return Ok(());
         }
         if message.kind == MessageKind::AppendResponse && !self.mend_rejection(&mut message) {
@@ -444,6 +453,12 @@ fn find_staged(staged: &[Entry], next: &mut usize, raft: &eraftpb::Entry) -> Ent
     let Some(at) = found else { panic!("entry {index} of term {term} was never staged") };
     *next = at + 1;
     staged[at]
+}
+
+/// A plea for votes that no leader has asked for.
+fn is_unasked_campaign(message: &Message) -> bool {
+    let asks = matches!(message.kind, MessageKind::Vote | MessageKind::PreVote);
+    asks && message.context != CAMPAIGN_TRANSFER
 }
 
 /// Nobody else needs the log.

@@ -32,6 +32,9 @@
 //!   *and* durable here. With a lone voter therefore `commit <= persisted`.
 //! * No vote and no acknowledgement leaves before the writes that it speaks of, and all earlier
 //!   ones, are durable.
+//! * Who has answered a leader helps to elect no other for an election timeout, unless that leader
+//!   hands over. A leader's lease counts on it; so a replica that restarted, and has forgotten whom
+//!   it answered, helps nobody during its first one.
 //! * Equal configuration, restored state and events give equal effects.
 //!
 //! **Why the entries given to raft-rs are empty.** It copies each entry four or five times on its

@@ -142,6 +142,47 @@ fn leadership_moves_on_request() {
     assert_eq!(net.leader(), Some(to));
 }
 
+/// A leader's lease: it hears nothing and may still answer reads, since one of its two followers
+/// has answered it just now. That one restarts.
+#[test]
+fn who_has_restarted_helps_to_elect_nobody_for_an_election_timeout() {
+    let (mut net, leader) = elected(1);
+    let (forgetful, ambitious) = (other_than(leader), other_than(other_than(leader)));
+    net.nodes[leader as usize - 1].up = false;
+    net.crash(forgetful);
+    net.restart(forgetful);
+
+    for _ in 0..9 {
+        net.tick(forgetful);
+        for id in [ambitious, forgetful] {
+            net.group(id).campaign();
+            net.turn(id);
+        }
+        net.settle();
+        assert_eq!(net.group(leader).role(), Role::Leader);
+        assert_eq!(net.leader(), None, "two leaders:\n{}", net.transcript);
+    }
+
+    assert_ne!(net.elect(), leader);
+}
+
+#[test]
+fn who_has_restarted_helps_the_one_that_the_leader_chose() {
+    let (mut net, leader) = elected(1);
+    let (forgetful, heir) = (other_than(leader), other_than(other_than(leader)));
+    net.crash(forgetful);
+    net.restart(forgetful);
+
+    net.group(leader).transfer(NodeId(heir));
+    net.turn(leader);
+    // The leader's own vote would do; it is not asked.
+    net.deliver_to(heir);
+    net.nodes[leader as usize - 1].up = false;
+    net.settle();
+
+    assert_eq!(net.leader(), Some(heir));
+}
+
 #[test]
 fn reads_of_leader_and_followers_learn_an_index() {
     let (mut net, leader) = elected(1);
