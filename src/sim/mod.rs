@@ -44,6 +44,7 @@ use std::time::Duration;
 use crate::env::{Class, Env};
 use crate::id::{NodeId, ShardId};
 
+pub mod checker;
 mod client;
 mod cuts;
 mod disk;
