@@ -12,8 +12,11 @@ fn got(value: i64) -> Answer {
     Answer::Value(Some(value))
 }
 
-/// Calls on one key: when, until when and with which answer, what.
-fn history(calls: &[(u64, Option<(u64, Answer)>, Op)]) -> History {
+/// When it is called, when it returns and with which answer, what it is.
+type Line = (u64, Option<(u64, Answer)>, Op);
+
+/// Calls on one key.
+fn history(calls: &[Line]) -> History {
     let mut history = History::default();
     for (client, (called, returned, op)) in calls.iter().enumerate() {
         let id = history.called(client as u32, "k", *op, *called);
@@ -24,7 +27,7 @@ fn history(calls: &[(u64, Option<(u64, Answer)>, Op)]) -> History {
     history
 }
 
-fn is_sound(calls: &[(u64, Option<(u64, Answer)>, Op)]) -> bool {
+fn is_sound(calls: &[Line]) -> bool {
     history(calls).check().is_ok()
 }
 
@@ -190,13 +193,15 @@ proptest! {
     }
 }
 
+/// What a client waits for: it takes effect when it is due, and returns at the time named last.
+type Pending = (CallId, String, Op, u64);
+
 /// What `clients` see of `keys` correct registers in `ops` operations; one in `unknown` is not
 /// answered.
 fn correct(seed: u64, clients: usize, keys: u64, ops: u64, unknown: u64) -> History {
     let (mut rng, mut history) = (Rng::new(seed), History::default());
     let mut states: BTreeMap<String, Value> = BTreeMap::new();
-    // What each client waits for: the call, and when it takes effect and returns.
-    let mut due: BTreeMap<(u64, usize), Option<(CallId, String, Op, u64)>> =
+    let mut due: BTreeMap<(u64, usize), Option<Pending>> =
         (0..clients).map(|client| ((client as u64, client), None)).collect();
     let (mut sent, mut last) = (0, Vec::new());
     while let Some(((now, client), waits)) = due.pop_first() {
