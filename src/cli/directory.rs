@@ -14,7 +14,8 @@
 //! partitions = 32
 //! checksum = "92409d48bcbaf7c0"
 //! ```
-//! The checksum is the xxh3 (64 bits, hexadecimal) of all bytes before its line.
+//! A node of a cluster has format 2, which says of how many nodes it was founded: `nodes = 3` after
+//! `partitions`. The checksum is the xxh3 (64 bits, hexadecimal) of all bytes before its line.
 //!
 //! Why a lock that the kernel holds and not a pid file: it can not outlive its process, so a crash
 //! leaves nothing to clean up. The file itself stays: removing it would let two processes lock two
@@ -35,7 +36,7 @@ use crate::id::NodeId;
 use crate::limits::PARTITIONS_PER_SHARD;
 
 /// The format this program writes, and the newest it reads.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const LOCK: &str = "LOCK";
 const IDENTITY: &str = "identity.toml";
 const IDENTITY_TMP: &str = "identity.toml.tmp";
@@ -51,6 +52,19 @@ pub struct Identity {
     pub cores: u16,
     /// Partitions of all shards together.
     pub partitions: u32,
+    /// Nodes that the cluster was founded of; 1: this one alone.
+    pub nodes: u16,
+}
+
+/// As what a directory is made that is to be a node of a cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct Birth {
+    /// The cluster.
+    pub cluster_id: u128,
+    /// Which of its nodes.
+    pub node_id: NodeId,
+    /// How many there are.
+    pub nodes: u16,
 }
 
 impl Identity {
@@ -115,6 +129,19 @@ impl DataDir {
     /// # Errors
     /// See [`Error`]; nothing was changed then, but `LOCK` may have been created.
     pub fn open(path: &Path, cores: u16, insist: bool) -> Result<Self, Error> {
+        Self::open_as(path, cores, insist, None)
+    }
+
+    /// As [`DataDir::open`], as the node of a cluster, if there is a `birth`.
+    ///
+    /// # Errors
+    /// As there; also if it was made for another node, or for none.
+    pub fn open_as(
+        path: &Path,
+        cores: u16,
+        insist: bool,
+        birth: Option<Birth>,
+    ) -> Result<Self, Error> {
         create(path)?;
         let lock = lock(path)?;
         if let Some(identity) = read_identity(path)? {
@@ -122,15 +149,15 @@ impl DataDir {
                 let path = path.to_owned();
                 return Err(Error::Cores { path, asked: cores, born: identity.cores });
             }
+            check_birth(path, &identity, birth)?;
             return Ok(Self { path: path.to_owned(), identity, born: false, _lock: lock });
         }
         refuse_foreign(path)?;
-        let identity = Identity {
-            cluster_id: random_id()?,
-            node_id: NodeId(1),
-            cores,
-            partitions: u32::from(cores) * PARTITIONS_PER_SHARD,
-        };
+        let alone =
+            || random_id().map(|cluster_id| Birth { cluster_id, node_id: NodeId(1), nodes: 1 });
+        let Birth { cluster_id, node_id, nodes } = birth.map_or_else(alone, Ok)?;
+        let partitions = u32::from(cores) * PARTITIONS_PER_SHARD;
+        let identity = Identity { cluster_id, node_id, cores, partitions, nodes };
         write_identity(path, &identity)?;
         Ok(Self { path: path.to_owned(), identity, born: true, _lock: lock })
     }
@@ -210,6 +237,21 @@ pub enum Error {
         what: &'static str,
     },
 
+    /// Another node than at its birth.
+    #[error(
+        "data directory {} was born as node {} of {} and can not be served as node {} of {}: give \
+         the initial-cluster and node-id that it was born with, or an empty directory",
+        path.display(), born.0, born.1, asked.0, asked.1
+    )]
+    Node {
+        /// The directory.
+        path: PathBuf,
+        /// What the operator asked for.
+        asked: (NodeId, u16),
+        /// What it is.
+        born: (NodeId, u16),
+    },
+
     /// Another number of cores than at its birth.
     #[error(
         "data directory {} was born with {born} core(s) and can not be served with {asked}: \
@@ -283,6 +325,16 @@ fn refuse_foreign(dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// A directory stays the node that it was made as.
+fn check_birth(path: &Path, identity: &Identity, asked: Option<Birth>) -> Result<(), Error> {
+    let (id, nodes) = asked.map_or((NodeId(1), 1), |birth| (birth.node_id, birth.nodes));
+    if (identity.nodes, identity.node_id) == (nodes, id) {
+        return Ok(());
+    }
+    let (path, born) = (path.to_owned(), (identity.node_id, identity.nodes));
+    Err(Error::Node { path, asked: (id, nodes), born })
+}
+
 fn random_id() -> Result<u128, Error> {
     let path = Path::new("/dev/urandom");
     let mut bytes = [0; 16];
@@ -292,11 +344,16 @@ fn random_id() -> Result<u128, Error> {
 }
 
 fn encode(identity: &Identity) -> String {
-    let Identity { cluster_id, node_id, cores, partitions } = identity;
+    let Identity { cluster_id, node_id, cores, partitions, nodes } = identity;
+    // What a lone node says, every version reads.
+    let (format, last) = match nodes {
+        1 => (1, String::new()),
+        nodes => (2, format!("nodes = {nodes}\n")),
+    };
     let body = format!(
         "# Stave's data directory. Written once, at its birth; not to be edited.\n\
-         format = {FORMAT}\ncluster-id = \"{cluster_id:032x}\"\nnode-id = {node_id}\n\
-         cores = {cores}\npartitions = {partitions}\n"
+         format = {format}\ncluster-id = \"{cluster_id:032x}\"\nnode-id = {node_id}\n\
+         cores = {cores}\npartitions = {partitions}\n{last}"
     );
     let checksum = xxh3_64(body.as_bytes());
     format!("{body}checksum = \"{checksum:016x}\"\n")
@@ -329,6 +386,7 @@ struct Fields {
     node_id: u64,
     cores: u16,
     partitions: u32,
+    nodes: Option<u16>,
     checksum: String,
 }
 
@@ -346,7 +404,7 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Identity, Error> {
     let damaged = |what| Error::Damaged { path: path.to_owned(), what };
     let text = str::from_utf8(bytes).map_err(|_| damaged("not text"))?;
     let versioned: Versioned = toml::from_str(text).map_err(|_| damaged("no format"))?;
-    if versioned.format != FORMAT {
+    if !(1..=FORMAT).contains(&versioned.format) {
         return Err(Error::Format { path: path.to_owned(), found: versioned.format });
     }
     let fields: Fields = toml::from_str(text).map_err(|_| damaged("unknown or missing fields"))?;
@@ -360,7 +418,11 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Identity, Error> {
         node_id: NodeId(fields.node_id),
         cores: fields.cores,
         partitions: fields.partitions,
+        nodes: fields.nodes.unwrap_or(1),
     };
+    if identity.nodes == 0 || (identity.nodes > 1) != (versioned.format == 2) {
+        return Err(damaged("nodes"));
+    }
     if identity.cores == 0 || identity.partitions == 0 || fields.node_id == 0 {
         return Err(damaged("a zero"));
     }
@@ -436,6 +498,22 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_directory_stays_the_node_that_it_was_made_as() {
+        let temp = TempDir::new("node");
+        let birth = Birth { cluster_id: 7, node_id: NodeId(2), nodes: 3 };
+        let open = |birth| DataDir::open_as(temp.path(), 2, false, birth);
+        assert_eq!(open(Some(birth)).expect("it is new").identity().nodes, 3);
+
+        for other in
+            [None, Some(Birth { node_id: NodeId(1), ..birth }), Some(Birth { nodes: 5, ..birth })]
+        {
+            let shown = open(other).expect_err("it is node 2 of 3").to_string();
+            assert!(shown.contains("born as node 2 of 3"), "{shown}");
+        }
+        open(Some(birth)).expect("it is");
+    }
+
+    #[test]
     fn an_edited_identity_is_refused() {
         let temp = TempDir::new("edited");
         drop(DataDir::open(temp.path(), 2, false).expect("it is new"));
@@ -456,7 +534,7 @@ pub(super) mod tests {
         for (shown, expected) in outcomes.iter().zip([
             "damaged (wrong checksum)",
             "damaged (unknown or missing fields)",
-            "is of format 9, this program reads up to 1",
+            "is of format 9, this program reads up to 2",
             "damaged (no format)",
         ]) {
             assert!(shown.contains(expected), "{shown}");
@@ -465,14 +543,18 @@ pub(super) mod tests {
 
     #[test]
     fn no_flipped_bit_makes_another_identity() {
-        let identity = Identity { cluster_id: 7, node_id: NodeId(1), cores: 2, partitions: 32 };
-        let text = encode(&identity);
+        for nodes in [1, 3] {
+            let (cluster_id, node_id) = (7, NodeId(1));
+            let identity = Identity { cluster_id, node_id, cores: 2, partitions: 32, nodes };
+            let text = encode(&identity);
+            assert_eq!(decode(Path::new(IDENTITY), text.as_bytes()).ok(), Some(identity));
 
-        for bit in 0..8 * text.len() {
-            let mut bytes = text.clone().into_bytes();
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            let found = decode(Path::new(IDENTITY), &bytes);
-            assert!(found.is_err_and(|error| !error.to_string().is_empty()), "bit {bit}");
+            for bit in 0..8 * text.len() {
+                let mut bytes = text.clone().into_bytes();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                let found = decode(Path::new(IDENTITY), &bytes);
+                assert!(found.is_err_and(|error| !error.to_string().is_empty()), "bit {bit}");
+            }
         }
     }
 
@@ -508,6 +590,7 @@ pub(super) mod tests {
             node_id: NodeId(1),
             cores: 2,
             partitions: 32,
+            nodes: 1,
         };
         assert_eq!(identity, expected);
         assert_eq!(encode(&expected).as_bytes(), golden);

@@ -19,6 +19,7 @@ use ask::Remote;
 use clap::Parser;
 
 mod ask;
+mod cluster;
 mod completion;
 mod condition;
 mod del;

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use super::directory::{self, DataDir};
+use super::cluster::Founders;
+use super::directory::{self, Birth, DataDir};
 use super::ready::{Ready, ReadyFile};
 use super::settings::Settings;
 use super::start::{self, Plan, Running};
@@ -171,7 +172,14 @@ fn serve(resolved: Resolved) -> anyhow::Result<()> {
     let mut config = resolved.config;
     // Never dropped: only when the process is gone does nothing of it write there any more, also
     // when a shard did not end. The kernel releases the lock then.
-    let dir = ManuallyDrop::new(DataDir::open(&config.data_dir, config.cores, asked)?);
+    let founders = Founders::of(&config)?;
+    let birth = founders.as_ref().map(|founders| Birth {
+        cluster_id: founders.id,
+        node_id: founders.own,
+        nodes: founders.addrs.len() as u16,
+    });
+    let opened = DataDir::open_as(&config.data_dir, config.cores, asked, birth)?;
+    let dir = ManuallyDrop::new(opened);
     config.cores = dir.identity().cores;
     config.check()?;
     fit_open_files(&mut config)?;
@@ -180,7 +188,7 @@ fn serve(resolved: Resolved) -> anyhow::Result<()> {
     if let Some(path) = &config.ready_file {
         ReadyFile::clear(path).with_context(|| path.display().to_string())?;
     }
-    let plan = Plan { config, identity: dir.identity() };
+    let plan = Plan { config, identity: dir.identity(), founders };
     let running = start::start(&plan)?;
     let ready_file = announce(&plan, &running)?;
     stops.add_end(running.wait).context("start a thread")?;
@@ -251,7 +259,7 @@ fn announce(plan: &Plan, running: &Running) -> anyhow::Result<Option<ReadyFile>>
         resp_port: running.resp_port,
         binary_port: Some(running.binary_port),
         http_port: None,
-        peer_port: None,
+        peer_port: plan.founders.as_ref().map(|founders| founders.own_port()),
         shard_ports: running.shard_ports.clone(),
     };
     let file = ReadyFile::write(path, &ready).with_context(|| path.display().to_string())?;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
+use super::cluster::Founders;
 use super::directory::Identity;
 use crate::cluster::SlotMap;
 use crate::command;
@@ -24,6 +25,8 @@ pub(super) struct Plan {
     pub(super) config: Config,
     /// Who this node is. Its directory is locked.
     pub(super) identity: Identity,
+    /// The cluster that it is a node of, if it is.
+    pub(super) founders: Option<Founders>,
 }
 
 /// A server that serves.
@@ -58,10 +61,11 @@ pub(super) fn start(plan: &Plan) -> anyhow::Result<Running> {
 }
 
 fn options(plan: &Plan) -> server::Options {
-    let Plan { config, identity } = plan;
+    let Plan { config, identity, .. } = plan;
     let per_shard = identity.partitions / u32::from(identity.cores);
     let memory_max = usize::try_from(config.memory).unwrap_or(usize::MAX);
     server::Options {
+        members: plan.founders.as_ref().map(|founders| founders.members(identity)),
         data_dir: config.data_dir.clone(),
         node: identity.node_id,
         log_id: identity.log_id(),
@@ -96,7 +100,7 @@ fn options(plan: &Plan) -> server::Options {
 }
 
 fn who(plan: &Plan) -> command::Identity {
-    let Plan { config, identity } = plan;
+    let Plan { config, identity, .. } = plan;
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     command::Identity {
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -2,9 +2,14 @@
 //!
 //! On one node the map is arithmetic: partitions are equal ranges of slots, and each shard has an
 //! equal run of neighbouring partitions, so that a shard's slots are one contiguous range and
-//! `CLUSTER SLOTS` is one line per shard. Membership and placement over nodes join here.
+//! `CLUSTER SLOTS` is one line per shard. All nodes of a cluster have the same map: each has a
+//! replica of every partition, on the shard of that number ([`members`]).
+
+mod members;
 
 use std::ops::Range;
+
+pub use members::{Member, Members, NOWHERE};
 
 use crate::id::{PartitionId, ShardId, Slot};
 use crate::limits::SLOT_COUNT;

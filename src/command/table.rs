@@ -333,7 +333,8 @@ impl Spec {
         self.name.split_once('|').map_or(self.name, |(_, name)| name)
     }
 
-    fn takes(&self, args: &Args<'_>) -> bool {
+    /// Whether it can have these arguments.
+    pub fn takes(&self, args: &Args<'_>) -> bool {
         let len = args.len();
         let fits = match self.arity {
             least @ ..0 => len >= usize::from(least.unsigned_abs()),

@@ -43,7 +43,7 @@ const PORT: &str = "a port, 0 to 65535 (0: any free one)";
 const SWITCH: &str = "true or false";
 
 /// Every setting there is, in the order of the help.
-pub static KEYS: [Key; 24] = [
+pub static KEYS: [Key; 26] = [
     Key {
         name: "data-dir",
         value_name: "DIR",
@@ -179,6 +179,32 @@ pub static KEYS: [Key; 24] = [
         secret: false,
         set: |config, value| put(&mut config.shard_port_base, value.parse().ok(), PORT),
         show: |config| Some(config.shard_port_base.to_string()),
+    },
+    Key {
+        name: "initial-cluster",
+        value_name: "HOST:PORT,...",
+        help: "The nodes that are one cluster, by where their peers listen (core n: port + n); the \
+               same list, in the same order, on all of them [default: none, one node alone]",
+        secret: false,
+        set: |config, value| {
+            let names = value.split(',').map(|name| name.trim().to_owned());
+            let names: Vec<_> = names.filter(|name| !name.is_empty()).collect();
+            let sound = !names.is_empty() && names.iter().all(|name| name.contains(':'));
+            let known = sound.then_some(names);
+            put(&mut config.initial_cluster, known, "HOST:PORT, separated by commas")
+        },
+        show: |config| {
+            let names = &config.initial_cluster;
+            (!names.is_empty()).then(|| quote(&names.join(",")))
+        },
+    },
+    Key {
+        name: "node-id",
+        value_name: "N",
+        help: "Which of initial-cluster this node is, 1 for the first",
+        secret: false,
+        set: |config, value| put(&mut config.node_id, value.parse().ok(), "a number from 1"),
+        show: |config| (config.node_id != 0).then(|| config.node_id.to_string()),
     },
     Key {
         name: "ready-file",

@@ -116,6 +116,10 @@ pub struct Config {
     pub binary_port: u16,
     /// Shard n listens on this port + n. 0: any free ones.
     pub shard_port_base: u16,
+    /// The nodes of the cluster, `HOST:PEERPORT`, in order; empty: this one is alone.
+    pub initial_cluster: Vec<String>,
+    /// Which of them this one is, from 1; 0 if it is alone.
+    pub node_id: u64,
     /// Written once the server serves.
     pub ready_file: Option<PathBuf>,
     /// What `AUTH` must say.
@@ -161,6 +165,8 @@ impl Config {
             resp_port: 6379,
             binary_port: 7400,
             shard_port_base: 7500,
+            initial_cluster: Vec::new(),
+            node_id: 0,
             ready_file: None,
             requirepass: None,
             insecure: false,

@@ -222,6 +222,26 @@ impl<'a> Iterator for Effects<'a> {
     }
 }
 
+/// Gives the blobs that an entry's effects name other names: an entry is written again in the log
+/// of another shard, where its blobs have names of that log.
+pub fn rename_blobs(entry: &mut [u8], new: impl Fn(u64) -> u64) {
+    let mut at = 0;
+    loop {
+        let mut effects = Effects { entry, offset: at };
+        let Some(Ok(effect)) = effects.next() else { return };
+        let blob = match effect {
+            Effect::Put { value: Logged::Blob(blob), .. } | Effect::Elsewhere { blob, .. } => blob,
+            _ => {
+                at = effects.offset;
+                continue;
+            }
+        };
+        // The reference is the effect's end.
+        at = effects.offset;
+        entry[at - 16..at - 8].copy_from_slice(&new(blob.id).to_le_bytes());
+    }
+}
+
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
@@ -257,6 +277,26 @@ mod tests {
 
         let back: Result<Vec<_>, _> = decode(&entry).collect();
 
+        assert_eq!(back.expect("well formed"), samples());
+    }
+
+    #[test]
+    fn blobs_get_other_names_and_all_else_stays() {
+        let mut entry = Vec::new();
+        samples().iter().for_each(|effect| effect.encode(&mut entry));
+
+        rename_blobs(&mut entry, |id| id + 100);
+
+        let names = |effect: Effect<'_>| match effect {
+            Effect::Put { value: Logged::Blob(blob), .. } | Effect::Elsewhere { blob, .. } => {
+                Some((blob.id, blob.len))
+            }
+            _ => None,
+        };
+        let found: Vec<_> = decode(&entry).map(|e| names(e.expect("well formed"))).collect();
+        assert_eq!(found, [None, Some((107, 1 << 20)), None, None, Some((108, 3))]);
+        rename_blobs(&mut entry, |id| id - 100);
+        let back: Result<Vec<_>, _> = decode(&entry).collect();
         assert_eq!(back.expect("well formed"), samples());
     }
 

@@ -40,6 +40,10 @@ pub struct Flush {
     since: Timestamp,
     /// How far the tables go when it is done.
     until: Flushed,
+    /// The term of the entry that they go up to.
+    until_term: u64,
+    /// Raft's term and vote, to be kept with it.
+    hard: (u64, u64),
     /// The key to go on from.
     from: Vec<u8>,
     /// About how many keys there were when it began.
@@ -56,6 +60,16 @@ impl Flush {
         self.until
     }
 
+    /// The term of the entry that the tables go up to, then.
+    pub fn until_term(&self) -> u64 {
+        self.until_term
+    }
+
+    /// Raft's term and vote when it began, 0: none. The log has what changed since.
+    pub fn hard_state(&self) -> (u64, u64) {
+        self.hard
+    }
+
     /// About how many keys there were when it began.
     pub fn sizes(&self) -> Sizes {
         self.sizes
@@ -68,14 +82,20 @@ impl Partition {
         self.flushed
     }
 
-    /// Whether an entry is committed whose effects are in no table.
-    pub fn is_dirty(&self) -> bool {
+    /// Whether something that counts is in the log alone: an entry whose effects are in no table,
+    /// one that is not committed yet, a vote.
+    pub fn needs_log(&self) -> bool {
         self.committed.index > self.flushed.index
+            || self.newest_logged() > self.committed.index
+            || (self.is_replicated() && self.group.hard_state() != self.stored_hard)
     }
 
-    /// Raft's term and vote, 0: none. Of a leader, who has voted for itself.
-    pub fn hard_state(&self) -> (u64, u64) {
-        (self.group.term(), self.group.leader().map_or(0, |leader| leader.0))
+    /// The newest entry that the log has, or will have at the end of the turn.
+    pub fn newest_logged(&self) -> u64 {
+        match self.is_open() {
+            true => self.open.index,
+            false => self.group.last_index(),
+        }
     }
 
     /// Begins a flush of all that is committed. `None`: a clear is on its way, so that it is not
@@ -91,7 +111,9 @@ impl Partition {
         let Flushed { timestamp: since, .. } = self.flushed;
         let until = Flushed { index: self.committed.index, timestamp: self.committed.timestamp };
         let (generation, sizes) = (self.generation, self.sizes);
-        Some(Flush { generation, since, until, from: Vec::new(), sizes })
+        let until_term = self.group.term_of(until.index).unwrap_or(self.group.term());
+        let (hard, from) = (self.group.hard_state(), Vec::new());
+        Some(Flush { generation, since, until, until_term, hard, from, sizes })
     }
 
     /// Whether the tables that are there are void: all keys were cleared since they were written.
@@ -139,6 +161,7 @@ impl Partition {
     /// The flush's table is durable and in the manifest.
     pub fn end_flush(&mut self, flush: &Flush) {
         self.flushed = flush.until;
+        self.stored_hard = flush.hard;
         self.tables_generation = flush.generation;
     }
 }

@@ -24,25 +24,31 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::command::{self, Arg, Event, Found};
-use crate::consensus::{Effects, Group, Handle, Role};
+use crate::consensus::{self, Effects, EntryKind, Group, Handle, Role};
 use crate::env::Env;
-use crate::id::{NodeId, PartitionId, Timestamp};
+use crate::id::{Lsn, PartitionId, Timestamp};
 use crate::limits::LARGE_LEN_MIN;
 use crate::lsm::memtable::{EntryRef, Kind, Memtable, Payload, Remains, Scan, Version};
 use crate::mvcc::{BlobRef, Effect, Logged};
 use crate::wal::{self, RecordKind, Writer};
 
+use replica::Replica;
 use sizes::Before;
 
 pub use flush::{Flush, Flushed, Overtaken};
+pub use log_cache::Content;
 pub use recovery::{Blobs, Error, MayHave, Recovery, Stored};
+pub use replica::{LEASE_SPARE, Standing, TICK};
 pub use resident::Epoch;
 pub use sizes::{DB_COUNT, Sizes};
 pub use together::{BLOB_CHUNK_LEN, Decided, Key, What, log_blob};
 pub use watch::Seen;
 
+mod apply;
 mod flush;
+mod log_cache;
 mod recovery;
+mod replica;
 mod resident;
 mod sizes;
 #[cfg(test)]
@@ -226,6 +232,8 @@ pub struct Partition {
     retired: VecDeque<Retired>,
     /// Cleared and committed: freed piece by piece.
     dying: Vec<Remains>,
+    /// Raft's term and vote as the manifest has them.
+    stored_hard: (u64, u64),
     group: Group,
     effects: Effects,
     clock: Timestamp,
@@ -237,7 +245,23 @@ pub struct Partition {
     absences: watch::Absences,
     /// Where the hand goes on that lets rows go.
     hand: u64,
+    /// Of versions up to this, tables may have newer ones than the log that is being applied.
+    tables_clock: Timestamp,
+    /// What a lone voter does without.
+    replica: Option<Box<Replica>>,
     planted: Option<Planted>,
+}
+
+/// What a partition's log writes and commits touch.
+pub struct Around<'a, E: Env> {
+    /// The shard's log.
+    pub log: &'a mut Writer<E>,
+    /// The newest name of a large value.
+    pub blob_next: &'a mut u64,
+    /// Whether a table may have a key.
+    pub may_have: MayHave<'a>,
+    /// Whoever waited for what is committed now.
+    pub released: &'a mut Vec<Waiter>,
 }
 
 impl Partition {
@@ -377,6 +401,9 @@ impl Partition {
         let timestamp = self.clock.next(now_ms);
         let logged = Logged::Blob(blob);
         Effect::Put { key, timestamp, expiry_ms, value: logged }.encode(&mut self.payload);
+        if let Some(replica) = self.replica.as_mut() {
+            replica.note_blob((blob, Arc::clone(value)));
+        }
         let before = Before::of(key, &self.memtable);
         let entry = self.memtable.put(hash, key, timestamp, expiry_ms, Payload::Shared(value));
         self.took(timestamp, entry, before);
@@ -434,87 +461,129 @@ impl Partition {
         self.pending[at].wait(waiter)
     }
 
-    /// Proposes the open entry, if there is one, and appends it to the log. `blob_next`: the newest
-    /// name of a blob, in case that it becomes one.
-    pub fn seal<E: Env>(&mut self, log: &mut Writer<E>, blob_next: &mut u64) -> Option<Logging> {
+    /// Proposes the open entry, if there is one, and appends it to the log.
+    pub fn seal<E: Env>(&mut self, around: &mut Around<'_, E>) -> Option<Logging> {
         if !self.is_open() {
             return None;
         }
-        self.spill(log, blob_next);
-        let handle = Handle { lsn: log.appended(), len: self.payload.len() as u32, tag: 0 };
+        self.spill(around.log, around.blob_next);
+        let handle = match self.replica.as_mut() {
+            None => Handle { lsn: around.log.appended(), len: self.payload.len() as u32, tag: 0 },
+            Some(replica) => {
+                let (tag, len) = replica.stage_own(&self.payload);
+                Handle { lsn: Lsn(0), len, tag }
+            }
+        };
         let (_, index) = self.group.propose(handle).expect("a leader whose queue is bounded");
         assert_eq!(index, self.open.index, "an entry that is not the next");
         let spare = self.spare.pop().unwrap_or_default();
         let mut entry = std::mem::replace(&mut self.open, spare);
         entry.generation = self.generation;
         self.pending.push_back(entry);
-        let logging = self.log_effects(log);
+        let logging = self.settle(around);
         self.payload.clear();
         logging
     }
 
-    /// Appends to the log what Raft wants there.
-    fn log_effects<E: Env>(&mut self, log: &mut Writer<E>) -> Option<Logging> {
+    /// Carries out what Raft decided since the last time: appends to the log what it wants there,
+    /// and commits what it allows. Returns the log write, if there was one.
+    pub fn settle<E: Env>(&mut self, around: &mut Around<'_, E>) -> Option<Logging> {
         self.effects.clear();
         self.group.drain(&mut self.effects);
+        self.take_decisions();
+        let logging = self.log_effects(around);
+        self.forget_staged();
         self.open.index = self.group.last_index() + 1;
+        if let Some(commit) = self.effects.commit {
+            self.apply(commit, around);
+        }
+        logging
+    }
+
+    /// Entries first: what the hard state says of the commit index is about them, too.
+    fn log_effects<E: Env>(&mut self, around: &mut Around<'_, E>) -> Option<Logging> {
         let write = self.effects.write?;
-        let mut lsn = log.appended();
+        let mut lsn = around.log.appended();
+        let append = std::mem::take(&mut self.effects.append);
+        for entry in &append {
+            lsn = self.log_entry(entry, around);
+        }
+        self.effects.append = append;
         if let Some(hard) = self.effects.hard_state {
             let vote = hard.vote.unwrap_or_default().0.to_le_bytes();
-            lsn = log.append(record(self.id, RecordKind::HardState, hard.term, hard.commit, &vote));
-        }
-        for entry in &self.effects.append {
-            let empty = entry.kind == crate::consensus::EntryKind::Empty;
-            let payload = if empty { [].as_slice() } else { &self.payload };
-            let record = record(self.id, RecordKind::Entry, entry.term, entry.index, payload);
-            lsn = log.append(record);
+            let record = record(self.id, RecordKind::HardState, hard.term, hard.commit, &vote);
+            lsn = around.log.append(record);
         }
         Some(Logging { lsn, write })
+    }
+
+    fn log_entry<E: Env>(&mut self, entry: &consensus::Entry, around: &mut Around<'_, E>) -> Lsn {
+        let (term, index) = (entry.term, entry.index);
+        let is_empty = entry.kind == EntryKind::Empty;
+        if self.replica.is_none() {
+            let payload = if is_empty { [].as_slice() } else { &self.payload };
+            return around.log.append(record(self.id, RecordKind::Entry, term, index, payload));
+        }
+        let mut content = Content::default();
+        if !is_empty {
+            let staged = self.take_staged(entry.handle.tag);
+            content = staged.content;
+            if !staged.is_logged {
+                content.log_blobs(around.log, around.blob_next);
+            }
+        }
+        let record = record(self.id, RecordKind::Entry, term, index, &content.payload);
+        let lsn = around.log.append(record);
+        self.keep_content(index, term, content);
+        lsn
     }
 
     /// A log write is durable (or, with relaxed acks, appended): commits what this allows and hands
     /// over whoever waited for it. Returns what Raft wants logged in turn, rarely anything.
     pub fn persisted<E: Env>(
         &mut self,
-        write: crate::consensus::WriteId,
-        log: &mut Writer<E>,
-        released: &mut Vec<Waiter>,
+        write: consensus::WriteId,
+        around: &mut Around<'_, E>,
     ) -> Option<Logging> {
         self.group.persisted(write);
-        let logging = self.log_effects(log);
-        if let Some(commit) = self.effects.commit {
-            self.apply(commit, released);
-        }
-        logging
+        self.settle(around)
     }
 
     /// Applies all entries up to `commit`.
-    fn apply(&mut self, commit: u64, released: &mut Vec<Waiter>) {
-        while self.pending.front().is_some_and(|entry| entry.index <= commit) {
-            let mut entry = self.pending.pop_front().expect("looked at");
-            let table = if entry.generation == self.generation {
-                Some(&mut self.memtable)
-            } else {
-                let retired = self.retired.iter_mut().find(|r| r.generation == entry.generation);
-                retired.map(|retired| &mut retired.table)
-            };
-            if let Some(table) = table {
-                for touched in entry.touched.drain(..) {
-                    table.commit(touched, entry.timestamp);
-                }
+    fn apply<E: Env>(&mut self, commit: u64, around: &mut Around<'_, E>) {
+        if self.replica.is_some() {
+            self.apply_replicated(commit, around.may_have, around.released);
+        } else {
+            while self.pending.front().is_some_and(|entry| entry.index <= commit) {
+                self.commit_front(around.released);
             }
-            self.committed.timestamp = self.committed.timestamp.max(entry.timestamp);
-            released.append(&mut entry.waiters);
-            entry.touched.clear();
-            self.spare.push(entry);
+            self.committed.index = commit;
+            self.group.applied(commit);
         }
         while self.retired.front().is_some_and(|retired| retired.index <= commit) {
             let retired = self.retired.pop_front().expect("looked at");
             self.dying.push(retired.table.dismantle());
         }
-        self.committed.index = commit;
-        self.group.applied(commit);
+    }
+
+    /// The oldest pending entry is committed: what it did to rows is no longer provisional.
+    fn commit_front(&mut self, released: &mut Vec<Waiter>) {
+        let mut entry = self.pending.pop_front().expect("the caller looked at it");
+        let table = if entry.generation == self.generation {
+            Some(&mut self.memtable)
+        } else {
+            let retired = self.retired.iter_mut().find(|r| r.generation == entry.generation);
+            retired.map(|retired| &mut retired.table)
+        };
+        if let Some(table) = table {
+            for touched in entry.touched.drain(..) {
+                table.commit(touched, entry.timestamp);
+            }
+        }
+        self.committed.timestamp = self.committed.timestamp.max(entry.timestamp);
+        released.append(&mut entry.waiters);
+        entry.touched.clear();
+        self.spare.push(entry);
     }
 
     /// The log failed: drops every uncommitted version and hands over whoever waited, whose
@@ -551,7 +620,8 @@ impl Partition {
     pub fn memory_len(&self) -> usize {
         let retired: usize = self.retired.iter().map(|retired| retired.table.memory_len()).sum();
         let dying: usize = self.dying.iter().map(Remains::memory_len).sum();
-        self.memtable.memory_len() + retired + dying
+        let log = self.replica.as_ref().map_or(0, |replica| replica.memory_len());
+        self.memtable.memory_len() + retired + dying + log
     }
 
     /// Keys, and keys with a deadline, of a database.
@@ -599,14 +669,9 @@ impl Partition {
     }
 
     /// A lone voter leads at once; returns what must be logged first.
-    pub fn campaign<E: Env>(&mut self, log: &mut Writer<E>) -> Option<Logging> {
+    pub fn campaign<E: Env>(&mut self, around: &mut Around<'_, E>) -> Option<Logging> {
         self.group.campaign();
-        self.log_effects(log)
-    }
-
-    /// The voters of a group of one.
-    fn lone(node: NodeId) -> Vec<NodeId> {
-        vec![node]
+        self.settle(around)
     }
 }
 

@@ -6,28 +6,27 @@
 //! version stays, and the entry that made it comes later in the log.
 //!
 //! A lone voter's durable log is its committed log, so each entry is applied as it is read and
-//! dropped from Raft's memory. (A group of several voters keeps what is above the commit index as
-//! uncommitted versions; that joins with replication.)
+//! dropped from Raft's memory. What a voter among several has in its log may never be committed,
+//! and may be replaced by what another leader says: so an entry waits in the log's cache until a
+//! hard state says how far the log is committed, and what is left then is Raft's.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
-use super::{Before, Committed, Entry, Flushed, Partition, Sizes};
-use crate::consensus::{Config, Group, Restored};
-use crate::id::{NodeId, PartitionId, Timestamp};
-use crate::lsm::memtable::{Memtable, Payload, Remains, Version};
-use crate::mvcc::{self, BlobRef, Effect, Logged};
+use super::apply::{Fault, Rows};
+use super::log_cache::{Content, LogCache};
+use super::replica::{ELECTION_TICKS, Replica};
+use super::{Committed, Entry, Flushed, Partition, Sizes};
+use crate::consensus::{self, Config, EntryKind, Group, Handle, Restored};
+use crate::id::{Lsn, NodeId, PartitionId, Timestamp};
+use crate::lsm::memtable::{Memtable, Remains, Version};
+use crate::mvcc::{self, Effect, Logged};
 
 /// Large values met in the log, by blob id: complete or still growing.
 pub type Blobs = HashMap<u64, Arc<Vec<u8>>, ahash::RandomState>;
 
 /// Whether a table may have a key; asked when rows stay in the tables.
 pub type MayHave<'a> = &'a dyn Fn(&[u8]) -> bool;
-
-/// Effects that are applied together.
-const GROUP_LEN: usize = 32;
 
 /// Why a record could not be applied.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -82,6 +81,7 @@ pub struct Stored {
 /// A partition being rebuilt.
 pub struct Recovery {
     id: PartitionId,
+    stored: Stored,
     hash_seed: u64,
     memtable: Memtable,
     sizes: Sizes,
@@ -94,8 +94,11 @@ pub struct Recovery {
     flushed: Flushed,
     /// No table has a newer version.
     tables_clock: Timestamp,
-    /// The log cleared what the tables have.
-    is_cleared: bool,
+    /// Rises when the log clears what the tables have.
+    generation: u32,
+    /// Of a voter among several: the log, the entry up to which it is applied, and up to which it
+    /// is known to be committed.
+    replicated: Option<(LogCache, u64, u64)>,
 }
 
 impl Recovery {
@@ -103,6 +106,7 @@ impl Recovery {
     pub fn new(id: PartitionId, hash_seed: u64, stored: Stored) -> Self {
         Self {
             id,
+            stored,
             hash_seed,
             memtable: Memtable::new(hash_seed),
             sizes: Sizes::default(),
@@ -114,8 +118,15 @@ impl Recovery {
             last_term: stored.index_term,
             flushed: stored.flushed,
             tables_clock: stored.clock,
-            is_cleared: false,
+            generation: 0,
+            replicated: None,
         }
+    }
+
+    /// There are other voters: about so many bytes of log are kept in memory for them.
+    pub fn keep_log(&mut self, len_max: usize) {
+        let base = (self.last_index, self.last_term);
+        self.replicated = Some((LogCache::new(base, len_max), base.0, base.0));
     }
 
     /// The tables of the partition have rows: tombstones have something to shadow.
@@ -131,26 +142,46 @@ impl Recovery {
 
     /// Takes in the newest version of a key that its tables have, a put. Each key once.
     pub fn row(&mut self, key: &[u8], version: &Version<'_>) {
-        let before = Before::of(key, &self.memtable);
-        let hash = self.memtable.hash(key);
-        let Version { timestamp, expiry_ms, payload, .. } = *version;
-        let entry = self.memtable.put(hash, key, timestamp, expiry_ms, payload);
-        self.memtable.commit(entry, timestamp);
-        self.sizes.note(before, &self.memtable);
+        self.rows(&|_| false).load(key, version);
+    }
+
+    fn rows<'a>(&'a mut self, may_have: MayHave<'a>) -> Rows<'a> {
+        Rows {
+            memtable: &mut self.memtable,
+            sizes: &mut self.sizes,
+            clock: &mut self.clock,
+            generation: &mut self.generation,
+            dying: &mut self.dying,
+            hash_seed: self.hash_seed,
+            tables_clock: self.tables_clock,
+            may_have,
+        }
     }
 
     /// Takes in a hard state record.
-    pub fn hard_state(&mut self, term: u64, payload: &[u8]) {
-        // The log may reach back behind what the manifest says.
-        if term < self.term {
-            return;
+    ///
+    /// # Errors
+    /// As [`Recovery::entry`].
+    pub fn hard_state(
+        &mut self,
+        (term, commit): (u64, u64),
+        payload: &[u8],
+        may_have: MayHave<'_>,
+    ) -> Result<(), Error> {
+        if let Some((_, _, committed)) = &mut self.replicated {
+            *committed = commit.max(*committed);
+            self.apply_committed(may_have)?;
         }
-        let vote = payload.try_into().map_or(0, u64::from_le_bytes);
-        self.term = term;
-        self.vote = (vote != 0).then_some(NodeId(vote));
+        // The log may reach back behind what the manifest says.
+        if term >= self.term {
+            let vote = payload.try_into().map_or(0, u64::from_le_bytes);
+            self.term = term;
+            self.vote = (vote != 0).then_some(NodeId(vote));
+        }
+        Ok(())
     }
 
-    /// Takes in and applies an entry record, unless its effects are in the tables.
+    /// Takes in an entry record, unless its effects are in the tables.
     ///
     /// # Errors
     /// As [`Error`]: the log is not one that this program wrote; nothing can be trusted after it.
@@ -167,171 +198,146 @@ impl Recovery {
             drop_blobs(payload, blobs);
             return Ok(());
         }
+        if self.replicated.is_some() {
+            return self.keep(term, index, payload, blobs);
+        }
         if index != self.last_index + 1 {
             return Err(Error::Gap { partition, last: self.last_index, found: index });
         }
-        match mvcc::decode(payload).next() {
-            Some(Ok(Effect::Elsewhere { blob, .. })) => {
-                let effects = self.blob(index, blob, blobs)?;
-                self.apply_all(index, &effects, blobs, may_have)?;
-            }
-            _ => self.apply_all(index, payload, blobs, may_have)?,
-        }
+        let taken = self.rows(may_have).apply_entry(payload, &mut |blob| blobs.remove(&blob.id));
+        taken.map_err(|fault| Error::of(partition, index, fault))?;
         self.last_index = index;
         self.last_term = term;
         self.term = self.term.max(term);
         Ok(())
     }
 
-    /// Applies effects, some at a time, so that the cache misses of their keys overlap: they are
-    /// most of what a replay takes.
-    fn apply_all(
+    /// An entry that is not known to be committed yet, and perhaps takes the place of others.
+    fn keep(
         &mut self,
+        term: u64,
         index: u64,
-        effects: &[u8],
+        payload: &[u8],
         blobs: &mut Blobs,
-        may_have: MayHave<'_>,
     ) -> Result<(), Error> {
         let partition = self.id;
-        let mut effects = mvcc::decode(effects);
-        let mut group: SmallVec<[(u64, Effect<'_>); GROUP_LEN]> = SmallVec::new();
-        loop {
-            for effect in effects.by_ref().take(GROUP_LEN) {
-                let effect =
-                    effect.map_err(|s| Error::Malformed { partition, index, source: s })?;
-                let hash = effect.key().map_or(0, |key| self.memtable.hash(key));
-                self.memtable.prefetch(hash);
-                group.push((hash, effect));
-            }
-            if group.is_empty() {
-                return Ok(());
-            }
-            group.iter().for_each(|(hash, _)| self.memtable.prefetch_entry(*hash));
-            for (hash, effect) in group.drain(..) {
-                self.apply(index, hash, effect, blobs, may_have)?;
-            }
+        let Some((cache, applied, _)) = &mut self.replicated else { return Ok(()) };
+        if index <= *applied || index > cache.last() + 1 {
+            return Err(Error::Gap { partition, last: cache.last(), found: index });
         }
-    }
-
-    fn apply(
-        &mut self,
-        index: u64,
-        hash: u64,
-        effect: Effect<'_>,
-        blobs: &mut Blobs,
-        may_have: MayHave<'_>,
-    ) -> Result<(), Error> {
-        self.clock = self.clock.max(effect.timestamp());
-        if effect.key().is_some_and(|key| self.is_older(hash, key, effect.timestamp())) {
-            return self.pass_over(index, effect, blobs);
-        }
-        match effect {
-            Effect::Put { key, timestamp, expiry_ms, value } => {
-                let whole;
-                let payload = match value {
-                    Logged::Inline(bytes) => Payload::Bytes(bytes),
-                    Logged::Blob(blob) => {
-                        whole = self.blob(index, blob, blobs)?;
-                        Payload::Shared(&whole)
-                    }
-                };
-                let replaces = self.is_away(hash, key) && may_have(key);
-                let before = Before::of(key, &self.memtable);
-                let entry = self.memtable.put(hash, key, timestamp, expiry_ms, payload);
-                self.memtable.commit(entry, timestamp);
-                self.sizes.note(before, &self.memtable);
-                if replaces {
-                    self.sizes.lose(key);
-                }
-            }
-            Effect::Delete { key, timestamp } if self.is_away(hash, key) => {
-                let entry = self.memtable.bury(hash, key, timestamp);
-                self.memtable.commit(entry, timestamp);
-                self.sizes.lose(key);
-            }
-            Effect::Delete { key, timestamp } => {
-                let before = Before::of(key, &self.memtable);
-                if let Some(entry) = self.memtable.delete(hash, key, timestamp) {
-                    self.memtable.commit(entry, timestamp);
-                    self.sizes.note(before, &self.memtable);
-                }
-            }
-            Effect::Clear { .. } => {
-                self.is_cleared = true;
-                let fresh = Memtable::new(self.hash_seed);
-                self.dying.push(std::mem::replace(&mut self.memtable, fresh).dismantle());
-                self.sizes = Sizes::default();
-            }
-            Effect::Elsewhere { .. } => {
-                let (partition, source) = (self.id, mvcc::Error { offset: 0 });
-                return Err(Error::Malformed { partition, index, source });
-            }
-        }
+        let mut content = Content { payload: payload.into(), blobs: Vec::new() };
+        take_blobs(payload, blobs, &mut content.blobs).map_err(|blob| Error::BlobMissing {
+            partition,
+            index,
+            blob,
+        })?;
+        cache.push(index, term, content);
+        cache.trim(*applied);
+        self.term = self.term.max(term);
         Ok(())
     }
 
-    /// Whether only tables can tell of a key.
-    fn is_away(&self, hash: u64, key: &[u8]) -> bool {
-        self.memtable.is_partial() && self.memtable.get(hash, key).is_none()
-    }
-
-    /// Whether a version of the key is here that is as new: a table had it.
-    fn is_older(&self, hash: u64, key: &[u8], timestamp: Timestamp) -> bool {
-        timestamp <= self.tables_clock
-            && self.memtable.get(hash, key).is_some_and(|newest| newest.timestamp >= timestamp)
-    }
-
-    fn pass_over(&self, index: u64, effect: Effect<'_>, blobs: &mut Blobs) -> Result<(), Error> {
-        if let Effect::Put { value: Logged::Blob(blob), .. } = effect {
-            self.blob(index, blob, blobs)?;
+    fn apply_committed(&mut self, may_have: MayHave<'_>) -> Result<(), Error> {
+        let Some((cache, mut applied, committed)) = self.replicated.take() else { return Ok(()) };
+        while applied < committed.min(cache.last()) {
+            applied += 1;
+            let content = cache.get(applied).expect("what is not applied is kept");
+            let done =
+                self.rows(may_have).apply_entry(&content.payload, &mut |blob| content.blob(blob));
+            done.map_err(|fault| Error::of(self.id, applied, fault))?;
         }
+        self.replicated = Some((cache, applied, committed));
         Ok(())
     }
 
-    /// One effect refers to a blob, so it need not be kept any longer.
-    fn blob(&self, index: u64, blob: BlobRef, blobs: &mut Blobs) -> Result<Arc<Vec<u8>>, Error> {
-        match blobs.remove(&blob.id) {
-            Some(bytes) if bytes.len() as u64 == blob.len => Ok(bytes),
-            _ => Err(Error::BlobMissing { partition: self.id, index, blob: blob.id }),
-        }
-    }
-
-    /// The partition, a follower for now: [`Partition::campaign`] next.
-    pub fn finish(self, node: NodeId, seed: u64) -> Partition {
+    /// The partition, a follower for now, of these voters: a lone one is to campaign next.
+    ///
+    /// # Panics
+    /// If there are several voters and the log was not kept, or the other way round.
+    pub fn finish(self, node: NodeId, voters: Vec<NodeId>, seed: u64) -> Partition {
+        assert_eq!(voters.len() > 1, self.replicated.is_some(), "{voters:?}");
+        let (applied, base, entries) = match &self.replicated {
+            None => (self.last_index, (self.last_index, self.last_term), Vec::new()),
+            Some((cache, applied, _)) => (*applied, cache.base(), entries_of(cache)),
+        };
         let restored = Restored {
             term: self.term,
             vote: self.vote,
-            commit: self.last_index,
-            applied: self.last_index,
-            snapshot_index: self.last_index,
-            snapshot_term: self.last_term,
-            entries: Vec::new(),
+            commit: applied,
+            applied,
+            snapshot_index: base.0,
+            snapshot_term: base.1,
+            entries,
         };
-        let group = Group::new(Config::new(node, Partition::lone(node), seed), restored)
-            .expect("a group of one whose log was read without a gap");
+        let mut config = Config::new(node, voters, seed);
+        if self.replicated.is_some() {
+            (config.election_ticks, config.uncommitted_max) = (ELECTION_TICKS, u64::MAX);
+        }
+        let group = Group::new(config, restored).expect("a log that was read without a gap");
+        let open = Entry { index: group.last_index() + 1, ..Entry::default() };
         Partition {
             id: self.id,
             hash_seed: self.hash_seed,
             memtable: self.memtable,
             sizes: self.sizes,
-            generation: u32::from(self.is_cleared),
+            generation: self.generation,
             tables_generation: 0,
             flushed: self.flushed,
             retired: Default::default(),
             dying: self.dying,
+            stored_hard: (self.stored.term, self.stored.vote),
             group,
             effects: Default::default(),
             clock: self.clock,
-            committed: Committed { index: self.last_index, timestamp: self.clock },
+            committed: Committed { index: applied, timestamp: self.clock },
             payload: Vec::new(),
-            open: Entry { index: self.last_index + 1, ..Entry::default() },
+            open,
             pending: Default::default(),
             spare: Vec::new(),
             absences: Default::default(),
             hand: 0,
+            tables_clock: self.tables_clock,
+            replica: self.replicated.map(|(cache, ..)| Box::new(Replica::new(cache))),
             planted: None,
         }
     }
+}
+
+impl Error {
+    fn of(partition: PartitionId, index: u64, fault: Fault) -> Self {
+        match fault {
+            Fault::Malformed(source) => Self::Malformed { partition, index, source },
+            Fault::BlobMissing(blob) => Self::BlobMissing { partition, index, blob },
+        }
+    }
+}
+
+fn entries_of(cache: &LogCache) -> Vec<consensus::Entry> {
+    let entry = |(index, term, content): (u64, u64, &Content)| {
+        let len = u32::try_from(content.byte_len()).unwrap_or(u32::MAX);
+        let kind = match content.payload.is_empty() {
+            true => EntryKind::Empty,
+            false => EntryKind::Payload,
+        };
+        consensus::Entry { index, term, kind, handle: Handle { lsn: Lsn(0), len, tag: 0 } }
+    };
+    cache.iter().map(entry).collect()
+}
+
+/// Takes the large values that effects name, those in effects that are a blob too.
+fn take_blobs(
+    payload: &[u8],
+    blobs: &mut Blobs,
+    into: &mut Vec<(mvcc::BlobRef, Arc<Vec<u8>>)>,
+) -> Result<(), u64> {
+    for (blob, is_inner) in Content::named(payload) {
+        let bytes = blobs.remove(&blob.id).ok_or(blob.id)?;
+        into.push((blob, Arc::clone(&bytes)));
+        if is_inner {
+            take_blobs(&bytes, blobs, into)?;
+        }
+    }
+    Ok(())
 }
 
 /// The entry is in the tables, and so are its large values.

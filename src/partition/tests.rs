@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::*;
 use crate::command::notify::Event;
 use crate::command::{Effect as Made, NewValue};
-use crate::id::{ShardId, Slot};
+use crate::id::{NodeId, ShardId, Slot};
 use crate::lsm::key::{db_of, encode_data_key};
 use crate::lsm::rows::Rows;
 use crate::sim::{Rng, Sim, SimEnv, check};
@@ -36,6 +36,7 @@ struct Scene {
     log: Writer<SimEnv>,
     in_log: VecDeque<Logging>,
     blob_next: u64,
+    released: Vec<Waiter>,
     /// Entries in the log, and what is shown up to each.
     sealed: VecDeque<(u64, Seen)>,
     /// What is shown up to the newest committed entry.
@@ -46,16 +47,24 @@ impl Scene {
     async fn new(env: SimEnv) -> Self {
         let ended = wal::replay(&env, &options(), |_, _| {}, |_| {}).await.expect("it is empty");
         let log = Writer::open(&env, &options(), ended).await.expect("the disk works");
-        let partition = Recovery::new(PartitionId(0), 7, Stored::default()).finish(NODE, 9);
-        let (in_log, sealed, committed) = Default::default();
-        let mut scene = Self { env, partition, log, in_log, blob_next: 0, sealed, committed };
-        let logging = scene.partition.campaign(&mut scene.log);
+        let recovery = Recovery::new(PartitionId(0), 7, Stored::default());
+        let partition = recovery.finish(NODE, vec![NODE], 9);
+        let (in_log, sealed, committed, released) = Default::default();
+        let blob_next = 0;
+        let mut scene =
+            Self { env, partition, log, in_log, blob_next, released, sealed, committed };
+        let logging = scene.around(|partition, around| partition.campaign(around));
         scene.in_log.extend(logging);
         while !scene.in_log.is_empty() {
             assert_eq!(scene.commit_one().await, []);
         }
         assert!(scene.partition.is_leader());
         scene
+    }
+
+    fn around<R>(&mut self, run: impl FnOnce(&mut Partition, &mut Around<'_, SimEnv>) -> R) -> R {
+        let Self { partition, log, blob_next, released, .. } = self;
+        run(partition, &mut Around { log, blob_next, may_have: &|_| false, released })
     }
 
     fn evaluate(&mut self, key: &[u8], made: Made<'_>) -> Evaluated {
@@ -87,7 +96,7 @@ impl Scene {
             let index = self.partition.newest_uncommitted().expect("it is open");
             self.sealed.push_back((index, Seen::of(&mut self.partition)));
         }
-        let logging = self.partition.seal(&mut self.log, &mut self.blob_next);
+        let logging = self.around(|partition, around| partition.seal(around));
         self.in_log.extend(logging);
     }
 
@@ -98,8 +107,8 @@ impl Scene {
         while self.log.durable() < lsn {
             self.env.sleep(Duration::from_micros(20)).await;
         }
-        let mut released = Vec::new();
-        let more = self.partition.persisted(write, &mut self.log, &mut released);
+        let more = self.around(|partition, around| partition.persisted(write, around));
+        let released = std::mem::take(&mut self.released);
         self.in_log.extend(more);
         let committed = self.partition.committed().index;
         while let Some((_, seen)) = self.sealed.pop_front_if(|(index, _)| *index <= committed) {
@@ -330,9 +339,11 @@ async fn replayed(scene: Scene) -> Seen {
                 .entry(term, index, record.payload, blobs, &|_| false)
                 .expect("it was written so");
         }
-        RecordKind::HardState => recovery.hard_state(record.term, record.payload),
+        RecordKind::HardState => recovery
+            .hard_state((record.term, record.index), record.payload, &|_| false)
+            .expect("it was written so"),
         RecordKind::Blob => panic!("no value here is large"),
     };
     wal::replay(&env, &options(), take, |_| {}).await.expect("nothing is wrong with the log");
-    Seen::of(&mut recovery.finish(NODE, 9))
+    Seen::of(&mut recovery.finish(NODE, vec![NODE], 9))
 }

@@ -127,7 +127,10 @@ impl Partition {
             at = log_blob(log, blob, &self.payload, at);
         }
         // What a long transaction took is not kept.
-        self.payload = Vec::new();
+        let effects = std::mem::take(&mut self.payload);
+        if let Some(replica) = self.replica.as_mut() {
+            replica.note_blob((blob, Arc::new(effects)));
+        }
         let timestamp: Timestamp = self.open.timestamp;
         Effect::Elsewhere { timestamp, blob }.encode(&mut self.payload);
     }

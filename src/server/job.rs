@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::conn::Conn;
 use super::ledger::Call;
-use super::remote::{NO_TICKET, Origin};
+use super::remote::{LEADS_NO_MORE, NO_TICKET, Origin};
 use super::round::{self, KEYS_AT_ONCE_MAX};
 use super::sweep::{Asked, Slice, Sweep};
 use super::tally::{HASHER, Tally, Whose};
@@ -227,6 +227,18 @@ impl<E: Env> Server<E> {
         self.jobs.tally.has((from, conn))
     }
 
+    /// Whether this shard still leads what a job, which may have waited, is about.
+    fn owns(&self, job: &Job, args: &Args<'_>) -> bool {
+        let is_here = |slot| self.shard.locate(slot).is_ok();
+        match &job.transaction {
+            Some(transaction) => transaction.slots().into_iter().all(is_here),
+            None if matches!(job.spec.run, Run::Together(_) | Run::Transaction(_)) => {
+                job.spec.key_indices(args).all(|at| is_here(key::slot_of(args.get(at))))
+            }
+            None => true,
+        }
+    }
+
     fn is_wanted(&mut self, job: &Job) -> bool {
         match job.origin {
             Origin::Conn(id) => self.conn(id).is_some(),
@@ -287,6 +299,10 @@ impl<E: Env> Server<E> {
         }
         if let (Run::Transaction(_), Origin::Conn(id)) = (&job.spec.run, job.origin) {
             self.watch_again(id, job.spec, args);
+            return true;
+        }
+        if matches!(job.origin, Origin::Remote(..)) && !self.owns(job, &args) {
+            self.fail_job(job, &format!("TRYAGAIN {LEADS_NO_MORE}"));
             return true;
         }
         if let (Run::Transaction(_), Origin::Remote(shard, to)) = (&job.spec.run, job.origin) {

@@ -94,7 +94,8 @@ impl<E: Env> Server<E> {
                     Keyspace::CountInSlot(_) => Combine::Sum,
                     _ => Combine::Join,
                 };
-                (combine, own(vec![self.shard.locate(slot).err().unwrap_or(here)]))
+                let map = self.shard.map();
+                (combine, own(vec![map.shard_of(map.partition_of(slot))]))
             }
         }
     }

@@ -27,7 +27,9 @@ use channels::Channels;
 use conn::Conn;
 use job::Jobs;
 use ledger::Ledger;
+use limbo::Limbo;
 use monitor::Monitors;
+use peers::Peers;
 
 use latency::LatencyLog;
 use question::Paused;
@@ -51,10 +53,12 @@ mod job;
 mod keyspace;
 mod latency;
 mod ledger;
+mod limbo;
 mod monitor;
 mod node;
 mod notify;
 mod output;
+mod peers;
 mod pubsub;
 mod push;
 mod question;
@@ -76,6 +80,10 @@ mod transaction;
 const SLICE: Duration = Duration::from_micros(250);
 /// How often time is looked at for expiry, accounting and idle buffers.
 const TICK: Duration = Duration::from_millis(100);
+/// How long a node that stops waits for others to lead.
+const HAND_OVER_MAX: Duration = Duration::from_secs(2);
+/// How long it answers whom nobody has told yet that others lead.
+const FAREWELL: Duration = Duration::from_millis(400);
 /// How long a draining node waits for replies that are due.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// Bytes that connections are sent in one turn; who is left over comes first in the next.
@@ -122,6 +130,10 @@ pub struct Server<E: Env> {
     /// Answers to other shards that wait for a commit.
     held: Vec<Option<Held>>,
     held_free: Vec<u32>,
+    /// Requests that nobody can answer now.
+    limbo: Limbo,
+    /// The other nodes, if there are any.
+    peers: Option<Box<Peers>>,
     /// Connections with something to send.
     dirty: Vec<u32>,
     waiters: Vec<Waiter>,
@@ -158,11 +170,16 @@ impl<E: Env> Server<E> {
     pub fn new(
         env: E,
         shard: Shard<E>,
-        mailbox: Mailbox<E::Waker>,
+        mut mailbox: Mailbox<E::Waker>,
         node: Node,
         stop: Arc<AtomicBool>,
     ) -> Self {
         let channels = Channels::new(env.random());
+        let partitions = shard.map().partition_count();
+        let peers = shard.members().map(|members| {
+            mailbox.reach(members.far_count());
+            Box::new(Peers::new(Arc::clone(members), shard.id(), partitions))
+        });
         Self {
             env,
             shard,
@@ -177,6 +194,8 @@ impl<E: Env> Server<E> {
             jobs: Jobs::default(),
             held: Vec::new(),
             held_free: Vec::new(),
+            limbo: Limbo::default(),
+            peers,
             dirty: Vec::new(),
             waiters: Vec::new(),
             piece: Vec::new(),
@@ -204,6 +223,7 @@ impl<E: Env> Server<E> {
             self.env.turn(&mut events).await;
             self.turn(&mut events);
         }
+        self.give_leadership_away(&mut events).await;
         self.env.close_listeners();
         self.draining = true;
         self.end_pause();
@@ -216,6 +236,24 @@ impl<E: Env> Server<E> {
             self.close(index);
         }
         self.shard
+    }
+
+    /// Has other nodes lead, and goes on serving until they do: nobody has to wait for an election.
+    async fn give_leadership_away(&mut self, events: &mut Vec<Event<E::Chunk>>) {
+        if self.shard.members().is_none() {
+            return;
+        }
+        let mut end = self.env.now() + HAND_OVER_MAX;
+        self.shard.hand_over();
+        let mut is_over = false;
+        while self.env.now() < end {
+            self.env.turn(events).await;
+            self.turn(events);
+            if !is_over && !self.shard.leads_any() {
+                // Until the others have heard of it they still ask here.
+                (is_over, end) = (true, self.env.now() + FAREWELL);
+            }
+        }
     }
 
     fn spawn_ticks(&self) {
@@ -238,7 +276,9 @@ impl<E: Env> Server<E> {
             self.on_event(event);
         }
         let has_mail = self.receive_mail();
+        self.look_into_limbo();
         self.wake_sleepers();
+        self.shard.settle();
         self.shard.advance();
         let mut now = self.env.now();
         match has_mail {
@@ -267,7 +307,11 @@ impl<E: Env> Server<E> {
         self.tell_changes();
         self.tell_monitors();
         self.close_overrun();
+        if self.shard.is_overdue() {
+            self.take_back_turn();
+        }
         self.flush_dirty();
+        self.send_to_peers();
         let full = self.mailbox.deliver();
         // What waits for the log is woken by it.
         if full || (!self.shard.is_backlogged() && (progressed || self.has_received())) {
@@ -309,6 +353,8 @@ impl<E: Env> Server<E> {
 
     fn is_drained(&self) -> bool {
         !self.has_work()
+            && self.limbo.is_empty()
+            && self.peers.as_ref().is_none_or(|peers| peers.is_idle())
             && self.held.iter().all(Option::is_none)
             && self.conns.iter().flatten().all(|conn| conn.is_idle())
     }
@@ -325,8 +371,14 @@ impl<E: Env> Server<E> {
 
     fn on_event(&mut self, event: Event<E::Chunk>) {
         match event {
+            Event::Accepted { conn, listener: peers::LISTENER } => self.accept_peer(conn),
             Event::Accepted { conn, listener } => self.on_accepted(conn, listener),
-            Event::Connected { conn } => unreachable!("{conn:?}: no connection was begun"),
+            Event::Connected { conn } => self.on_peer_connected(conn),
+            Event::Received { conn, chunk } if self.is_peer(conn) => {
+                self.receive_from_peer(conn, &chunk);
+            }
+            Event::Sent { conn, buf } if self.is_peer(conn) => self.on_peer_sent(conn, buf),
+            Event::Ended { conn } if self.is_peer(conn) => self.on_peer_ended(conn),
             Event::Received { conn, chunk } => {
                 self.shard.stats().received_bytes.add(chunk.len() as u64);
                 let draining = self.draining;
@@ -362,6 +414,23 @@ impl<E: Env> Server<E> {
                 self.mark_dirty(conn.index);
             }
         }
+    }
+
+    #[inline]
+    fn is_peer(&self, conn: ConnId) -> bool {
+        self.peers.as_ref().is_some_and(|peers| peers.has(conn))
+    }
+
+    /// The turn took so long that a lease which it counted on may have ended: nothing of it leaves,
+    /// and whoever was to hear of it has to ask again.
+    fn take_back_turn(&mut self) {
+        tracing::warn!(
+            "the core was stopped for too long: connections that were answered are closed"
+        );
+        for index in std::mem::take(&mut self.dirty) {
+            self.close(index);
+        }
+        self.mailbox.void_answers(&format!("TRYAGAIN {}", remote::LEADS_NO_MORE));
     }
 
     fn on_accepted(&mut self, id: ConnId, listener: ListenerId) {
@@ -424,6 +493,8 @@ impl<E: Env> Server<E> {
     /// Tells those who waited for what is committed now, or will never be.
     fn release(&mut self) {
         let mut waiters = std::mem::take(&mut self.waiters);
+        // First who will never know: another leader's entry may be committed in place of theirs.
+        self.give_up_abandoned(&mut waiters);
         self.shard.take_released(&mut waiters);
         let typed = |waiters: &[Waiter]| waiters.contains(&binary::WAITER);
         if typed(&waiters) {
@@ -435,11 +506,16 @@ impl<E: Env> Server<E> {
                 None => self.mark_dirty(waiter.0 as u32),
             }
         }
-        self.shard.take_abandoned(&mut waiters);
-        if !waiters.is_empty() {
-            self.ledger.abandon();
+        self.waiters = waiters;
+    }
+
+    fn give_up_abandoned(&mut self, waiters: &mut Vec<Waiter>) {
+        self.shard.take_abandoned(waiters);
+        if waiters.is_empty() {
+            return;
         }
-        if typed(&waiters) {
+        self.ledger.abandon();
+        if waiters.contains(&binary::WAITER) {
             self.abandon_typed();
         }
         for waiter in waiters.drain(..).filter(|waiter| *waiter != binary::WAITER) {
@@ -448,7 +524,6 @@ impl<E: Env> Server<E> {
                 None => self.give_up(waiter.0 as u32),
             }
         }
-        self.waiters = waiters;
     }
 
     /// Closes a connection whose held replies will never be known to be true; what is before them
@@ -489,9 +564,7 @@ impl<E: Env> Server<E> {
                 return true;
             }
             let shard = &self.shard;
-            conn.output.take(&mut self.piece, |hold| {
-                shard.partition(hold.place).committed().index >= hold.index
-            });
+            conn.output.take(&mut self.piece, |hold| shard.has_committed(hold.place, hold.index));
             if self.piece.is_empty() {
                 return true;
             }
@@ -578,6 +651,9 @@ impl<E: Env> Server<E> {
         self.look_for_slow();
         self.shard.sweep_readers();
         self.on_typed_tick();
+        self.shard.tick_replicas();
+        self.tick_peers();
+        self.node.look_at_members(self.shard.map());
         self.look_at_pause();
         // While writes are paused, keys stay too.
         let expired_all = self.paused.is_some() || !self.shard.expire();

@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::channels::Interest;
+use crate::cluster::{Members, SlotMap};
 use crate::command::notify::Classes;
 use crate::command::{
-    self, Calls, Client, Counters, Facts, Identity, KeyspaceFacts, Session, Topology, latency,
-    moved, slowlog,
+    self, Calls, Client, Counters, Endpoint, Facts, Identity, KeyspaceFacts, Session, SlotRange,
+    Topology, endpoint_id, latency, moved, slowlog,
 };
 use crate::env::ConnId;
-use crate::id::{ShardId, Slot};
+use crate::id::{NodeId, PartitionId, ShardId, Slot};
 use crate::metrics::{ShardStats, Totals};
 
 /// Sets a parameter at run time (`CONFIG SET`): name, value.
@@ -79,10 +80,63 @@ pub struct Node {
     /// Who we are.
     pub identity: Identity,
     /// Who has which slots.
-    pub topology: Topology,
+    topology: Mutex<Arc<Topology>>,
+    /// The cluster, if there are other nodes; and what of it the topology tells.
+    members: Option<Arc<Members>>,
+    told: AtomicU64,
+    shards: u16,
 }
 
 impl Node {
+    /// A node of these shards, whose own ports `topology` tells.
+    pub fn new(
+        common: Arc<Common>,
+        identity: Identity,
+        topology: Topology,
+        members: Option<Arc<Members>>,
+    ) -> Self {
+        let shards = topology.endpoints.len() as u16;
+        let topology = Mutex::new(Arc::new(topology));
+        Self { common, identity, topology, members, told: AtomicU64::new(0), shards }
+    }
+
+    /// Who has which slots, as of now.
+    pub fn topology(&self) -> Arc<Topology> {
+        Arc::clone(&self.topology.lock().expect("no one panics holding it"))
+    }
+
+    /// Where this node's own shards are reached is known to all; where others are, they say. Brings
+    /// up to date what clients are told, if anything has changed.
+    pub fn look_at_members(&self, map: &SlotMap) {
+        let Some(members) = self.members.as_ref() else { return };
+        let version = members.version();
+        if self.told.swap(version, Ordering::Relaxed) == version {
+            return;
+        }
+        let known = members.endpoints();
+        let endpoints = known.iter().map(|(node, shard, host, port)| Endpoint {
+            id: endpoint_id(&format!("{:032x}{:08x}", members.cluster(), node.0), *shard),
+            host: host.clone(),
+            port: *port,
+            peer_port: members.peer_port(*node, *shard),
+        });
+        let place = |node: NodeId, shard: ShardId| {
+            known.iter().position(|(of, at, ..)| (*of, *at) == (node, shard))
+        };
+        let range = |id: u32| {
+            let (partition, slots) = (PartitionId(id), map.slots_of(PartitionId(id)));
+            let leader = place(members.leader(partition)?, map.shard_of(partition))?;
+            Some(SlotRange { first: Slot(slots.start), last: Slot(slots.end - 1), leader })
+        };
+        let topology = Topology {
+            epoch: version,
+            endpoints: endpoints.collect(),
+            ranges: (0..map.partition_count()).filter_map(range).collect(),
+            myself: place(members.own(), self.identity.shard).unwrap_or(0),
+        };
+        *self.topology.lock().expect("no one panics holding it") = Arc::new(topology);
+    }
+
     /// Open connections of the whole node.
     pub fn client_count(&self) -> u64 {
         self.common.stats.iter().map(|stats| stats.clients.get()).sum()
@@ -100,25 +154,35 @@ impl Node {
 
     /// A new connection's memory of itself.
     pub fn new_session(&self, peer: String, now_ms: u64) -> Session {
-        let shards = self.topology.endpoints.len() as u64;
+        let shards = u64::from(self.shards);
         let number = self.common.client_next.fetch_add(1, Ordering::Relaxed);
         let id = number * shards + u64::from(self.identity.shard.0) + 1;
-        let endpoint = &self.topology.endpoints[self.topology.myself];
-        let local = format!("{}:{}", endpoint.host, self.identity.resp_port);
+        let topology = self.topology();
+        let host = topology.endpoints.get(topology.myself).map_or("", |own| own.host.as_str());
+        let local = format!("{host}:{}", self.identity.resp_port);
         Session::new(id, peer, local, now_ms, self.common.password.is_none())
     }
 
     /// The shard on which a connection of this id is, if it is: ids rise across the node and tell
     /// the shard.
     pub fn shard_of_client(&self, id: u64) -> ShardId {
-        let shards = self.topology.endpoints.len() as u64;
+        let shards = u64::from(self.shards);
         ShardId((id.saturating_sub(1) % shards) as u16)
     }
 
     /// Where a client finds a slot.
     pub fn moved(&self, slot: Slot, shard: ShardId) -> String {
-        let endpoint = &self.topology.endpoints[shard.0 as usize];
-        moved(slot, &endpoint.host, endpoint.port)
+        let topology = self.topology();
+        let range = topology.ranges.iter().find(|range| (range.first..=range.last).contains(&slot));
+        // What was told may be a moment older than who was asked.
+        let place = match &self.members {
+            None => Some(shard.0 as usize),
+            Some(_) => range.map(|range| range.leader),
+        };
+        match place.and_then(|place| topology.endpoints.get(place)) {
+            Some(endpoint) => moved(slot, &endpoint.host, endpoint.port),
+            None => "TRYAGAIN where the slot's leader is reached is not known yet".to_owned(),
+        }
     }
 
     /// `CONFIG SET` of checked values.
@@ -195,9 +259,15 @@ pub struct View<'a> {
     pub client: Option<Client>,
     /// Wall time.
     pub unix_ms: u64,
+    topology: Arc<Topology>,
 }
 
-impl View<'_> {
+impl<'a> View<'a> {
+    /// Of this moment.
+    pub fn new(node: &'a Node, client: Option<Client>, unix_ms: u64) -> Self {
+        Self { topology: node.topology(), node, client, unix_ms }
+    }
+
     fn keyspace(&self) -> Vec<KeyspaceFacts> {
         let of = |db: u8| {
             let stats = self.node.common.stats.iter().map(|stats| &stats.dbs[db as usize]);
@@ -216,7 +286,7 @@ impl Facts for View<'_> {
     }
 
     fn topology(&self) -> &Topology {
-        &self.node.topology
+        &self.topology
     }
 
     fn password(&self) -> Option<&[u8]> {

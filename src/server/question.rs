@@ -127,7 +127,7 @@ impl<E: Env> Server<E> {
         client: Option<Client>,
         run: impl FnOnce(&mut Session, &dyn Facts, &mut Reply<'_>) -> Then,
     ) {
-        let facts = View { node: &self.node, client, unix_ms: self.env.unix_ms() };
+        let facts = View::new(&self.node, client, self.env.unix_ms());
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
         let Conn { session, output, .. } = conn;
         let mark = output.mark();

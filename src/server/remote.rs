@@ -32,6 +32,14 @@ pub const EXEC_TICKET: u32 = u32::MAX - 2;
 /// The ticket of an answer that is not a reply: to a question to all shards.
 pub const ASK_TICKET: u32 = u32::MAX - 3;
 
+/// What a write ends as whose leader lost the leadership before a majority had it.
+pub const LED_NO_MORE: &str =
+    "UNKNOWN the leader of the partition has changed: whether the write is kept is unknown";
+
+/// What a request is answered that came to a shard which does not lead its partition any more.
+pub const LEADS_NO_MORE: &str =
+    "the leader of the partition has changed, nothing was done: try again";
+
 /// Set in waiters that are answers to other shards; the rest is the place in the table.
 const HELD: u64 = 1 << 63;
 
@@ -168,14 +176,18 @@ impl<E: Env> Server<E> {
     /// Takes in everything other shards sent. False: nothing.
     pub(super) fn receive_mail(&mut self) -> bool {
         let mut some = false;
-        while let Some((from, parcel)) = self.mailbox.receive() {
+        let far = |server: &mut Self| server.peers.as_mut().and_then(|peers| peers.receive());
+        while let Some((from, parcel)) = self.mailbox.receive().or_else(|| far(self)) {
             if !std::mem::replace(&mut some, true) {
                 self.ledger.begin_turn(self.env.now());
             }
             // Whoever sent it may know of an observer that was not there when the turn began.
             self.look_for_observers();
             for request in &parcel.requests {
-                self.serve(from, request, &parcel);
+                match self.is_owner_of(request, &parcel) {
+                    true => self.serve(from, request, &parcel),
+                    false => self.postpone_request(from, request, &parcel),
+                }
             }
             for answer in &parcel.answers {
                 self.take_answer(answer, &parcel);
@@ -187,7 +199,7 @@ impl<E: Env> Server<E> {
         some
     }
 
-    fn serve(&mut self, from: ShardId, request: &Request, parcel: &Parcel) {
+    pub(super) fn serve(&mut self, from: ShardId, request: &Request, parcel: &Parcel) {
         let args = parcel.args(request);
         let Request { conn, ticket, spec, .. } = *request;
         let address = Address { conn, ticket };
@@ -329,11 +341,14 @@ impl<E: Env> Server<E> {
         }
     }
 
-    /// The log failed before the entry was committed: whether it is on disk, nobody knows.
+    /// The entry will not be known to be committed here: whether it is, nobody knows.
     pub(super) fn abandon_held(&mut self, index: u32) {
         let Some(mut held) = self.held[index as usize].take() else { return };
         self.held_free.push(index);
-        let text = "MISCONF the log failed: whether the write is kept is unknown";
+        let text = match self.shard.failure() {
+            Some(_) => "MISCONF the log failed: whether the write is kept is unknown",
+            None => LED_NO_MORE,
+        };
         let parts = held.answered.elements.iter().map(|element| element.part);
         held.answered = Answered::error(text, parts);
         self.send_answer(held.to, held.address, held.answered);

@@ -10,6 +10,7 @@ use super::job::Job;
 use super::ledger;
 use super::output::{Combine, Hold};
 use super::{Server, Source, Work, remote};
+use crate::cluster::NOWHERE;
 use crate::command::{self, Access, Keyed, Run, Spec, monitor};
 use crate::env::{ConnId, Env};
 use crate::id::{ShardId, Slot};
@@ -391,7 +392,9 @@ impl<E: Env> Server<E> {
         if slots.any(|slot| slot != first) {
             return Some("CROSSSLOT Keys in request don't hash to the same slot".to_owned());
         }
-        self.shard.locate(first).err().map(|shard| self.node.moved(first, shard))
+        let shard = self.shard.locate(first).err()?;
+        // Who it will be is not known yet: it waits.
+        (shard != NOWHERE).then(|| self.node.moved(first, shard))
     }
 
     /// A key of another shard: that shard is asked, or in cluster mode the client is.
@@ -404,7 +407,7 @@ impl<E: Env> Server<E> {
         slot: Slot,
     ) {
         debug_assert!(slot.0 < SLOT_COUNT, "a slot is a slot");
-        if self.node.is_cluster_mode() {
+        if self.node.is_cluster_mode() && shard != NOWHERE {
             let moved = self.node.moved(slot, shard);
             return self.refuse(index, &moved);
         }
@@ -555,6 +558,20 @@ pub(super) fn find<'a, E: Env>(
     key::encode_data_key(slot, db, name, scratch);
     let hash = shard.partition(place).memtable().hash(scratch);
     Ok(Target { place, hash, key: scratch })
+}
+
+/// As [`find`], for what is read of this shard's replica, whoever leads the partition.
+pub(super) fn find_replica<'a, E: Env>(
+    shard: &Shard<E>,
+    db: u8,
+    name: &[u8],
+    scratch: &'a mut Vec<u8>,
+) -> Option<Target<'a>> {
+    let slot = key::slot_of(name);
+    let place = shard.replica_of(slot)?;
+    key::encode_data_key(slot, db, name, scratch);
+    let hash = shard.partition(place).memtable().hash(scratch);
+    Some(Target { place, hash, key: scratch })
 }
 
 /// RESP3 or not, as it travels.

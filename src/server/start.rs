@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 use super::Server;
 use super::channels::Interest;
 use super::node::{Common, Configure, Node, TrackerCounts};
-use crate::cluster::SlotMap;
+use crate::cluster::{Members, SlotMap};
 use crate::command::notify::Classes;
 use crate::command::{Endpoint, Identity, SlotRange, Topology, endpoint_id};
 use crate::config::Runtime;
@@ -37,6 +37,8 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// This node, as its directory says.
     pub node: NodeId,
+    /// The nodes of its cluster, if it is not the only one.
+    pub members: Option<Arc<Members>>,
     /// The directory's own number: logs of another directory are refused.
     pub log_id: u128,
     /// Shards and partitions, as its directory says.
@@ -340,7 +342,12 @@ pub(crate) fn node(
     ports: &[u16],
 ) -> Node {
     let everywhere = options.bind.is_unspecified();
-    let visible = if everywhere { IpAddr::from([127, 0, 0, 1]) } else { options.bind };
+    let own = options.members.iter().flat_map(|members| members.own_member());
+    let named = own.map(|member| member.peer_addr.ip()).next();
+    let visible = match everywhere {
+        true => named.unwrap_or(IpAddr::from([127, 0, 0, 1])),
+        false => options.bind,
+    };
     let endpoints = ports.iter().enumerate().map(|(index, port)| Endpoint {
         id: endpoint_id(&options.identity.node_id, ShardId(index as u16)),
         host: visible.to_string(),
@@ -357,8 +364,14 @@ pub(crate) fn node(
         ranges: ranges.collect(),
         myself: shard.0 as usize,
     };
+    if let Some(members) = &options.members {
+        for (index, port) in ports.iter().enumerate() {
+            let host = visible.to_string();
+            members.note_endpoint(members.own(), ShardId(index as u16), &host, *port);
+        }
+    }
     let identity = Identity { shard, resp_port, ..options.identity.clone() };
-    Node { common: Arc::clone(common), identity, topology }
+    Node::new(Arc::clone(common), identity, topology, options.members.clone())
 }
 
 fn run_shard(seat: Seat, features: Features, start: Start) -> Result<(), Error> {
@@ -450,6 +463,7 @@ pub(crate) fn opening(id: ShardId, options: &Options) -> shard::Options {
     shard::Options {
         node: options.node,
         shard: id,
+        members: options.members.clone(),
         map: options.map,
         ack: options.ack,
         memory_max: options.memory_max / shards,
@@ -484,6 +498,9 @@ pub(crate) fn listen<E: Env>(
     let own = if options.shard_port_base == 0 { 0 } else { options.shard_port_base + id.0 };
     let own = on(own, false)?;
     on(shared.binary, true)?;
+    if let Some(members) = &options.members {
+        on(members.peer_port(members.own(), id), false)?;
+    }
     Ok(own)
 }
 

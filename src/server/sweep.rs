@@ -199,7 +199,7 @@ impl<E: Env> Server<E> {
         count: usize,
         asked: Asked<'_>,
     ) -> Slice {
-        let Ok(place) = self.shard.locate(slot) else { return Slice::Last };
+        let Some(place) = self.shard.replica_of(slot) else { return Slice::Last };
         let left = count.saturating_sub(sweep.count as usize);
         if left == 0 {
             return Slice::Last;

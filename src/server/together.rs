@@ -168,7 +168,7 @@ impl<E: Env> Server<E> {
         let mut groups: SmallVec<[(ShardId, Vec<Place>); 4]> = SmallVec::new();
         for place in keys {
             let slot = key::slot_of(args.get(place.at as usize));
-            let shard = self.shard.map().shard_of(self.shard.map().partition_of(slot));
+            let shard = self.shard.owner(self.shard.map().partition_of(slot));
             match groups.iter_mut().find(|(owner, _)| *owner == shard) {
                 Some((_, keys)) => keys.push(*place),
                 None => groups.push((shard, vec![*place])),

@@ -167,7 +167,7 @@ impl<E: Env> Shard<E> {
         count: usize,
         mut each: impl FnMut(&[u8]),
     ) -> Option<Vec<u8>> {
-        let place = self.locate(slot).ok()?;
+        let place = self.replica_of(slot)?;
         let (prefix, now_ms) = (key::slot_prefix(slot, db), self.now_ms);
         let from = if from.is_empty() { &prefix } else { from };
         let mut last = None;

@@ -6,7 +6,12 @@
 //! connections, which stop reading while their replies are due. Order per pair is kept, which with
 //! one owner per key keeps the order of one connection's requests on one key.
 //!
+//! What goes to a shard of another node is gathered in a parcel too, and taken from here by whoever
+//! has the connection ([`Mailbox::take_far`]).
+//!
 //! Not here: what a request means; who waits for a reply ([`crate::server`]).
+
+pub mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +19,7 @@ use std::time::Duration;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::{Client, Transaction};
+use crate::cluster::NOWHERE;
 use crate::command::Spec;
 use crate::env::{ConnId, Wake};
 use crate::id::ShardId;
@@ -194,6 +200,45 @@ impl Parcel {
         self.spans.push(span);
     }
 
+    /// Makes errors of all answers.
+    fn void_answers(&mut self, text: &str) {
+        let body = self.push_bytes(format!("-{text}\r\n").as_bytes());
+        for answer in &mut self.answers {
+            (answer.body, answer.splices) = (body, (0, 0));
+            let (first, len) = answer.elements;
+            for element in &mut self.elements[first as usize..][..len as usize] {
+                (element.at, element.len) = (0, body.1);
+            }
+        }
+        // Whoever asked has a deadline, or the connection's end.
+        self.typed_answers.clear();
+    }
+
+    /// Copies a request of another parcel in.
+    pub fn copy_request(&mut self, request: &Request, from: &Parcel) {
+        let args = from.args(request);
+        let (first, part) = (self.spans.len() as u32, self.parts.len() as u32);
+        (0..args.len()).for_each(|arg| self.push_arg(&args, arg));
+        let (at, len) = request.parts;
+        self.parts.extend_from_slice(&from.parts[at as usize..][..len as usize]);
+        let transaction = request.transaction.map(|at| {
+            self.transactions.push(Arc::clone(&from.transactions[at as usize]));
+            self.transactions.len() as u32 - 1
+        });
+        let args = (first, args.len() as u32);
+        self.requests.push(Request { parts: (part, len), args, transaction, ..*request });
+    }
+
+    /// Copies a request of the binary protocol of another parcel in.
+    pub fn copy_typed(&mut self, request: &TypedRequest, from: &Parcel) {
+        let body = self.push_bytes(from.slice(request.body));
+        let long = request.long.map(|at| {
+            self.shared.push(Arc::clone(&from.shared[at as usize]));
+            self.shared.len() as u32 - 1
+        });
+        self.typed.push(TypedRequest { body, long, ..*request });
+    }
+
     /// The arguments of a request.
     pub fn args(&self, request: &Request) -> Args<'_> {
         let (first, len) = request.args;
@@ -254,13 +299,17 @@ struct Peer<W> {
 /// One shard's ends of all its rings.
 pub struct Mailbox<W> {
     peers: Vec<Option<Peer<W>>>,
+    /// What goes to shards of other nodes, by their numbers; the numbers behind this node's own.
+    far: Vec<Parcel>,
+    /// What nobody can be asked for now.
+    nowhere: Parcel,
 }
 
 /// The mailboxes of `count` shards, connected. Wakers are told later, when the runtimes exist.
 pub fn mesh<W: Wake>(count: u16) -> Vec<Mailbox<W>> {
     let count = count as usize;
     let mut boxes: Vec<Mailbox<W>> =
-        (0..count).map(|_| Mailbox { peers: (0..count).map(|_| None).collect() }).collect();
+        (0..count).map(|_| Mailbox::alone((0..count).map(|_| None).collect())).collect();
     for a in 0..count {
         for b in a + 1..count {
             let (a_to_b, b_from_a) = RingBuffer::new(RING_LEN);
@@ -274,6 +323,21 @@ pub fn mesh<W: Wake>(count: u16) -> Vec<Mailbox<W>> {
 }
 
 impl<W: Wake> Mailbox<W> {
+    fn alone(peers: Vec<Option<Peer<W>>>) -> Self {
+        Self { peers, far: Vec::new(), nowhere: Parcel::default() }
+    }
+
+    /// There are so many numbers of shards of other nodes.
+    pub fn reach(&mut self, far_count: usize) {
+        self.far.resize_with(far_count, Parcel::default);
+    }
+
+    /// What goes to a shard of another node, or nowhere; it is taken.
+    pub fn take_far(&mut self, shard: ShardId) -> Option<Parcel> {
+        let parcel = self.to(shard);
+        (!parcel.is_empty()).then(|| std::mem::take(parcel))
+    }
+
     /// How the other shards are woken, in order; one's own place is ignored.
     pub fn connect(&mut self, wakers: &[W]) {
         for (peer, waker) in self.peers.iter_mut().zip(wakers) {
@@ -285,8 +349,20 @@ impl<W: Wake> Mailbox<W> {
 
     /// The parcel that goes to `shard` at the end of this turn.
     pub fn to(&mut self, shard: ShardId) -> &mut Parcel {
-        let peer = self.peers[shard.0 as usize].as_mut().expect("no shard writes to itself");
-        &mut peer.open
+        if shard == NOWHERE {
+            return &mut self.nowhere;
+        }
+        let count = self.peers.len();
+        match self.peers.get_mut(shard.0 as usize) {
+            Some(peer) => &mut peer.as_mut().expect("no shard writes to itself").open,
+            None => &mut self.far[shard.0 as usize - count],
+        }
+    }
+
+    /// Makes errors of all answers that were not handed over yet.
+    pub fn void_answers(&mut self, text: &str) {
+        let near = self.peers.iter_mut().flatten().map(|peer| &mut peer.open);
+        near.chain(&mut self.far).for_each(|parcel| parcel.void_answers(text));
     }
 
     /// Hands all open parcels over and wakes who gets one. True: some ring was full, try again.

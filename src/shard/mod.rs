@@ -28,10 +28,11 @@ use crate::env::Env;
 use crate::id::{Lsn, ShardId, Slot};
 use crate::metrics::ShardStats;
 use crate::mvcc::BlobRef;
-use crate::partition::{self, Evaluated, Logging, Partition, Waiter};
+use crate::partition::{self, Around, Evaluated, Logging, Partition, Waiter};
 use crate::protocol::resp::Reply;
 use crate::wal::{self, Writer};
 
+use replicas::Replicas;
 use tree::{Ground, Tree};
 
 pub use crate::partition::Planted;
@@ -52,6 +53,7 @@ mod keyspace;
 mod listing;
 pub mod mailbox;
 mod open;
+mod replicas;
 mod seek;
 mod together;
 mod tracked;
@@ -129,6 +131,7 @@ pub struct Shard<E: Env> {
     in_log: VecDeque<InLog>,
     /// Partitions with an open entry.
     touched: Vec<u32>,
+    replicas: Replicas,
     /// A step is going on: no entry is sealed.
     together: bool,
     released: Vec<Waiter>,
@@ -171,13 +174,13 @@ impl<E: Env> Shard<E> {
         &self.stats
     }
 
-    /// Where a slot lives: in this shard's partition of that place, or on another shard.
+    /// Who answers for a slot: this shard's partition of that place, or another shard
+    /// ([`Shard::owner`]).
     pub fn locate(&self, slot: Slot) -> Result<u32, ShardId> {
         let partition = self.map.partition_of(slot);
-        let first = self.partitions[0].id();
-        match partition.0.checked_sub(first.0) {
-            Some(place) if (place as usize) < self.partitions.len() => Ok(place),
-            _ => Err(self.map.shard_of(partition)),
+        match self.place_of(partition) {
+            Some(place) if self.leads(place) => Ok(place),
+            _ => Err(self.owner(partition)),
         }
     }
 
@@ -189,6 +192,7 @@ impl<E: Env> Shard<E> {
     /// Begins a turn: all that it evaluates happens at one wall time.
     pub fn begin_turn(&mut self) {
         self.now_ms = self.env.unix_ms();
+        self.look_at_standings();
     }
 
     /// Wall time of this turn, unix milliseconds.
@@ -320,6 +324,9 @@ impl<E: Env> Shard<E> {
     pub fn clear(&mut self, mut hold: impl FnMut(u32, u64)) {
         let now_ms = self.now_ms;
         for place in 0..self.partitions.len() as u32 {
+            if !self.leads(place) {
+                continue;
+            }
             self.seal(place);
             let index = self.partitions[place as usize].clear(now_ms);
             self.touched.push(place);
@@ -342,6 +349,9 @@ impl<E: Env> Shard<E> {
     pub fn clear_db(&mut self, db: u8, mut hold: impl FnMut(u32, u64)) {
         let now_ms = self.now_ms;
         for place in 0..self.partitions.len() as u32 {
+            if !self.leads(place) {
+                continue;
+            }
             if self.partitions[place as usize].has_only(db) {
                 self.seal(place);
                 self.partitions[place as usize].clear(now_ms);
@@ -374,6 +384,9 @@ impl<E: Env> Shard<E> {
         let mut more = false;
         let mut keys = std::mem::take(&mut self.expired_keys);
         for place in 0..self.partitions.len() as u32 {
+            if !self.leads(place) {
+                continue;
+            }
             let count = self.partitions[place as usize].expire(now_ms, EXPIRE_MAX, &mut keys);
             if count > 0 {
                 if self.changes.are_observed() {
@@ -404,9 +417,20 @@ impl<E: Env> Shard<E> {
     }
 
     fn seal(&mut self, place: u32) {
-        let partition = &mut self.partitions[place as usize];
-        let logging = partition.seal(&mut self.log, &mut self.blob_next);
+        let logging = self.at(place, |partition, around| partition.seal(around));
         self.note(place, logging);
+    }
+
+    /// Does something with a partition that may write to the log.
+    fn at<R>(
+        &mut self,
+        place: u32,
+        run: impl FnOnce(&mut Partition, &mut Around<'_, E>) -> R,
+    ) -> R {
+        let Self { partitions, log, blob_next, tree, released, .. } = self;
+        let may_have = |key: &[u8]| tree.may_contain(place, key);
+        let mut around = Around { log, blob_next, may_have: &may_have, released };
+        run(&mut partitions[place as usize], &mut around)
     }
 
     fn note(&mut self, place: u32, logging: Option<Logging>) {
@@ -431,6 +455,11 @@ impl<E: Env> Shard<E> {
         }
         self.touched.clear();
         match self.ack {
+            // A leader waits for what was logged here.
+            Ack::Quorum if std::mem::take(&mut self.replicas.has_followed) => {
+                self.crowd.end_turn(self.env.now());
+                self.log.flush(wal::Flush::Now);
+            }
             Ack::Quorum => {
                 let company = self.crowd.end_turn(self.env.now());
                 self.log.flush(wal::Flush::Shared(company));
@@ -470,8 +499,7 @@ impl<E: Env> Shard<E> {
         };
         while self.in_log.front().is_some_and(|write| write.lsn <= durable) {
             let InLog { place, write, .. } = self.in_log.pop_front().expect("looked at");
-            let partition = &mut self.partitions[place as usize];
-            let logging = partition.persisted(write, &mut self.log, &mut self.released);
+            let logging = self.at(place, |partition, around| partition.persisted(write, around));
             self.stats.entries_committed.add(1);
             self.note(place, logging);
         }

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::replicas::Replicas;
 use super::tree::{self, Loaded, Tree};
 use super::{Ack, Planted, Shard};
-use crate::cluster::SlotMap;
+use crate::cluster::{Members, SlotMap};
 use crate::env::Env;
 use crate::id::{NodeId, PartitionId, ShardId};
 use crate::metrics::ShardStats;
-use crate::partition::{self, MayHave, Recovery};
+use crate::partition::{self, MayHave, Partition, Recovery};
 use crate::wal::{self, RecordKind, Writer};
 
 /// How a shard is opened.
@@ -18,6 +19,8 @@ use crate::wal::{self, RecordKind, Writer};
 pub struct Options {
     /// This node.
     pub node: NodeId,
+    /// The nodes that have replicas of its partitions, if it is not the only one.
+    pub members: Option<Arc<Members>>,
     /// Which of its shards.
     pub shard: ShardId,
     /// Who has which slots.
@@ -74,7 +77,7 @@ pub enum Error {
     },
 }
 
-/// Reads the log, applies it and leads all partitions, durably.
+/// Reads the log, applies it and, without other members, leads all partitions, durably.
 ///
 /// # Errors
 /// As [`Error`]. Nothing was changed unless the log was read to its end.
@@ -107,15 +110,12 @@ pub async fn open<E: Env>(
     if let Some(error) = failed {
         return Err(error);
     }
-    let mut partitions: Vec<_> = recoveries
-        .into_iter()
-        .map(|recovery| recovery.finish(options.node, env.random()))
-        .collect();
-    partitions.iter_mut().for_each(|partition| partition.plant(options.planted));
+    let partitions = finish(&env, &options, recoveries);
     let log = Writer::open(&env, &options.log, ended).await?;
     let ids = partitions.iter().map(|partition| partition.id()).collect();
     let rows_max = options.tree.rows_len_max.map(|len| len as usize);
     let tree = Tree::open(&env, options.tree, loaded, ids).await?;
+    let count = partitions.len();
     let mut shard = Shard {
         env: env.clone(),
         id: options.shard,
@@ -127,6 +127,7 @@ pub async fn open<E: Env>(
         tree,
         in_log: Default::default(),
         touched: Vec::new(),
+        replicas: Replicas::new(options.members, count),
         together: false,
         released: Vec::new(),
         crowd: super::crowd::Crowd::default(),
@@ -143,10 +144,22 @@ pub async fn open<E: Env>(
         stats,
         planted: options.planted,
     };
-    lead(&env, &mut shard).await;
+    if shard.members().is_none() {
+        lead(&env, &mut shard).await;
+    }
     shard.tree.begin(&shard.stats);
     shard.account(0);
     Ok(shard)
+}
+
+fn finish<E: Env>(env: &E, options: &Options, recoveries: Vec<Recovery>) -> Vec<Partition> {
+    let voters = options.members.as_ref().map_or(vec![options.node], |members| members.ids());
+    let finish = |recovery: Recovery| {
+        let mut partition = recovery.finish(options.node, voters.clone(), env.random());
+        partition.plant(options.planted);
+        partition
+    };
+    recoveries.into_iter().map(finish).collect()
 }
 
 /// Makes `<data directory>/<shard>/<log>` and makes its names durable: without that a power cut
@@ -165,7 +178,7 @@ async fn make_log_dir<E: Env>(env: &E, dir: &Path) -> Result<(), wal::Error> {
 /// Campaigns everywhere and waits until each partition has committed its term's first entry.
 async fn lead<E: Env>(env: &E, shard: &mut Shard<E>) {
     for place in 0..shard.partitions.len() as u32 {
-        let logging = shard.partitions[place as usize].campaign(&mut shard.log);
+        let logging = shard.at(place, |partition, around| partition.campaign(around));
         shard.note(place, logging);
     }
     shard.log.flush(wal::Flush::Now);
@@ -181,6 +194,8 @@ async fn lead<E: Env>(env: &E, shard: &mut Shard<E>) {
 
 struct Replay {
     first: u32,
+    /// Bytes of a partition's log that are kept in memory, if there are other replicas.
+    log_len: Option<usize>,
     dir: PathBuf,
     recoveries: Vec<Recovery>,
     blobs: partition::Blobs,
@@ -188,13 +203,27 @@ struct Replay {
     failed: Option<Error>,
 }
 
+/// A partition as the manifest has it.
+fn begin<E: Env>(env: &E, id: PartitionId, loaded: &Loaded<E>, log_len: Option<usize>) -> Recovery {
+    let mut recovery = Recovery::new(id, env.random(), loaded.stored(id));
+    if let Some(len_max) = log_len {
+        recovery.keep_log(len_max);
+    }
+    recovery
+}
+
 impl Replay {
     fn new<E: Env>(env: &E, options: &Options, loaded: &Loaded<E>) -> Self {
         let partitions = options.map.partitions_of(options.shard);
         let seeds = [env.random(), env.random(), env.random(), env.random()];
-        let recovery = |id| Recovery::new(id, env.random(), loaded.stored(id));
+        let log_len = options.members.as_ref().map(|_| {
+            let count = options.map.partitions_per_shard() as usize;
+            super::replicas::log_cache_len(options.memory_max, count)
+        });
+        let recovery = |id| begin(env, id, loaded, log_len);
         Self {
             first: partitions.start,
+            log_len,
             dir: options.log.dir.clone(),
             recoveries: partitions.map(PartitionId).map(recovery).collect(),
             blobs: partition::Blobs::with_hasher(ahash::RandomState::with_seeds(
@@ -231,7 +260,7 @@ impl Replay {
                 // The rows of the damaged part are refused when they are asked for, and no others.
                 Err(error) if error.is_corrupt() && options.tree.rows_len_max.is_some() => {
                     tracing::error!(shard = options.shard.0, %error, "some rows can not be read");
-                    *recovery = Recovery::new(id, env.random(), loaded.stored(id));
+                    *recovery = begin(env, id, loaded, self.log_len);
                     recovery.lean_on_tables(loaded.sizes(id));
                 }
                 Err(error) => return Err(error.into()),
@@ -254,10 +283,16 @@ impl Replay {
             return;
         };
         if record.kind == RecordKind::HardState {
-            return recovery.hard_state(record.term, record.payload);
+            let wal::Record { term, index: commit, payload, .. } = record;
+            let taken = recovery.hard_state((term, commit), payload, may_have);
+            return self.note(taken);
         }
         let (blobs, wal::Record { term, index, payload, .. }) = (&mut self.blobs, record);
         let applied = recovery.entry(term, index, payload, blobs, may_have);
+        self.note(applied);
+    }
+
+    fn note(&mut self, applied: Result<(), partition::Error>) {
         if let Err(source) = applied {
             self.failed = Some(Error::Partition { dir: self.dir.clone(), source });
         }

@@ -52,9 +52,9 @@ impl<E: Env> Shard<E> {
         if partitions.any(|partition| partition != first) {
             return Spread::Several;
         }
-        match first.0.checked_sub(self.partitions[0].id().0) {
-            Some(place) if (place as usize) < self.partitions.len() => Spread::Here(place),
-            _ => Spread::Elsewhere(self.map.shard_of(first)),
+        match (self.place_of(first), self.owner(first)) {
+            (Some(place), owner) if owner == self.id => Spread::Here(place),
+            (_, owner) => Spread::Elsewhere(owner),
         }
     }
 
@@ -121,7 +121,7 @@ impl<E: Env> Shard<E> {
     /// Where a key of this shard lives.
     fn target<'a>(&self, db: u8, name: &[u8], scratch: &'a mut Vec<u8>) -> Target<'a> {
         let slot = key::slot_of(name);
-        let place = self.locate(slot).expect("the key lives here");
+        let place = self.replica_of(slot).expect("the key lives here");
         key::encode_data_key(slot, db, name, scratch);
         let hash = self.partition(place).memtable().hash(scratch);
         Target { place, hash, key: scratch }

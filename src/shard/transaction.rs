@@ -2,7 +2,7 @@
 //! one step, so that nobody comes in between, on this shard or from another.
 
 use super::{Holds, Planted, Refused, Shard};
-use crate::command::Spec;
+use crate::command::{Run, Spec};
 use crate::env::Env;
 use crate::id::Slot;
 use crate::lsm::key;
@@ -42,11 +42,25 @@ pub struct Transaction {
     pub steps: Vec<Step>,
 }
 
+impl Transaction {
+    /// The slots of all keys that it is about.
+    pub fn slots(&self) -> Vec<Slot> {
+        let of_step = |step: &Step| {
+            let args = step.args.args();
+            let keys = step.spec.key_indices(&args).map(|at| key::slot_of(args.get(at)));
+            keys.collect::<Vec<_>>()
+        };
+        let on_keys = |step: &&Step| matches!(step.spec.run, Run::Keyed(_) | Run::Together(_));
+        let watched = self.watched.iter().map(|watched| watched.slot);
+        watched.chain(self.steps.iter().filter(on_keys).flat_map(of_step)).collect()
+    }
+}
+
 impl<E: Env> Shard<E> {
     /// Watches a key of this shard.
     pub fn watch(&mut self, db: u8, name: &[u8]) -> Watched {
         let slot = key::slot_of(name);
-        let place = self.locate(slot).expect("the key lives here");
+        let place = self.replica_of(slot).expect("the key lives here");
         let mut encoded = Vec::new();
         key::encode_data_key(slot, db, name, &mut encoded);
         let now_ms = self.now_ms;
@@ -63,7 +77,7 @@ impl<E: Env> Shard<E> {
             return true;
         }
         let touched = watched.iter().find_map(|watched| {
-            let place = self.locate(watched.slot).ok()?;
+            let place = self.replica_of(watched.slot)?;
             let partition = self.partition(place);
             let hash = partition.memtable().hash(&watched.key);
             let untouched = partition.is_untouched(hash, &watched.key, watched.seen, self.now_ms);

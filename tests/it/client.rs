@@ -94,6 +94,12 @@ impl Client {
         self.try_reply().expect("a reply was due")
     }
 
+    /// Sends a command and waits for its reply, or `None` if the connection ends before it.
+    pub fn try_ask(&mut self, args: &[&str]) -> Option<Reply> {
+        self.stream.write_all(&encode(args)).ok()?;
+        self.try_reply()
+    }
+
     /// The next reply, or `None` at the end of the stream, however it came.
     pub fn try_reply(&mut self) -> Option<Reply> {
         let mut line = String::new();

@@ -13,6 +13,7 @@ mod binary;
 mod cli;
 mod client;
 mod clients;
+mod cluster;
 mod cluster_slots;
 mod conformance;
 mod crash;

@@ -145,6 +145,8 @@ codes! {
     Overloaded = 49, "overloaded";
     /// The node stops.
     ShuttingDown = 50, "shutting_down";
+    /// Nobody leads the key's partition at this moment.
+    NoLeader = 51, "no_leader";
     /// The memory budget is used up; reads and deletes go on.
     OutOfMemory = 64, "out_of_memory";
     /// The disk is full; reads go on.

@@ -21,6 +21,34 @@ pub enum Body<'a> {
     Mail(&'a [u8]),
     /// The sender's monotonic clock, nanoseconds.
     Beat(u64),
+    /// Where clients reach the sender.
+    Endpoint(Endpoint<'a>),
+}
+
+/// Where clients reach a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint<'a> {
+    /// An address or a name.
+    pub host: &'a str,
+    /// Its own RESP port.
+    pub port: u16,
+}
+
+impl<'a> Endpoint<'a> {
+    fn decode(body: &'a [u8]) -> Result<Self, &'static str> {
+        let (port, host) = body.split_first_chunk().ok_or("cut short")?;
+        let host = str::from_utf8(host).map_err(|_| "a host that is not text")?;
+        if host.is_empty() || host.len() > 255 || host.contains(char::is_whitespace) {
+            return Err("a host that is none");
+        }
+        Ok(Self { host, port: u16::from_le_bytes(*port) })
+    }
+
+    /// Appends the body.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.port.to_le_bytes());
+        out.extend_from_slice(self.host.as_bytes());
+    }
 }
 
 impl<'a> Body<'a> {
@@ -37,6 +65,7 @@ impl<'a> Body<'a> {
             Kind::Raft => Ok(Body::Raft(Messages::new(body))),
             Kind::Blob => Blob::decode(body).map(Body::Blob),
             Kind::Mail => Ok(Body::Mail(body)),
+            Kind::Endpoint => Endpoint::decode(body).map(Body::Endpoint),
             Kind::Beat => beat(body).map(Body::Beat).ok_or("not eight bytes"),
         };
         body.map_err(malformed)

@@ -48,12 +48,22 @@ pub enum Kind {
     Mail = 6,
     /// A sign of life.
     Beat = 7,
+    /// Where clients reach the sender.
+    Endpoint = 8,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Hello, Self::Welcome, Self::Refused, Self::Raft, Self::Blob, Self::Mail, Self::Beat];
+    pub const ALL: [Self; 8] = [
+        Self::Hello,
+        Self::Welcome,
+        Self::Refused,
+        Self::Raft,
+        Self::Blob,
+        Self::Mail,
+        Self::Beat,
+        Self::Endpoint,
+    ];
 
     /// Of its number.
     pub fn of(byte: u8) -> Option<Self> {

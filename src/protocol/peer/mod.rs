@@ -11,7 +11,8 @@
 //! frame  := header[32] body[body_len]
 //! header := 0..4    magic          D5 53 54 50 (D5 "STP")
 //!           4       version        1
-//!           5       kind           1 hello, 2 welcome, 3 refused, 4 raft, 5 blob, 6 mail, 7 beat
+//!           5       kind           1 hello, 2 welcome, 3 refused, 4 raft, 5 blob, 6 mail, 7 beat,
+//!                           8 endpoint
 //!           6..8    zero
 //!           8..12   body_len:u32   at most 64 MiB
 //!           12..16  zero
@@ -70,11 +71,13 @@
 //! blob     := blob:u64 whole_len:u64 offset:u64 | bytes
 //! mail     := a parcel: crate::shard::mailbox
 //! beat     := sent_ns:u64
+//! endpoint := port:u16 | host (UTF-8, 1 to 255 bytes)
 //! ```
 //!
 //! A `blob` is a piece of a large value of the sender's log, which entries name by its number; the
 //! pieces come in order and before the entry. A `beat` has the sender's monotonic clock: it fills a
-//! silence, so that a dead connection is noticed.
+//! silence, so that a dead connection is noticed. An `endpoint` is where clients reach the sender's
+//! shard, for who redirects them there.
 //!
 //! **Why plain fields and not rkyv.** A message is 96 bytes that are read once, in order; what it
 //! is made of (an entry's payload, a parcel) is copied to its place anyway. Chosen: the same forty
@@ -93,7 +96,7 @@ mod parser;
 #[cfg(test)]
 mod tests;
 
-pub use body::{Blob, Body};
+pub use body::{Blob, Body, Endpoint};
 pub use error::Error;
 pub use frame::{
     BODY_LEN_MAX, GREETING_LEN_MAX, HEADER_LEN, Header, Kind, MAGIC, VERSION, finish, start,

@@ -23,33 +23,35 @@ pub(super) struct Gathering {
 impl<E: Env> Server<E> {
     /// The shard of a key.
     pub(super) fn shard_of_key(&self, name: &[u8]) -> ShardId {
-        let slot = key::slot_of(name);
-        let id = |_| self.shard.id();
-        self.shard.locate(slot).map_or_else(|shard| shard, id)
+        self.shard.owner(self.shard.map().partition_of(key::slot_of(name)))
     }
 
     /// Asks every shard that has some of the keys for its part.
     pub(super) fn begin_gathering(&mut self, asker: &Asker, keys: &Keys<'_>) {
-        let shards = self.shard.map().shard_count();
-        let order: Vec<u16> = keys.iter().map(|name| self.shard_of_key(name).0).collect();
-        let mut wanted = vec![Vec::new(); usize::from(shards)];
-        for (name, shard) in keys.iter().zip(&order) {
-            wanted[usize::from(*shard)].push(name);
+        let mut wanted: Vec<(ShardId, Vec<&[u8]>)> = Vec::new();
+        let mut order = Vec::new();
+        for name in keys.iter() {
+            let shard = self.shard_of_key(name);
+            let part = wanted.iter().position(|(of, _)| *of == shard).unwrap_or(wanted.len());
+            if part == wanted.len() {
+                wanted.push((shard, Vec::new()));
+            }
+            wanted[part].1.push(name);
+            order.push(part as u16);
         }
-        let missing = wanted.iter().filter(|keys| !keys.is_empty()).count() as u32;
-        let parts = vec![Vec::new(); wanted.len()];
+        let (missing, parts) = (wanted.len() as u32, vec![Vec::new(); wanted.len()]);
         let gathering = self.keep_gathering(Gathering { asker: *asker, order, parts, missing });
-        for (number, names) in (0..).zip(&wanted).filter(|(_, names)| !names.is_empty()) {
+        for (number, (shard, names)) in (0..).zip(&wanted) {
             let mut body = Vec::new();
             Keys::encode(keys.db, names, &mut body);
             let part = Some(Part { gathering, number });
             let header = Header { body_len: body.len() as u32, ..asker.header };
             let asker = Asker { part, header, ..*asker };
-            if number == u32::from(self.shard.id().0) {
+            if *shard == self.shard.id() {
                 let request = Request::decode(Opcode::MultiGet as u8, &body).expect("ours");
                 self.serve_typed(&asker, request, &body, None);
             } else {
-                self.forward_typed(ShardId(number as u16), &asker, &body);
+                self.forward_typed(*shard, &asker, &body);
             }
         }
     }

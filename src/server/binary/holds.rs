@@ -13,6 +13,7 @@ use crate::env::Env;
 use crate::partition::Waiter;
 use crate::protocol::binary::{Class, Code, FLAG_ERROR, Failure, LONG_LEN_MIN, Opcode, Retry};
 use crate::server::Server;
+use crate::server::remote::LED_NO_MORE;
 
 /// The waiter of all held replies.
 pub const WAITER: Waiter = Waiter(1 << 62);
@@ -96,7 +97,7 @@ impl<E: Env> Server<E> {
         let mut at = 0;
         while let Some(group) = self.binary.holds.groups.get(at) {
             let (place, entry) = group.wait;
-            if self.shard.partition(place).committed().index < entry {
+            if !self.shard.has_committed(place, entry) {
                 at += 1;
                 continue;
             }
@@ -131,13 +132,22 @@ impl<E: Env> Server<E> {
         self.deliver_typed(asker, frame, large.as_ref());
     }
 
-    /// The log failed: what is held will never be known to be true.
+    /// The log failed, or the leadership of a partition was lost: what is held for it will never be
+    /// known to be true.
     pub(in crate::server) fn abandon_typed(&mut self) {
-        self.binary.holds.deadlined = 0;
+        let (code, text) = match self.shard.failure() {
+            Some(_) => (Code::LogFailed, "the log failed: whether the write is kept is unknown"),
+            None => (Code::LeaderChanged, LED_NO_MORE),
+        };
         for group in std::mem::take(&mut self.binary.holds.groups) {
+            let (place, entry) = group.wait;
+            if code == Code::LeaderChanged && !self.shard.has_lost(place, entry) {
+                self.binary.holds.groups.push_back(group);
+                continue;
+            }
             for held in group.held {
-                let text = "the log failed: whether the write is kept is unknown";
-                self.end_unknown(&held.asker, Failure::new(Code::LogFailed, text));
+                self.binary.holds.deadlined -= usize::from(!held.asker.deadline.is_zero());
+                self.end_unknown(&held.asker, Failure::new(code, text));
             }
         }
     }

@@ -20,6 +20,7 @@ use crate::protocol::binary::{
     Checksum, Code, FLAG_REPLY, Failure, HEADER_LEN, Header, Op, VERSION, finish_summed,
 };
 use crate::server::job::BLOB_BACKLOG_MAX;
+use crate::server::remote::LEADS_NO_MORE;
 use crate::server::{Server, round::find};
 use crate::shard::Wait;
 use crate::shard::mailbox::TypedRequest;
@@ -159,7 +160,9 @@ impl<E: Env> Server<E> {
         }
         let op = Op::decode_long(body, value).expect("it was decoded before");
         let mut scratch = Vec::new();
-        let target = find(&self.shard, op.db, op.key, &mut scratch).expect("its key is here");
+        let Ok(target) = find(&self.shard, op.db, op.key, &mut scratch) else {
+            return self.fail(asker, Failure::new(Code::NoLeader, LEADS_NO_MORE));
+        };
         let (written, hold) = self.shard.write_long(target, &op, (value, blob));
         let waits: SmallVec<[_; 1]> = hold.map(|entry| (target.place, entry)).into_iter().collect();
         match written {

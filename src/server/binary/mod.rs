@@ -33,7 +33,7 @@ use crate::protocol::binary::{
     FLAG_REPLY, Header, LONG_LEN_MIN, OPERAND_LEN_MAX, OTHER_BODY_LEN_MAX, Opcode, Parser,
     UNAUTHENTICATED_BODY_LEN_MAX, VERSION, finish, finish_with, start,
 };
-use crate::shard::mailbox::Part;
+use crate::shard::mailbox::{Part, TypedRequest};
 
 use gather::Gathering;
 use holds::Holds;
@@ -168,7 +168,7 @@ fn body_len_max(settled: bool) -> usize {
 
 /// Who gets a reply, and to what.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asker {
+pub(in crate::server) struct Asker {
     /// The shard that has the connection.
     shard: ShardId,
     conn: ConnId,
@@ -181,6 +181,12 @@ pub(super) struct Asker {
 }
 
 impl Asker {
+    /// Who sent a request to this shard.
+    pub fn of(shard: ShardId, request: &TypedRequest) -> Self {
+        let TypedRequest { conn, part, header, deadline, .. } = *request;
+        Self { shard, conn, part, header, deadline }
+    }
+
     fn cost(&self) -> u32 {
         cost_of(&self.header)
     }

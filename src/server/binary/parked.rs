@@ -191,8 +191,12 @@ impl<E: Env> Server<E> {
                 }
             },
         };
-        let keys = names.iter().map(|name| (scan.db, name.as_slice()));
-        if !self.seek_names(keys, wait) {
+        let mut scratch = Vec::new();
+        let away = names.iter().filter(|name| {
+            let found = round::find_replica(&self.shard, scan.db, name, &mut scratch);
+            found.is_some_and(|target| !self.shard.seek(target, wait))
+        });
+        if away.count() > 0 {
             return (true, Some(Walk::Found(names, next)));
         }
         self.answer_page(asker, scan, &names, next);

@@ -18,7 +18,7 @@ use crate::protocol::binary::{
     Opcode, Ops, Outcomes, Request, Scan, Scanned,
 };
 use crate::server::output::Hold;
-use crate::server::{Server, ledger, round};
+use crate::server::{Server, ledger, remote, round};
 use crate::shard::mailbox::{Parcel, TypedAnswer, TypedRequest};
 use crate::shard::{ConditionFailed, Cursor, Refused, Target};
 
@@ -196,7 +196,7 @@ impl<E: Env> Server<E> {
             let failure = Failure::new(Code::CrossPartition, text);
             return self.fail(asker, Failure { index: index as u32, ..failure });
         }
-        let shard = map.shard_of(first);
+        let shard = self.shard.owner(first);
         if shard != self.shard.id() {
             return self.forward_typed(shard, asker, body);
         }
@@ -205,7 +205,7 @@ impl<E: Env> Server<E> {
         if self.refuses(asker, spec) {
             return;
         }
-        let place = first.0 - map.partitions_of(shard).start;
+        let place = self.shard.place_of(first).expect("it is the owner");
         let (written, hold) = self.shard.write_all(place, ops.iter());
         let waits: Waits = hold.map(|entry| (place, entry)).into_iter().collect();
         match written {
@@ -307,7 +307,7 @@ impl<E: Env> Server<E> {
         let (mut entries, mut newest, mut shown) = (Vec::new(), 0, 0);
         let mut scratch = Vec::new();
         for name in names {
-            let found = round::find(&self.shard, scan.db, name, &mut scratch);
+            let found = round::find_replica(&self.shard, scan.db, name, &mut scratch);
             let target = found.expect("the walk is over this shard");
             let Some(version) = self.shard.read(target).0 else { continue };
             newest = newest.max(version.timestamp.0);
@@ -368,7 +368,7 @@ impl<E: Env> Server<E> {
     }
 
     /// Answers with an error.
-    pub(super) fn fail(&mut self, asker: &Asker, failure: Failure<'_>) {
+    pub(in crate::server) fn fail(&mut self, asker: &Asker, failure: Failure<'_>) {
         self.note_failure(asker, failure.code);
         self.respond(asker, &[], FLAG_ERROR, |out| {
             failure.encode(out);
@@ -429,6 +429,10 @@ impl<E: Env> Server<E> {
 
     /// Hands a request to the shard that has its keys.
     pub(super) fn forward_typed(&mut self, shard: ShardId, asker: &Asker, body: &[u8]) {
+        if asker.shard != self.shard.id() {
+            // Who forwarded it here has old news: it goes no further.
+            return self.fail(asker, Failure::new(Code::NoLeader, remote::LEADS_NO_MORE));
+        }
         self.shard.stats().forwarded_requests.add(1);
         // Counted, not timed: nothing of it is kept here.
         self.ledger.wait();
@@ -442,8 +446,8 @@ impl<E: Env> Server<E> {
     /// Serves what another shard asks, and takes what it answers.
     pub(in crate::server) fn receive_typed(&mut self, from: ShardId, parcel: &Parcel) {
         for request in &parcel.typed {
-            let TypedRequest { conn, part, header, deadline, body, long } = *request;
-            let asker = Asker { shard: from, conn, part, header, deadline };
+            let TypedRequest { header, body, long, .. } = *request;
+            let asker = Asker::of(from, request);
             let body = parcel.slice(body);
             if let Some(at) = long {
                 let value = Arc::clone(&parcel.shared[at as usize]);

@@ -132,7 +132,7 @@ impl<E: Env> Server<E> {
         self.update_gauges();
         let unix_ms = self.env.unix_ms();
         let mut session = self.node.new_session(String::new(), unix_ms);
-        let facts = View { node: &self.node, client: None, unix_ms };
+        let facts = View::new(&self.node, None, unix_ms);
         let (mut out, mut spliced) = (Vec::new(), Vec::new());
         let mut reply = resp::Reply::new(Proto::Resp2, &mut out, &mut spliced);
         (wide.tell)(&mut session, &facts, &args.args(), &Told::default(), &mut reply);

@@ -160,7 +160,8 @@ impl<E: Env> Server<E> {
         }
         let map = self.shard.map();
         let watched = pending.watched.iter().map(|watched| watched.slot);
-        let mut shards = slots().chain(watched).map(|slot| map.shard_of(map.partition_of(slot)));
+        let owner = |slot| self.shard.owner(map.partition_of(slot));
+        let mut shards = slots().chain(watched).map(owner);
         let shard = shards.next().unwrap_or(self.shard.id());
         if !clears && shards.all(|other| other == shard) {
             return Ok(Place::At(shard));
@@ -209,7 +210,7 @@ impl<E: Env> Server<E> {
                 let (mut out, mut spliced) = (Vec::new(), Vec::new());
                 let mut reply = Reply::new(session.proto, &mut out, &mut spliced);
                 let (node, unix_ms) = (&self.node, self.env.unix_ms());
-                let facts = View { node, client: None, unix_ms };
+                let facts = View::new(node, None, unix_ms);
                 run(&mut session, &facts, &step.args.args(), &mut reply);
             }
         }

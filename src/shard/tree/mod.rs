@@ -332,7 +332,7 @@ impl<E: Env> Tree<E> {
             return;
         };
         let partition = &ground.partitions[place as usize];
-        let index = partition.newest_uncommitted().unwrap_or(partition.committed().index);
+        let index = partition.newest_logged();
         let mark = self.start_of_blobs(ground).unwrap_or(ground.log.appended());
         self.flushing = Some(Flushing { place, mark, stage: Stage::Marked { index } });
         self.env.notify();
@@ -343,7 +343,7 @@ impl<E: Env> Tree<E> {
         let end = self.start_of_blobs(ground).unwrap_or(ground.log.appended());
         let marks = self.marks.iter_mut().zip(ground.partitions.iter()).enumerate();
         let oldest = marks.filter_map(|(place, (mark, partition))| {
-            if partition.is_dirty() || partition.newest_uncommitted().is_some() {
+            if partition.needs_log() {
                 return Some((place as u32, *mark));
             }
             *mark = end;
@@ -472,11 +472,12 @@ impl<E: Env> Tree<E> {
         let (_, log_from) = self.oldest(ground);
         self.marks[place as usize] = before;
         let partition = &ground.partitions[place as usize];
-        let (term, vote) = partition.hard_state();
-        let Flushed { index, timestamp: flushed } = flush.until();
+        let (term, vote) = flush.hard_state();
+        let (index_term, Flushed { index, timestamp: flushed }) =
+            (flush.until_term(), flush.until());
         // The table may have whatever was committed until now.
         let clock = partition.committed().timestamp;
-        let state = PartitionState { index, index_term: term, term, vote, flushed, clock };
+        let state = PartitionState { index, index_term, term, vote, flushed, clock };
         let (number_next, blob_last) = (self.numbers.get(), ground.blob_last);
         let shard = ShardState { number_next, blob_last, log_from };
         let replaces_all = partition.has_void_tables(flush);

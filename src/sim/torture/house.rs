@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::talk::{Talk, Value};
-use crate::cluster::SlotMap;
+use crate::cluster::{Member, Members, SlotMap};
 use crate::command::Identity;
 use crate::env::{Class, Env, Wake};
 use crate::id::{NodeId, ShardId};
@@ -21,8 +21,10 @@ use crate::shard::{self, Ack, Planted};
 use crate::sim::{self, Sim, SimEnv, SimWaker};
 use crate::wal;
 
-/// The node of every test.
+/// The node of a test of one.
 const NODE: NodeId = NodeId(1);
+/// Where the first shard of a node of several listens for the others.
+pub const PEER_PORT: u16 = 7401;
 /// The port shared by its shards.
 pub const PORT: u16 = 6379;
 /// The port of the binary protocol, shared too.
@@ -89,13 +91,16 @@ struct Life {
 /// See the module's header.
 pub struct House {
     /// Its world.
-    pub sim: Sim,
+    pub sim: Rc<Sim>,
     /// Its machine.
     pub node: sim::Node,
     /// How it is started.
     pub shape: Shape,
     /// What its shards count since they started.
     pub stats: Vec<Arc<ShardStats>>,
+    id: NodeId,
+    /// All nodes of its cluster, if there are several.
+    founders: Vec<Member>,
     life: Rc<Life>,
     stop: Arc<AtomicBool>,
 }
@@ -119,11 +124,15 @@ impl House {
 
     /// A node that is not started.
     pub fn unopened(seed: u64, shape: Shape) -> Self {
-        let sim = Sim::new(seed);
-        let node = sim.node(NODE);
+        Self::in_cluster(&Rc::new(Sim::new(seed)), NODE, Vec::new(), shape)
+    }
+
+    /// One of several nodes, not started.
+    pub fn in_cluster(sim: &Rc<Sim>, id: NodeId, founders: Vec<Member>, shape: Shape) -> Self {
+        let (sim, node) = (Rc::clone(sim), sim.node(id));
         node.make_dir("/data");
         let (stats, life, stop) = (Vec::new(), Rc::default(), Arc::default());
-        Self { sim, node, shape, stats, life, stop }
+        Self { sim, node, shape, stats, id, founders, life, stop }
     }
 
     /// Starts the node and waits until it serves.
@@ -144,7 +153,7 @@ impl House {
         }
         (self.life, self.stop) = (Rc::default(), Arc::default());
         let count = self.shape.shards;
-        let options = Arc::new(options(&self.shape));
+        let options = Arc::new(options(&self.shape, self.id, &self.founders));
         self.stats = (0..count).map(|_| Arc::default()).collect();
         let common = Arc::new(server::common(&options, &self.stats));
         let wakers = self.wakers();
@@ -208,12 +217,12 @@ impl House {
 
     /// A connection to the shared port.
     pub fn connect(&self) -> Talk {
-        Talk::new(self.sim.connect(NODE, PORT))
+        Talk::new(self.sim.connect(self.id, PORT))
     }
 
     /// A connection to a shard's own port.
     pub fn connect_to(&self, shard: u16) -> Talk {
-        Talk::new(self.sim.connect(NODE, SHARD_PORTS + shard))
+        Talk::new(self.sim.connect(self.id, SHARD_PORTS + shard))
     }
 
     /// Runs until `done`.
@@ -279,11 +288,14 @@ impl House {
     }
 }
 
-fn options(shape: &Shape) -> Options {
+fn options(shape: &Shape, node: NodeId, founders: &[Member]) -> Options {
+    let partitions = u32::from(shape.shards) * shape.partitions;
+    let members = || Arc::new(Members::new(node, 9, founders.to_vec(), shape.shards, partitions));
     Options {
+        members: (!founders.is_empty()).then(members),
         runtime: crate::config::Runtime::IoUring,
         data_dir: "/data".into(),
-        node: NODE,
+        node,
         log_id: 7,
         map: SlotMap::new(shape.shards, shape.partitions),
         pin: false,

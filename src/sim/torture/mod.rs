@@ -16,6 +16,7 @@ pub mod talk;
 
 pub mod calls;
 mod campaign;
+pub mod cluster;
 pub mod flips;
 pub mod full;
 mod groups;

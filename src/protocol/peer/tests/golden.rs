@@ -91,6 +91,12 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
         ("a rejection, a vote, a snapshot", raft_frame(&messages[1..])),
         ("blob", framed(Kind::Blob, |out| blob.encode(out))),
         ("mail", framed(Kind::Mail, |out| out.extend_from_slice(b"a parcel"))),
+        (
+            "endpoint",
+            framed(Kind::Endpoint, |out| {
+                Endpoint { host: "10.0.0.7", port: 7500 }.encode(out);
+            }),
+        ),
         ("beat", framed(Kind::Beat, |out| Body::encode_beat(1_000_000_007, out))),
     ]
 }

@@ -1,0 +1,335 @@
+//! A partition that has replicas on other nodes: what a lone voter does without.
+//!
+//! A follower logs what its leader sends, and applies it when it is committed; a leader's own
+//! writes are in the memtable already (the overlay) and only wait. Whoever loses leadership takes
+//! the overlay back: what was proposed is still in the log, and is applied from there if the next
+//! leader commits it. A new leader is ready once the first entry of its term is committed, and with
+//! it all that was in its log.
+//!
+//! **The lease.** A leader answers reads by itself while it knows that nobody else can lead: from
+//! the moment at which it asked a round of heartbeats that a majority answered, for
+//! [`LEASE`]. A follower that has heard of its leader votes for nobody during an election timeout,
+//! and one that has just started votes for nobody during its first ([`crate::consensus`]); ticks
+//! are never closer than [`TICK_MIN`]. So another leader is at least
+//! `(ELECTION_TICKS - 1) * TICK_MIN` away, of which a good tenth is left for clocks that drift. A
+//! leader that hands over has no lease from then on. Chosen over a round of messages per read,
+//! which costs a round trip; without a lease reads wait until there is one.
+
+use std::time::Duration;
+
+use super::apply::{Fault, Rows};
+use super::log_cache::{Blob, Content, LogCache};
+use super::{MayHave, Partition, Waiter};
+use crate::consensus::{self, Message, ReadState, Role, RoleChange};
+use crate::id::{NodeId, PartitionId};
+
+/// How often a replica's time goes on.
+pub const TICK: Duration = Duration::from_millis(100);
+/// Two ticks are never closer.
+const TICK_MIN: Duration = Duration::from_millis(95);
+/// Ticks without a leader before a campaign; at most twice as many.
+pub const ELECTION_TICKS: usize = 10;
+/// See the module's header.
+const LEASE: Duration = Duration::from_millis(750);
+/// A lease is renewed when less than this is left of it.
+const LEASE_LOW: Duration = Duration::from_millis(550);
+/// A round that was not answered for so long is asked again.
+const ROUND_MAX: Duration = Duration::from_millis(300);
+/// A turn that begins with less than this left of the lease does not count on it.
+pub const LEASE_SPARE: Duration = Duration::from_millis(100);
+
+const _: () = assert!(
+    LEASE.as_millis() * 10 <= (ELECTION_TICKS as u128 - 1) * TICK_MIN.as_millis() * 9,
+    "a lease ends well before another can lead"
+);
+
+/// Who answers for a partition at this moment, as this replica knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// This replica.
+    Leads,
+    /// Another one.
+    Follows(NodeId),
+    /// Nobody, or this one before long.
+    Waits,
+}
+
+#[derive(Default)]
+struct Lease {
+    /// The name and the time of the round that is under way.
+    asked: Option<(u64, Duration)>,
+    rounds: u64,
+    until: Duration,
+}
+
+/// An entry's content on its way into Raft's log.
+struct Staged {
+    content: Content,
+    /// Its large values are in the log, under the names that it has for them.
+    is_logged: bool,
+}
+
+/// See the module's header.
+pub struct Replica {
+    cache: LogCache,
+    staged: Vec<Staged>,
+    outbox: Vec<Message>,
+    /// Who waited when leadership was lost.
+    ended: Vec<Waiter>,
+    /// The first entry of the term in which this replica leads.
+    leads_from: Option<u64>,
+    lease: Lease,
+    ticked: Duration,
+    /// Large values of the open entry.
+    blobs: Vec<Blob>,
+}
+
+impl Replica {
+    pub(super) fn new(cache: LogCache) -> Self {
+        Self {
+            cache,
+            staged: Vec::new(),
+            outbox: Vec::new(),
+            ended: Vec::new(),
+            leads_from: None,
+            lease: Lease::default(),
+            ticked: Duration::ZERO,
+            blobs: Vec::new(),
+        }
+    }
+
+    pub(super) fn memory_len(&self) -> usize {
+        self.cache.byte_len()
+    }
+
+    /// A large value of the open entry is in the log.
+    pub(super) fn note_blob(&mut self, blob: Blob) {
+        self.blobs.push(blob);
+    }
+
+    /// Stages this replica's own entry; returns its tag and its length.
+    pub(super) fn stage_own(&mut self, payload: &[u8]) -> (u32, u32) {
+        let content = Content { payload: payload.into(), blobs: std::mem::take(&mut self.blobs) };
+        self.stage(Staged { content, is_logged: true })
+    }
+
+    fn stage(&mut self, staged: Staged) -> (u32, u32) {
+        let len = u32::try_from(staged.content.byte_len()).unwrap_or(u32::MAX);
+        self.staged.push(staged);
+        (self.staged.len() as u32 - 1, len)
+    }
+
+    fn on_role(&mut self, change: RoleChange, last_index: u64) {
+        self.leads_from = (change.role == Role::Leader).then_some(last_index);
+        if change.role != Role::Leader {
+            self.lease = Lease { rounds: self.lease.rounds, ..Lease::default() };
+        }
+    }
+
+    fn on_reads(&mut self, reads: &[ReadState]) {
+        for read in reads {
+            if let Some((_, at)) = self.lease.asked.filter(|(name, _)| *name == read.context) {
+                self.lease.asked = None;
+                self.lease.until = self.lease.until.max(at + LEASE);
+            }
+        }
+    }
+}
+
+/// What an entry says and needs on its way into the log: see [`Partition::take_staged`].
+pub(super) struct ToLog {
+    pub content: Content,
+    /// Large values that have to be logged before it.
+    pub is_logged: bool,
+}
+
+impl Partition {
+    /// Whether other nodes have replicas of it.
+    pub fn is_replicated(&self) -> bool {
+        self.replica.is_some()
+    }
+
+    /// Who answers for it at `now`, a moment of this process's time.
+    pub fn standing(&self, now: Duration) -> Standing {
+        let Some(replica) = &self.replica else { return Standing::Leads };
+        let (role, leader) = (self.group.role(), self.group.leader());
+        match (role, leader) {
+            (Role::Leader, _) => match self.is_ready() && now < replica.lease.until {
+                true => Standing::Leads,
+                false => Standing::Waits,
+            },
+            (_, Some(leader)) => Standing::Follows(leader),
+            (_, None) => Standing::Waits,
+        }
+    }
+
+    /// Whether this replica leads and has applied all that was committed before it did.
+    pub fn is_ready(&self) -> bool {
+        let Some(replica) = &self.replica else { return self.is_leader() };
+        replica.leads_from.is_some_and(|from| from <= self.committed.index)
+            && self.group.transferee().is_none()
+    }
+
+    /// A message of another replica, with the contents of its entries.
+    ///
+    /// # Errors
+    /// As [`consensus::Group::step`].
+    pub fn receive(
+        &mut self,
+        mut message: Message,
+        contents: Vec<Content>,
+    ) -> Result<(), consensus::Error> {
+        let replica = self.replica.as_mut().expect("a lone voter gets no messages");
+        for (entry, content) in message.entries.iter_mut().zip(contents) {
+            let (tag, len) = replica.stage(Staged { content, is_logged: false });
+            (entry.handle.tag, entry.handle.len) = (tag, len);
+        }
+        self.group.step(message)
+    }
+
+    /// Time goes on. Of effect when [`Partition::settle`] is called next.
+    pub fn tick(&mut self, now: Duration) {
+        let Some(replica) = self.replica.as_mut() else { return };
+        if now.saturating_sub(replica.ticked) < TICK_MIN {
+            return;
+        }
+        replica.ticked = now;
+        self.group.tick();
+    }
+
+    /// Asks for a longer lease, if this replica leads and has little left of it.
+    pub fn renew_lease(&mut self, now: Duration) {
+        if !self.is_ready() {
+            return;
+        }
+        let Some(replica) = self.replica.as_mut() else { return };
+        let lease = &mut replica.lease;
+        let is_low = lease.until.saturating_sub(now) < LEASE_LOW;
+        let is_asking = lease.asked.is_some_and(|(_, at)| now.saturating_sub(at) < ROUND_MAX);
+        if is_low && !is_asking && self.group.read_index(lease.rounds + 1).is_ok() {
+            lease.rounds += 1;
+            lease.asked = Some((lease.rounds, now));
+        }
+    }
+
+    /// Hands leadership to another node, if this replica leads; it answers nothing from here on.
+    pub fn hand_over(&mut self, to: NodeId) {
+        if let Some(replica) = self.replica.as_mut() {
+            replica.lease = Lease { rounds: replica.lease.rounds, ..Lease::default() };
+            self.group.transfer(to);
+        }
+    }
+
+    /// What was sent to a node may be lost.
+    pub fn unreachable(&mut self, node: NodeId) {
+        self.group.unreachable(node);
+    }
+
+    /// Messages for other nodes, since the last call.
+    pub fn take_messages(&mut self, into: &mut Vec<(PartitionId, Message)>) {
+        let id = self.id;
+        if let Some(replica) = self.replica.as_mut() {
+            into.extend(replica.outbox.drain(..).map(|message| (id, message)));
+        }
+    }
+
+    /// Whoever waited for what will never be known here.
+    pub fn take_ended(&mut self, into: &mut Vec<Waiter>) {
+        if let Some(replica) = self.replica.as_mut() {
+            into.append(&mut replica.ended);
+        }
+    }
+
+    /// What an entry of the log says, if it is of this term and still here.
+    pub fn content(&self, index: u64, term: u64) -> Option<&Content> {
+        let cache = &self.replica.as_ref()?.cache;
+        cache.get(index).filter(|_| cache.term(index) == Some(term))
+    }
+
+    /// The newest entry that the log has; committed or not.
+    pub fn last_index(&self) -> u64 {
+        self.group.last_index()
+    }
+
+    /// Takes over what Raft decided about roles, reads and messages; what is to be logged is the
+    /// caller's. Before anything is applied.
+    pub(super) fn take_decisions(&mut self) {
+        let Some(mut replica) = self.replica.take() else { return };
+        if let Some(change) = self.effects.role {
+            let led = replica.leads_from.is_some();
+            replica.on_role(change, self.group.last_index());
+            if led && change.role != Role::Leader {
+                self.abandon(&mut replica.ended);
+                // What is taken back may be committed after all, with the timestamps it has.
+                self.clock = self.committed.timestamp;
+                replica.blobs.clear();
+            }
+        }
+        replica.on_reads(&self.effects.reads);
+        replica.outbox.append(&mut self.effects.messages);
+        self.replica = Some(replica);
+    }
+
+    /// What an entry that Raft took in says.
+    pub(super) fn take_staged(&mut self, tag: u32) -> ToLog {
+        let replica = self.replica.as_mut().expect("it is replicated");
+        let staged = &mut replica.staged[tag as usize];
+        let content = std::mem::take(&mut staged.content);
+        ToLog { content, is_logged: staged.is_logged }
+    }
+
+    /// The entry is on its way to the disk.
+    pub(super) fn keep_content(&mut self, index: u64, term: u64, content: Content) {
+        let replica = self.replica.as_mut().expect("it is replicated");
+        replica.cache.push(index, term, content);
+    }
+
+    /// What Raft did not take in of what was staged, it never will.
+    pub(super) fn forget_staged(&mut self) {
+        if let Some(replica) = self.replica.as_mut() {
+            replica.staged.clear();
+        }
+    }
+
+    /// Applies all entries up to `commit`: own ones are in the memtable, others are not.
+    pub(super) fn apply_replicated(
+        &mut self,
+        commit: u64,
+        may_have: MayHave<'_>,
+        released: &mut Vec<Waiter>,
+    ) {
+        while self.committed.index < commit {
+            let index = self.committed.index + 1;
+            match self.pending.front().is_some_and(|entry| entry.index == index) {
+                true => self.commit_front(released),
+                false => self.apply_logged(index, may_have),
+            }
+            self.committed.index = index;
+        }
+        let replica = self.replica.as_mut().expect("it is replicated");
+        let base = replica.cache.trim(commit);
+        self.group.applied(commit);
+        self.group.compact(base);
+    }
+
+    fn apply_logged(&mut self, index: u64, may_have: MayHave<'_>) {
+        let replica = self.replica.take().expect("it is replicated");
+        let content = replica.cache.get(index).expect("what is not applied is kept");
+        let mut rows = Rows {
+            memtable: &mut self.memtable,
+            sizes: &mut self.sizes,
+            clock: &mut self.clock,
+            generation: &mut self.generation,
+            dying: &mut self.dying,
+            hash_seed: self.hash_seed,
+            tables_clock: self.tables_clock,
+            may_have,
+        };
+        let applied = rows.apply_entry(&content.payload, &mut |blob| content.blob(blob));
+        if let Err(Fault::Malformed(_) | Fault::BlobMissing(_)) = applied {
+            panic!("partition {} entry {index} can not be applied: {applied:?}", self.id);
+        }
+        self.replica = Some(replica);
+        self.committed.timestamp = self.clock;
+    }
+}

@@ -1,0 +1,214 @@
+//! A connection from a shard of another node: what it sends is taken in.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Peers;
+use crate::env::{ConnId, Env};
+use crate::id::ShardId;
+use crate::limits::VALUE_LEN_MAX;
+use crate::mvcc::BlobRef;
+use crate::partition::Content;
+use crate::protocol::peer::{
+    BODY_LEN_MAX, Blob, Body, Endpoint, Frame, GREETING_LEN_MAX, Hello, Kind, Parser, Received,
+    finish, start,
+};
+use crate::server::Server;
+use crate::shard::mailbox::wire;
+
+/// Large values that came before the entries that name them, by their names there.
+type Blobs = BTreeMap<u64, (u64, Vec<u8>)>;
+
+/// See the module's header.
+pub(super) struct Incoming {
+    pub conn: ConnId,
+    /// Whose it is, once that is known.
+    pub from: Option<ShardId>,
+    /// When something came last.
+    pub heard: Duration,
+    parser: Parser,
+    blobs: Blobs,
+}
+
+/// Why a connection is closed.
+type Broken = String;
+
+impl<E: Env> Server<E> {
+    pub(in crate::server) fn accept_peer(&mut self, conn: ConnId) {
+        let Some(peers) = self.peers.as_mut() else { return self.env.close(conn) };
+        let (parser, blobs) = Default::default();
+        let heard = self.env.now();
+        peers.incoming.insert(conn.index, Incoming { conn, from: None, heard, parser, blobs });
+    }
+
+    /// Bytes of a link or an incoming connection.
+    pub(in crate::server) fn receive_from_peer(&mut self, conn: ConnId, bytes: &[u8]) {
+        let Some(mut peers) = self.peers.take() else { return };
+        let now = self.env.now();
+        let link = peers.links.iter_mut().find(|(_, link)| link.conn == Some(conn));
+        if let Some((&number, link)) = link {
+            let topology = self.node.topology();
+            let own = topology.endpoints.get(topology.myself);
+            let own = own.map_or(("", 0), |own| (own.host.as_str(), own.port));
+            if !link.receive(bytes, now, own) {
+                self.drop_link(&mut peers, number);
+            }
+        } else if let Some(mut incoming) = peers.incoming.remove(&conn.index) {
+            incoming.heard = now;
+            match self.take_frames(&mut peers, &mut incoming, bytes) {
+                Ok(()) => drop(peers.incoming.insert(conn.index, incoming)),
+                Err(broken) => {
+                    let from = incoming.from;
+                    tracing::warn!(?from, "a peer's connection is closed: {broken}");
+                    self.env.close(conn);
+                }
+            }
+        }
+        self.peers = Some(peers);
+    }
+
+    fn take_frames(
+        &mut self,
+        peers: &mut Peers,
+        incoming: &mut Incoming,
+        mut bytes: &[u8],
+    ) -> Result<(), Broken> {
+        let mut parser = std::mem::take(&mut incoming.parser);
+        loop {
+            let len_max = incoming.from.map_or(GREETING_LEN_MAX, |_| BODY_LEN_MAX);
+            let frame = parser.next(&mut bytes, len_max).map_err(|error| error.to_string())?;
+            let Some(frame) = frame else { break };
+            self.take_frame(peers, incoming, &frame)?;
+        }
+        incoming.parser = parser;
+        Ok(())
+    }
+
+    fn take_frame(
+        &mut self,
+        peers: &mut Peers,
+        incoming: &mut Incoming,
+        frame: &Frame<'_>,
+    ) -> Result<(), Broken> {
+        let body = frame.decode().map_err(|error| error.to_string())?;
+        let Some(from) = incoming.from else {
+            let Body::Hello(hello) = body else { return Err("it does not say hello".to_owned()) };
+            return self.take_hello(peers, incoming, &hello);
+        };
+        match body {
+            Body::Raft(messages) => {
+                for received in messages {
+                    let received = received.map_err(|error| error.to_string())?;
+                    self.take_message(peers, incoming, from, received)?;
+                }
+                Ok(())
+            }
+            Body::Blob(blob) => take_blob(&mut incoming.blobs, &blob),
+            Body::Mail(body) => {
+                let mut parcel = wire::decode(body, self.env.now()).map_err(|e| e.to_string())?;
+                if let Some(link) = peers.links.get_mut(&from) {
+                    link.note_answers(&mut parcel);
+                }
+                peers.mail.push_back((from, parcel));
+                Ok(())
+            }
+            Body::Endpoint(Endpoint { host, port }) => {
+                if let Some((node, shard)) = peers.members.far(from) {
+                    peers.members.note_endpoint(node, shard, host, port);
+                }
+                Ok(())
+            }
+            Body::Beat(_) => Ok(()),
+            Body::Hello(_) | Body::Welcome(_) | Body::Refused(_) => {
+                Err("it greets again".to_owned())
+            }
+        }
+    }
+
+    fn take_hello(
+        &mut self,
+        peers: &mut Peers,
+        incoming: &mut Incoming,
+        hello: &Hello,
+    ) -> Result<(), Broken> {
+        let mut out = Vec::new();
+        let at = start(&mut out);
+        let judged = peers.own.judge(hello, &peers.members.ids());
+        match &judged {
+            Ok(welcome) => welcome.encode(&mut out),
+            Err(refusal) => refusal.encode(&mut out),
+        }
+        let kind = if judged.is_ok() { Kind::Welcome } else { Kind::Refused };
+        finish(&mut out, at, kind).map_err(|error| error.to_string())?;
+        self.env.send(incoming.conn, &mut out);
+        if let Err(refusal) = judged {
+            return Err(refusal.text);
+        }
+        let (node, shard) = (hello.from.node, hello.from.shard);
+        let number = peers.members.number(node, shard);
+        incoming.from = Some(number);
+        peers.want(node, shard);
+        // The one before is as good as gone.
+        let stale = peers.incoming.values().find(|other| other.from == Some(number));
+        if let Some(conn) = stale.map(|other| other.conn) {
+            peers.incoming.remove(&conn.index);
+            self.env.close(conn);
+        }
+        Ok(())
+    }
+
+    fn take_message(
+        &mut self,
+        peers: &Peers,
+        incoming: &mut Incoming,
+        from: ShardId,
+        received: Received<'_>,
+    ) -> Result<(), Broken> {
+        let node = peers.members.far(from).map(|(node, _)| node);
+        if node != Some(received.message.from) {
+            return Err(format!("it speaks for node {}", received.message.from));
+        }
+        let mut contents = Vec::with_capacity(received.message.entries.len());
+        for payload in received.payloads() {
+            let mut content = Content { payload: payload.into(), blobs: Vec::new() };
+            take_named(payload, &mut incoming.blobs, &mut content.blobs)?;
+            contents.push(content);
+        }
+        let taken = self.shard.receive(received.partition, received.message, contents);
+        taken.map_err(|error| error.to_string())
+    }
+}
+
+fn take_blob(blobs: &mut Blobs, blob: &Blob<'_>) -> Result<(), Broken> {
+    let (whole_len, bytes) = blobs.entry(blob.blob).or_default();
+    if blob.offset == 0 {
+        (*whole_len, *bytes) = (blob.whole_len, Vec::new());
+    }
+    let end = bytes.len() as u64 + blob.bytes.len() as u64;
+    // The effects of an entry may be a blob too, and longer than a value.
+    let len_max = 2 * VALUE_LEN_MAX as u64;
+    if blob.offset != bytes.len() as u64 || end > *whole_len || *whole_len > len_max {
+        return Err(format!("a piece of large value {} is not the next", blob.blob));
+    }
+    bytes.extend_from_slice(blob.bytes);
+    Ok(())
+}
+
+/// Takes the large values that effects name, those in effects that are a blob too.
+fn take_named(
+    payload: &[u8],
+    blobs: &mut Blobs,
+    into: &mut Vec<(BlobRef, Arc<Vec<u8>>)>,
+) -> Result<(), Broken> {
+    for (of, is_inner) in Content::named(payload) {
+        let whole = blobs.remove(&of.id).filter(|(_, bytes)| bytes.len() as u64 == of.len);
+        let (_, bytes) = whole.ok_or_else(|| format!("large value {} did not come", of.id))?;
+        let bytes = Arc::new(bytes);
+        into.push((of, Arc::clone(&bytes)));
+        if is_inner {
+            take_named(&bytes, blobs, into)?;
+        }
+    }
+    Ok(())
+}

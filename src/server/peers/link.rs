@@ -1,0 +1,264 @@
+//! A connection to one shard of another node, which carries frames there and only the answer to the
+//! greeting back.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::asked::Asked;
+use super::{BEAT_EVERY, SILENCE_MAX};
+use crate::consensus::Message;
+use crate::env::{ConnId, Env, Sent};
+use crate::id::{NodeId, PartitionId, ShardId};
+use crate::partition::Content;
+use crate::protocol::peer::{
+    self, Batch, Blob, Body, Endpoint, GREETING_LEN_MAX, Hello, Kind, Parser, Place, finish, start,
+};
+use crate::shard::mailbox::{Parcel, wire};
+
+/// Messages are not sent while this much waits to be: the other is slow, and is told anew later.
+const QUEUE_LEN_MAX: usize = 32 << 20;
+/// Bytes of a large value in one frame.
+const PIECE_LEN: usize = 1 << 20;
+/// Between two attempts to connect.
+const REDIAL_EVERY: Duration = Duration::from_millis(100);
+/// A buffer that has grown beyond this is not kept.
+const SPARE_LEN_MAX: usize = 4 << 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Down,
+    Dialling,
+    Greeting,
+    Up,
+}
+
+/// See the module's header.
+pub(super) struct Link {
+    pub node: NodeId,
+    shard: ShardId,
+    addr: SocketAddr,
+    pub conn: Option<ConnId>,
+    state: State,
+    parser: Parser,
+    /// Answers that were there before it was up.
+    early: Vec<Parcel>,
+    /// Frames that were not sent yet.
+    out: Vec<u8>,
+    batch: Batch,
+    is_sending: bool,
+    /// Nothing is tried before.
+    retry_at: Duration,
+    /// When something was sent last.
+    spoke: Duration,
+    /// Since when it is up.
+    since: Duration,
+    asked: Asked,
+    /// A refusal was told of.
+    is_told: bool,
+}
+
+impl Link {
+    pub fn new(node: NodeId, shard: ShardId, addr: SocketAddr) -> Self {
+        Self {
+            node,
+            shard,
+            addr,
+            conn: None,
+            state: State::Down,
+            parser: Parser::default(),
+            early: Vec::new(),
+            out: Vec::new(),
+            batch: Batch::default(),
+            is_sending: false,
+            retry_at: Duration::ZERO,
+            spoke: Duration::ZERO,
+            since: Duration::ZERO,
+            asked: Asked::default(),
+            is_told: false,
+        }
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.state == State::Up
+    }
+
+    /// Whether nothing waits to be sent over it.
+    pub fn is_idle(&self) -> bool {
+        !self.is_up() || (self.out.is_empty() && !self.is_sending)
+    }
+
+    /// Whether the other side, heard of at `heard`, is silent for too long.
+    pub fn is_lost(&self, heard: Duration, now: Duration) -> bool {
+        self.state != State::Down && now.saturating_sub(heard.max(self.since)) > SILENCE_MAX
+    }
+
+    /// Dials if it is down, beats if it is up and idle.
+    pub fn tick<E: Env>(&mut self, env: &E, own: &Place, now: Duration) {
+        match self.state {
+            State::Down if now >= self.retry_at => self.dial(env, own, now),
+            State::Up if now.saturating_sub(self.spoke) >= BEAT_EVERY && self.out.is_empty() => {
+                let at = start(&mut self.out);
+                Body::encode_beat(now.as_nanos() as u64, &mut self.out);
+                let _ = finish(&mut self.out, at, Kind::Beat);
+                self.flush(env);
+            }
+            _ => {}
+        }
+    }
+
+    fn dial<E: Env>(&mut self, env: &E, own: &Place, now: Duration) {
+        debug_assert_ne!(own.node, self.node, "nobody dials itself");
+        (self.retry_at, self.since) = (now + REDIAL_EVERY, now);
+        if let Ok(conn) = env.connect(self.addr) {
+            (self.conn, self.state) = (Some(conn), State::Dialling);
+        }
+    }
+
+    /// It is connected: says hello.
+    pub fn greet<E: Env>(&mut self, env: &E, own: &Place, now: Duration) {
+        self.out.clear();
+        let at = start(&mut self.out);
+        Hello::new(*own, self.node, self.shard).encode(&mut self.out);
+        let _ = finish(&mut self.out, at, Kind::Hello);
+        (self.state, self.since) = (State::Greeting, now);
+        self.send(env);
+    }
+
+    /// What the other answers. False: the link is of no use. `own`: where clients reach this shard.
+    pub fn receive(&mut self, mut bytes: &[u8], now: Duration, own: (&str, u16)) -> bool {
+        while let Ok(Some(frame)) = self.parser.next(&mut bytes, GREETING_LEN_MAX) {
+            match frame.decode() {
+                Ok(Body::Welcome(_)) if self.state == State::Greeting => {
+                    (self.state, self.since, self.is_told) = (State::Up, now, false);
+                    self.spoke = now;
+                    let (at, (host, port)) = (start(&mut self.out), own);
+                    Endpoint { host, port }.encode(&mut self.out);
+                    let _ = finish(&mut self.out, at, Kind::Endpoint);
+                    for parcel in std::mem::take(&mut self.early) {
+                        if self.push_mail(&parcel, now).is_err() {
+                            return false;
+                        }
+                    }
+                }
+                Ok(Body::Refused(refusal)) => {
+                    if !std::mem::replace(&mut self.is_told, true) {
+                        let (node, addr) = (self.node, self.addr);
+                        tracing::error!(%node, %addr, "a peer refuses this node: {}", refusal.text);
+                    }
+                    return false;
+                }
+                _ => return false,
+            }
+        }
+        bytes.is_empty()
+    }
+
+    /// Appends a message; false: it is lost.
+    pub fn push_message<'c>(
+        &mut self,
+        partition: PartitionId,
+        message: &Message,
+        content: impl Fn(u64, u64) -> Option<&'c Content>,
+    ) -> bool {
+        if self.state != State::Up || self.out.len() > QUEUE_LEN_MAX {
+            return false;
+        }
+        let mut contents = Vec::with_capacity(message.entries.len());
+        for entry in &message.entries {
+            let Some(content) = content(entry.index, entry.term) else { return false };
+            contents.push(content);
+        }
+        for content in &contents {
+            self.push_blobs(content);
+        }
+        let first = message.index + 1;
+        let pushed = self.batch.push(&mut self.out, partition, message, |entry, out| {
+            out.extend_from_slice(&contents[(entry.index - first) as usize].payload);
+        });
+        pushed.is_ok()
+    }
+
+    fn push_blobs(&mut self, content: &Content) {
+        if content.blobs.is_empty() {
+            return;
+        }
+        self.end_batch();
+        for (of, value) in &content.blobs {
+            for (piece, bytes) in value.chunks(PIECE_LEN).enumerate() {
+                let at = start(&mut self.out);
+                let offset = (piece * PIECE_LEN) as u64;
+                Blob { blob: of.id, whole_len: of.len, offset, bytes }.encode(&mut self.out);
+                let _ = finish(&mut self.out, at, Kind::Blob);
+            }
+        }
+    }
+
+    pub fn end_batch(&mut self) {
+        self.batch.end(&mut self.out);
+    }
+
+    /// Appends a parcel.
+    ///
+    /// # Errors
+    /// It is longer than a frame may be.
+    pub fn push_mail(&mut self, parcel: &Parcel, now: Duration) -> Result<(), peer::Error> {
+        let at = start(&mut self.out);
+        wire::encode(parcel, now, &mut self.out);
+        finish(&mut self.out, at, Kind::Mail)?;
+        self.asked.note(parcel);
+        Ok(())
+    }
+
+    /// Keeps the answers of a parcel until the link is up.
+    pub fn keep_answers(&mut self, mut parcel: Parcel) {
+        parcel.requests.clear();
+        parcel.typed.clear();
+        if !parcel.is_empty() {
+            self.early.push(parcel);
+        }
+    }
+
+    /// Its requests that these answer are over; what answers none is taken out.
+    pub fn note_answers(&mut self, parcel: &mut Parcel) {
+        self.asked.note_answers(parcel);
+    }
+
+    /// Sends what waits, if nothing is on its way.
+    pub fn flush<E: Env>(&mut self, env: &E) {
+        if self.state == State::Up && !self.out.is_empty() {
+            self.spoke = env.now();
+            self.send(env);
+        }
+    }
+
+    fn send<E: Env>(&mut self, env: &E) {
+        let Some(conn) = self.conn.filter(|_| !self.is_sending) else { return };
+        match env.send(conn, &mut self.out) {
+            Sent::Done if self.out.capacity() > SPARE_LEN_MAX => self.out = Vec::new(),
+            Sent::Done => {}
+            Sent::InFlight => self.is_sending = true,
+            // The end of the connection is told, too.
+            Sent::Broken => self.out.clear(),
+        }
+    }
+
+    pub fn on_sent<E: Env>(&mut self, env: &E, mut buf: Vec<u8>) {
+        self.is_sending = false;
+        if self.out.is_empty() && buf.capacity() <= SPARE_LEN_MAX {
+            buf.clear();
+            self.out = buf;
+        }
+        self.flush(env);
+    }
+
+    /// Closes the connection; what was asked and not answered.
+    pub fn drop_conn<E: Env>(&mut self, env: &E) -> Asked {
+        if let Some(conn) = self.conn.take() {
+            env.close(conn);
+        }
+        (self.state, self.is_sending) = (State::Down, false);
+        self.retry_at = env.now() + REDIAL_EVERY;
+        (self.early, self.out, self.batch, self.parser) = Default::default();
+        std::mem::take(&mut self.asked)
+    }
+}

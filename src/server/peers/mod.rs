@@ -1,0 +1,223 @@
+//! The shards of other nodes, as this shard talks to them: a link to each that it has something
+//! for, an incoming connection from each that has something for it.
+//!
+//! Replicas' messages go to the shard of the same number on each node. Requests that another node's
+//! partition leader must serve go to that shard, in the parcels that shards of one node exchange;
+//! their answers come back on the other's link. A link that breaks is dialled anew; what was asked
+//! over it and not answered ends as unknown.
+
+mod asked;
+mod incoming;
+mod link;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Server;
+use crate::cluster::Members;
+use crate::consensus::Message;
+use crate::env::{ConnId, Env, ListenerId};
+use crate::id::{NodeId, PartitionId, ShardId};
+use crate::protocol::peer::Place;
+use crate::shard::mailbox::Parcel;
+
+use incoming::Incoming;
+use link::Link;
+
+/// The peers' listener: the fourth that a shard opens.
+pub const LISTENER: ListenerId = ListenerId(3);
+
+/// A peer that was not heard of for so long is taken for gone.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// A link that carries nothing else carries a beat so often.
+const BEAT_EVERY: Duration = Duration::from_millis(500);
+
+/// See the module's header. Lives on one core.
+pub struct Peers {
+    members: Arc<Members>,
+    own: Place,
+    /// By the other shard's number.
+    links: BTreeMap<ShardId, Link>,
+    /// By the connection's place.
+    incoming: BTreeMap<u32, Incoming>,
+    /// Parcels that came.
+    mail: VecDeque<(ShardId, Parcel)>,
+    /// Scratch.
+    messages: Vec<(PartitionId, Message)>,
+}
+
+impl Peers {
+    /// None is connected.
+    pub fn new(members: Arc<Members>, shard: ShardId, partition_count: u32) -> Self {
+        let own = Place {
+            cluster: members.cluster(),
+            node: members.own(),
+            shard,
+            shard_count: members.shard_count(),
+            partition_count,
+        };
+        let mut peers = Self {
+            own,
+            links: BTreeMap::new(),
+            incoming: BTreeMap::new(),
+            mail: VecDeque::new(),
+            messages: Vec::new(),
+            members,
+        };
+        let others: Vec<NodeId> = peers.members.others().map(|member| member.id).collect();
+        others.into_iter().for_each(|node| peers.want(node, shard));
+        peers
+    }
+
+    /// From now on there is to be a link to a shard of another node.
+    fn want(&mut self, node: NodeId, shard: ShardId) {
+        let number = self.members.number(node, shard);
+        let Some(member) = self.members.others().find(|member| member.id == node) else { return };
+        let mut addr = member.peer_addr;
+        addr.set_port(addr.port() + shard.0);
+        self.links.entry(number).or_insert_with(|| Link::new(node, shard, addr));
+    }
+
+    /// Whether a connection is one of theirs.
+    pub fn has(&self, conn: ConnId) -> bool {
+        self.incoming.get(&conn.index).is_some_and(|incoming| incoming.conn == conn)
+            || self.links.values().any(|link| link.conn == Some(conn))
+    }
+
+    /// Whether nothing is on its way to them.
+    pub fn is_idle(&self) -> bool {
+        self.links.values().all(Link::is_idle)
+    }
+
+    /// Whether requests for a shard would be sent.
+    pub fn reaches(&self, number: ShardId) -> bool {
+        self.links.get(&number).is_some_and(Link::is_up)
+    }
+
+    /// The next parcel that came, and from whom.
+    pub fn receive(&mut self) -> Option<(ShardId, Parcel)> {
+        self.mail.pop_front()
+    }
+}
+
+impl<E: Env> Server<E> {
+    /// Sends what this turn has for other nodes: after [`crate::shard::Shard::end_turn`], and
+    /// before the next.
+    pub(super) fn send_to_peers(&mut self) {
+        let Some(mut peers) = self.peers.take() else { return };
+        self.send_messages(&mut peers);
+        self.send_mail(&mut peers);
+        for link in peers.links.values_mut() {
+            link.flush(&self.env);
+        }
+        self.peers = Some(peers);
+    }
+
+    fn send_messages(&mut self, peers: &mut Peers) {
+        let mut messages = std::mem::take(&mut peers.messages);
+        self.shard.take_messages(&mut messages);
+        let mut lost = Vec::new();
+        for (partition, message) in messages.drain(..) {
+            let number = peers.members.number(message.to, self.shard.id());
+            let Some(link) = peers.links.get_mut(&number) else { continue };
+            let shard = &self.shard;
+            let content = |index, term| shard.content(partition, index, term);
+            if !link.push_message(partition, &message, content) && !lost.contains(&link.node) {
+                lost.push(link.node);
+            }
+        }
+        peers.links.values_mut().for_each(Link::end_batch);
+        lost.into_iter().for_each(|node| self.shard.unreachable(node));
+        peers.messages = messages;
+    }
+
+    fn send_mail(&mut self, peers: &mut Peers) {
+        let first = self.shard.map().shard_count();
+        for number in (first..).take(peers.members.far_count()).map(ShardId) {
+            let Some(parcel) = self.mailbox.take_far(number) else { continue };
+            if let Some((node, shard)) = peers.members.far(number) {
+                peers.want(node, shard);
+            }
+            let Some(link) = peers.links.get_mut(&number) else { continue };
+            if !link.is_up() {
+                // What was not sent can go to another; answers are for that shard alone.
+                self.postpone_all(&parcel);
+                link.keep_answers(parcel);
+            } else if let Err(error) = link.push_mail(&parcel, self.env.now()) {
+                tracing::warn!(node = %link.node, %error, "a peer's mail can not be sent");
+                self.drop_link(peers, number);
+            }
+        }
+    }
+
+    /// Dials who is not there, drops who was not heard of, beats where nothing else is to say.
+    pub(super) fn tick_peers(&mut self) {
+        let Some(mut peers) = self.peers.take() else { return };
+        let now = self.env.now();
+        let mut gone = Vec::new();
+        for (number, link) in &mut peers.links {
+            let from_there = peers.incoming.values().find(|other| other.from == Some(*number));
+            let heard = from_there.map_or(Duration::ZERO, |other| other.heard);
+            if link.is_lost(heard, now) {
+                gone.push(*number);
+            } else {
+                link.tick(&self.env, &peers.own, now);
+            }
+        }
+        for number in gone {
+            self.drop_link(&mut peers, number);
+        }
+        let silent = |other: &&Incoming| now.saturating_sub(other.heard) > SILENCE_MAX;
+        let silent: Vec<_> = peers.incoming.values().filter(silent).map(|of| of.conn).collect();
+        for conn in silent {
+            peers.incoming.remove(&conn.index);
+            self.env.close(conn);
+        }
+        self.peers = Some(peers);
+    }
+
+    /// The connection is up, closed, or has taken what was sent.
+    pub(super) fn on_peer_connected(&mut self, conn: ConnId) {
+        let Some(peers) = self.peers.as_mut() else { return };
+        let (own, now) = (peers.own, self.env.now());
+        if let Some(link) = peers.links.values_mut().find(|link| link.conn == Some(conn)) {
+            link.greet(&self.env, &own, now);
+        }
+    }
+
+    pub(super) fn on_peer_sent(&mut self, conn: ConnId, buf: Vec<u8>) {
+        let Some(peers) = self.peers.as_mut() else { return };
+        if let Some(link) = peers.links.values_mut().find(|link| link.conn == Some(conn)) {
+            link.on_sent(&self.env, buf);
+        }
+    }
+
+    pub(super) fn on_peer_ended(&mut self, conn: ConnId) {
+        let Some(mut peers) = self.peers.take() else { return };
+        let of_link = peers.links.iter().find(|(_, link)| link.conn == Some(conn));
+        match of_link.map(|(number, _)| *number) {
+            Some(number) => self.drop_link(&mut peers, number),
+            None => {
+                peers.incoming.remove(&conn.index);
+                self.env.close(conn);
+            }
+        }
+        self.peers = Some(peers);
+    }
+
+    /// A link is broken: what was asked over it will not be answered.
+    fn drop_link(&mut self, peers: &mut Peers, number: ShardId) {
+        let Some(link) = peers.links.get_mut(&number) else { return };
+        let asked = link.drop_conn(&self.env);
+        self.shard.unreachable(link.node);
+        asked.end(self);
+        // Answers to the other may be lost with it: that it asked in vain it sees by the end of its
+        // own link.
+        let from_there = peers.incoming.values().find(|other| other.from == Some(number));
+        if let Some(conn) = from_there.map(|other| other.conn) {
+            peers.incoming.remove(&conn.index);
+            self.env.close(conn);
+        }
+    }
+}

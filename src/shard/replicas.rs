@@ -1,0 +1,243 @@
+//! The shard as one of several that have the same partitions: what comes from the others and goes
+//! to them, and who leads.
+//!
+//! Standings are looked at once per turn ([`Shard::begin_turn`]), with [`LEASE_SPARE`] to spare; a
+//! turn that took longer than that, since the process was stopped in it or the machine paused, has
+//! said things that may not be true any more ([`Shard::is_overdue`]).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Shard;
+use crate::cluster::{Members, NOWHERE};
+use crate::consensus::{self, Message};
+use crate::env::Env;
+use crate::id::{NodeId, PartitionId, ShardId, Slot};
+use crate::partition::{Content, LEASE_SPARE, Partition, Standing};
+
+/// A partition's part of the memory for the newest entries of the log.
+pub(super) fn log_cache_len(memory_max: usize, partitions: usize) -> usize {
+    (memory_max / 16 / partitions).max(64 << 10)
+}
+
+/// What a lone node's shard does without.
+#[derive(Default)]
+pub(super) struct Replicas {
+    /// The nodes that have replicas of the same partitions, if there are others.
+    pub members: Option<Arc<Members>>,
+    /// Who leads each partition, as of this turn's beginning; of a lone node nothing.
+    standings: Vec<Standing>,
+    turn_began: Duration,
+    /// Partitions that got messages in this turn.
+    stirred: Vec<u32>,
+    /// Partitions whose leadership was lost in this turn, and how far they were committed.
+    lost: Vec<(u32, u64)>,
+    /// Something was logged in this turn that others wait for.
+    pub has_followed: bool,
+}
+
+impl Replicas {
+    /// Of a shard of so many partitions.
+    pub fn new(members: Option<Arc<Members>>, partitions: usize) -> Self {
+        let count = members.iter().len() * partitions;
+        Self { standings: vec![Standing::Waits; count], members, ..Self::default() }
+    }
+}
+
+impl<E: Env> Shard<E> {
+    /// The cluster that it belongs to.
+    pub fn members(&self) -> Option<&Arc<Members>> {
+        self.replicas.members.as_ref()
+    }
+
+    /// Which shard answers for a partition, perhaps one of another node; [`NOWHERE`]: none does
+    /// now.
+    pub fn owner(&self, partition: PartitionId) -> ShardId {
+        let home = self.map.shard_of(partition);
+        let Some(members) = &self.replicas.members else { return home };
+        if let Some(place) = self.place_of(partition) {
+            return match self.replicas.standings[place as usize] {
+                Standing::Leads => self.id,
+                Standing::Follows(node) => members.number(node, home),
+                Standing::Waits => NOWHERE,
+            };
+        }
+        members.leader(partition).map_or(NOWHERE, |node| members.number(node, home))
+    }
+
+    /// Where this shard has a partition.
+    pub fn place_of(&self, partition: PartitionId) -> Option<u32> {
+        let place = partition.0.checked_sub(self.partitions[0].id().0)?;
+        ((place as usize) < self.partitions.len()).then_some(place)
+    }
+
+    /// Where this shard has the partition of a slot, whoever leads it.
+    pub fn replica_of(&self, slot: Slot) -> Option<u32> {
+        self.place_of(self.map.partition_of(slot))
+    }
+
+    /// Whether it takes writes for the partition of that place.
+    pub fn leads(&self, place: u32) -> bool {
+        self.replicas.members.is_none()
+            || self.replicas.standings[place as usize] == Standing::Leads
+    }
+
+    /// Looks who leads; at the beginning of a turn.
+    pub(super) fn look_at_standings(&mut self) {
+        let Some(members) = &self.replicas.members else { return };
+        self.replicas.lost.clear();
+        self.replicas.turn_began = self.env.now();
+        let at = self.replicas.turn_began + LEASE_SPARE;
+        for (standing, partition) in self.replicas.standings.iter_mut().zip(&self.partitions) {
+            let now = match self.failed {
+                None => partition.standing(at),
+                Some(_) => Standing::Waits,
+            };
+            if *standing != now {
+                *standing = now;
+                let leader = match now {
+                    Standing::Leads => Some(members.own()),
+                    Standing::Follows(node) => Some(node),
+                    Standing::Waits => None,
+                };
+                members.note_leader(partition.id(), leader);
+            }
+        }
+    }
+
+    /// Whether the turn took so long that what was answered in it may not be true: a lease that it
+    /// counted on has ended meanwhile.
+    pub fn is_overdue(&self) -> bool {
+        self.replicas.members.is_some() && {
+            let now = self.env.now();
+            let ended = |partition: &Partition| partition.standing(now) != Standing::Leads;
+            let led = self.replicas.standings.iter().zip(&self.partitions);
+            now.saturating_sub(self.replicas.turn_began) > LEASE_SPARE
+                && led.filter(|(standing, _)| **standing == Standing::Leads).any(|of| ended(of.1))
+        }
+    }
+
+    /// A message of another replica of a partition.
+    ///
+    /// # Errors
+    /// As [`consensus::Group::step`]; also for a partition that is not this shard's.
+    pub fn receive(
+        &mut self,
+        partition: PartitionId,
+        message: Message,
+        contents: Vec<Content>,
+    ) -> Result<(), consensus::Error> {
+        let (kind, from) = (message.kind, message.from);
+        let Some(place) = self.place_of(partition) else {
+            let what = "for a partition of another shard";
+            return Err(consensus::Error::Malformed { kind, from, what });
+        };
+        if self.failed.is_some() {
+            return Ok(());
+        }
+        self.replicas.stirred.push(place);
+        self.partitions[place as usize].receive(message, contents)
+    }
+
+    /// What was sent to a node may be lost.
+    pub fn unreachable(&mut self, node: NodeId) {
+        self.partitions.iter_mut().for_each(|partition| partition.unreachable(node));
+    }
+
+    /// Carries out what the messages of this turn led to.
+    pub fn settle(&mut self) {
+        let mut stirred = std::mem::take(&mut self.replicas.stirred);
+        if self.failed.is_none() {
+            stirred.sort_unstable();
+            stirred.dedup();
+            for place in stirred.drain(..) {
+                self.settle_at(place);
+            }
+        }
+        stirred.clear();
+        self.replicas.stirred = stirred;
+    }
+
+    fn settle_at(&mut self, place: u32) {
+        let committed = self.partition(place).committed().index;
+        let led = self.partition(place).is_ready();
+        self.stir(place);
+        if !led && self.partition(place).is_ready() {
+            // It can not answer a read before.
+            let now = self.env.now();
+            self.partitions[place as usize].renew_lease(now);
+            self.stir(place);
+        }
+        let partition = &mut self.partitions[place as usize];
+        partition.take_ended(&mut self.abandoned);
+        if led && !partition.is_ready() {
+            self.replicas.lost.push((place, committed));
+            self.replicas.standings[place as usize] = Standing::Waits;
+        }
+    }
+
+    fn stir(&mut self, place: u32) {
+        let logging = self.at(place, |partition, around| partition.settle(around));
+        self.replicas.has_followed |= logging.is_some();
+        self.note(place, logging);
+    }
+
+    /// Whether an entry that this shard proposed is committed, as what it was proposed as.
+    pub fn has_committed(&self, place: u32, index: u64) -> bool {
+        self.partition(place).committed().index >= index && !self.has_lost(place, index)
+    }
+
+    /// Whether leadership was lost in this turn before an entry was committed. Another leader's may
+    /// have its number.
+    pub fn has_lost(&self, place: u32, index: u64) -> bool {
+        self.replicas.lost.iter().any(|(lost, committed)| *lost == place && index > *committed)
+    }
+
+    /// Time goes on for the replicas: some 100 ms after the last time.
+    pub fn tick_replicas(&mut self) {
+        if self.replicas.members.is_none() || self.failed.is_some() {
+            return;
+        }
+        let now = self.env.now();
+        for place in 0..self.partitions.len() as u32 {
+            let partition = &mut self.partitions[place as usize];
+            partition.tick(now);
+            partition.renew_lease(now);
+            self.settle_at(place);
+        }
+    }
+
+    /// Messages for the other replicas, since the last call. To be sent in the same turn: see
+    /// [`Shard::content`].
+    pub fn take_messages(&mut self, into: &mut Vec<(PartitionId, Message)>) {
+        if self.replicas.members.is_some() {
+            self.partitions.iter_mut().for_each(|partition| partition.take_messages(into));
+        }
+    }
+
+    /// What an entry of a message that was taken says. `None`: it is not there any more, and the
+    /// message is as good as lost.
+    pub fn content(&self, partition: PartitionId, index: u64, term: u64) -> Option<&Content> {
+        let place = self.place_of(partition)?;
+        self.partitions[place as usize].content(index, term)
+    }
+
+    /// Whether it leads a partition that other nodes could lead.
+    pub fn leads_any(&self) -> bool {
+        self.replicas.members.is_some()
+            && self.failed.is_none()
+            && self.partitions.iter().any(Partition::is_leader)
+    }
+
+    /// Hands all leadership to other nodes; for a planned end.
+    pub fn hand_over(&mut self) {
+        let Some(members) = self.replicas.members.clone() else { return };
+        let others: Vec<_> = members.others().map(|member| member.id).collect();
+        for place in 0..self.partitions.len() {
+            if self.partitions[place].is_leader() {
+                self.partitions[place].hand_over(others[place % others.len()]);
+                self.settle_at(place as u32);
+            }
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Three nodes that are one store: whoever is asked, whoever dies.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::client::{Client, Reply};
+use crate::server::Server;
+
+/// How long a change of leaders may take, on a machine that is busy with other tests.
+const CHANGE_MAX: Duration = Duration::from_secs(20);
+
+/// Starts `count` nodes.
+fn start(count: usize, flags: &[&str]) -> Vec<Server> {
+    let held: Vec<_> = (0..count).map(|_| free_ports()).collect();
+    let names: Vec<_> = held.iter().map(|(port, _)| format!("127.0.0.1:{port}")).collect();
+    let names = names.join(",");
+    drop(held);
+    let node = |id: usize| {
+        let id = id.to_string();
+        let own = ["--memory", "256MiB", "--initial-cluster", &names, "--node-id", &id];
+        Server::start(&[own.as_slice(), flags].concat())
+    };
+    (1..=count).map(node).collect()
+}
+
+/// Two free ports in a row, and what keeps them.
+fn free_ports() -> (u16, [TcpListener; 2]) {
+    loop {
+        let first = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let port = first.local_addr().expect("it is bound").port();
+        if let Some(next) = port.checked_add(1)
+            && let Ok(second) = TcpListener::bind(("127.0.0.1", next))
+        {
+            return (port, [first, second]);
+        }
+    }
+}
+
+/// A client of any node that lives, which asks again where nothing was done.
+struct Patient<'a> {
+    nodes: Vec<&'a Server>,
+    open: Option<Client>,
+    turn: usize,
+}
+
+impl<'a> Patient<'a> {
+    fn of(nodes: impl IntoIterator<Item = &'a Server>) -> Self {
+        Self { nodes: nodes.into_iter().collect(), open: None, turn: 0 }
+    }
+
+    /// The reply, and how long it took; errors that say so are tried again.
+    fn ask(&mut self, args: &[&str]) -> (Reply, Duration) {
+        let begun = Instant::now();
+        loop {
+            let reply = self.try_ask(args);
+            match &reply {
+                Some(Reply::Error(text)) if is_passing(text) => {}
+                Some(reply) => return (reply.clone(), begun.elapsed()),
+                None => self.open = None,
+            }
+            assert!(begun.elapsed() < CHANGE_MAX, "{args:?}: {reply:?} after {CHANGE_MAX:?}");
+            sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn try_ask(&mut self, args: &[&str]) -> Option<Reply> {
+        self.turn += 1;
+        let node = self.nodes[self.turn % self.nodes.len()];
+        let client = self.open.get_or_insert_with(|| node.client());
+        client.try_ask(args)
+    }
+}
+
+/// SET and GET may be sent again whatever became of them.
+fn is_passing(text: &str) -> bool {
+    ["TRYAGAIN", "CLUSTERDOWN", "UNKNOWN"].iter().any(|prefix| text.starts_with(prefix))
+}
+
+fn write_some(client: &mut Patient<'_>, round: usize, kept: &mut BTreeMap<String, String>) {
+    for n in 0..40 {
+        let (key, value) = (format!("key:{n}"), format!("{round}:{n}"));
+        assert_eq!(client.ask(&["SET", &key, &value]).0, Reply::ok());
+        kept.insert(key, value);
+    }
+}
+
+fn assert_kept(client: &mut Patient<'_>, kept: &BTreeMap<String, String>) {
+    for (key, value) in kept {
+        assert_eq!(client.ask(&["GET", key]).0, Reply::bulk(value), "{key}");
+    }
+}
+
+#[test]
+fn any_node_serves_any_key_and_the_death_of_one_loses_nothing() {
+    let mut nodes = start(3, &["--cores", "2"]);
+    let mut kept = BTreeMap::new();
+    write_some(&mut Patient::of(&nodes), 0, &mut kept);
+    for node in &nodes {
+        assert_kept(&mut Patient::of([node]), &kept);
+        let mut client = node.client();
+        let keys: Vec<_> = kept.keys().map(String::as_str).collect();
+        let Reply::Array(values) = client.run(&[["MGET"].as_slice(), &keys].concat()) else {
+            panic!("MGET answers with an array")
+        };
+        assert!(values.iter().eq(kept.values().map(Reply::bulk).collect::<Vec<_>>().iter()));
+    }
+
+    for round in 1..=3 {
+        let dead = round - 1;
+        nodes[dead].kill();
+        let living = nodes.iter().enumerate().filter(|(at, _)| *at != dead).map(|(_, node)| node);
+        let mut client = Patient::of(living);
+        write_some(&mut client, round, &mut kept);
+        assert_kept(&mut client, &kept);
+        nodes[dead].restart();
+    }
+    assert_kept(&mut Patient::of(&nodes), &kept);
+}
+
+#[test]
+fn all_nodes_killed_at_once_come_back_with_everything() {
+    let mut nodes = start(3, &[]);
+    let mut kept = BTreeMap::new();
+    for round in 0..2 {
+        write_some(&mut Patient::of(&nodes), round, &mut kept);
+        nodes.iter_mut().for_each(Server::kill);
+        nodes.iter_mut().for_each(Server::restart);
+        assert_kept(&mut Patient::of(&nodes), &kept);
+    }
+}
+
+#[test]
+fn without_a_majority_writes_are_refused_in_time_and_go_on_when_it_is_back() {
+    let mut nodes = start(3, &[]);
+    let mut kept = BTreeMap::new();
+    write_some(&mut Patient::of(&nodes), 0, &mut kept);
+    nodes[1].kill();
+    nodes[2].kill();
+
+    let begun = Instant::now();
+    let mut client = nodes[0].client();
+    let refused = loop {
+        // What was on its way when the others died ends as unknown, with the connection.
+        match client.try_ask(&["SET", "key:0", "lonely"]) {
+            Some(Reply::Error(text)) if text.starts_with("CLUSTERDOWN") => break text,
+            Some(Reply::Error(text)) if is_passing(&text) => {}
+            Some(reply) => panic!("a minority said {reply:?}"),
+            None => client = nodes[0].client(),
+        }
+        assert!(begun.elapsed() < CHANGE_MAX, "no refusal");
+    };
+    assert!(refused.contains("nothing was done: try again"), "{refused}");
+    kept.remove("key:0");
+
+    nodes[1].restart();
+    let mut client = Patient::of(&nodes[..2]);
+    assert_kept(&mut client, &kept);
+    write_some(&mut client, 1, &mut kept);
+}
+
+#[test]
+fn a_node_that_is_told_to_end_hands_over_first() {
+    let mut nodes = start(3, &[]);
+    let mut kept = BTreeMap::new();
+    write_some(&mut Patient::of(&nodes), 0, &mut kept);
+
+    nodes[0].terminate();
+    let mut client = nodes[1].client();
+    let begun = Instant::now();
+    let mut longest = Duration::ZERO;
+    while begun.elapsed() < Duration::from_secs(3) {
+        let asked = Instant::now();
+        let reply =
+            client.try_ask(&["SET", &format!("other:{}", begun.elapsed().as_millis()), "x"]);
+        match reply {
+            Some(Reply::Error(text)) => assert!(text.starts_with("TRYAGAIN"), "{text}"),
+            reply => assert_eq!(reply, Some(Reply::ok())),
+        }
+        longest = longest.max(asked.elapsed());
+    }
+
+    assert!(longest < Duration::from_secs(2), "{longest:?} without service");
+    assert_eq!(nodes[0].end(), Some(0));
+    assert_kept(&mut Patient::of(&nodes[1..]), &kept);
+}
+
+#[test]
+fn a_node_of_another_cluster_is_refused_by_name() {
+    let nodes = start(2, &[]);
+    let text = nodes[0].second(&["--initial-cluster", "127.0.0.1:1,127.0.0.1:2", "--node-id", "2"]);
+    assert!(text.1.contains("in use by process"), "{text:?}");
+}
+
+/// Clients of a cluster are told where to go, by any node.
+#[test]
+fn in_cluster_mode_clients_are_sent_to_the_leader() {
+    let nodes = start(3, &["--cluster-mode"]);
+    let mut kept = BTreeMap::new();
+    let begun = Instant::now();
+    for n in 0..20 {
+        let (key, value) = (format!("key:{n}"), n.to_string());
+        let mut port = nodes[n % 3].shard_ports[0];
+        loop {
+            let reply = Client::connect(port).try_ask(&["SET", &key, &value]);
+            match reply {
+                Some(Reply::Error(text)) if text.starts_with("MOVED") => {
+                    let (_, to) = text.rsplit_once(':').expect("MOVED slot host:port");
+                    port = to.parse().expect("a port");
+                    assert!(nodes.iter().any(|node| node.shard_ports.contains(&port)), "{text}");
+                }
+                Some(Reply::Error(text)) if is_passing(&text) => {}
+                reply => {
+                    assert_eq!(reply, Some(Reply::ok()));
+                    break;
+                }
+            }
+            assert!(begun.elapsed() < CHANGE_MAX, "{key} is sent round and round");
+        }
+        kept.insert(key, value);
+    }
+    let slots = nodes[0].client().run(&["CLUSTER", "SLOTS"]);
+    let Reply::Array(ranges) = slots else { panic!("an array of ranges") };
+    assert!(!ranges.is_empty());
+}
