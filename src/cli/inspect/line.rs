@@ -95,6 +95,7 @@ pub(super) enum Line<'a> {
         vote: u64,
         flushed: u64,
         clock: u64,
+        log_from: u64,
     },
     /// About how many keys a partition has.
     Keys { partition: u32, db: u8, keys: u64, expiring: u64 },
@@ -108,6 +109,7 @@ pub(super) enum Line<'a> {
         bytes: u64,
         rows: u64,
         checksum: String,
+        origin: Option<String>,
         smallest: Option<Key>,
         largest: Option<Key>,
     },
@@ -271,20 +273,46 @@ impl Line<'_> {
                 "    shard: next file {number_next}  last blob {blob_last}  log needed from LSN \
                  {log_from}"
             ),
-            Self::Partition { partition, index, index_term, term, vote, flushed, clock } => write!(
-                f,
-                "    partition {partition}: applied index {index} of term {index_term}  term \
-                 {term}  vote {vote}  flushed {}  clock {}",
-                At(*flushed),
-                At(*clock),
-            ),
+            Self::Partition {
+                partition,
+                index,
+                index_term,
+                term,
+                vote,
+                flushed,
+                clock,
+                log_from,
+            } => {
+                write!(
+                    f,
+                    "    partition {partition}: applied index {index} of term {index_term}  term \
+                     {term}  vote {vote}  flushed {}  clock {}",
+                    At(*flushed),
+                    At(*clock),
+                )?;
+                match log_from {
+                    0 => Ok(()),
+                    lsn => write!(f, "  log void up to LSN {lsn}"),
+                }
+            }
             Self::Keys { partition, db, keys, expiring } => {
                 write!(f, "    partition {partition}  db {db}  keys {keys}  expiring {expiring}")
             }
             Self::Remove { number } => write!(f, "    remove table {number}"),
-            Self::Add { number, partition, level, bytes, rows, checksum, smallest, largest } => {
+            Self::Add {
+                number,
+                partition,
+                level,
+                bytes,
+                rows,
+                checksum,
+                origin,
+                smallest,
+                largest,
+            } => {
                 write!(f, "    add table {number}  partition {partition}  level {level}  ")?;
                 write!(f, "{bytes} bytes  {rows} rows  checksum {checksum}")?;
+                origin.iter().try_for_each(|origin| write!(f, "  written as {origin}"))?;
                 let keys = smallest.iter().chain(largest);
                 keys.into_iter().try_for_each(|key| write!(f, "  {key}"))
             }

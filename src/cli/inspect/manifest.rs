@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use super::line::{Key, Line, Printer};
 use crate::cli::directory::{Identity, Visit};
 use crate::id::ShardId;
+use crate::lsm::block::Origin;
 use crate::lsm::manifest::file::seq_of;
 use crate::lsm::manifest::format::{Kind, Record, VERSION, decode};
 use crate::lsm::manifest::replay::{Damage, replay};
@@ -212,6 +213,7 @@ fn print_edit(edit: &Edit, printer: &mut Printer<'_>) {
             vote: state.vote,
             flushed: state.flushed.0,
             clock: state.clock.0,
+            log_from: state.log_from.0,
         });
     }
     for Keys { partition, db, keys, expiring } in &edit.keys {
@@ -229,6 +231,9 @@ fn print_edit(edit: &Edit, printer: &mut Printer<'_>) {
             bytes: entry.meta.file_len,
             rows: entry.meta.statistics.row_count,
             checksum: format!("{:016x}", entry.meta.checksum),
+            origin: entry.meta.origin.map(|Origin { log, number }| {
+                format!("table {number} of log {:032x} shard {}", log.directory, log.shard.0)
+            }),
             smallest: Key::of(&entry.meta.smallest),
             largest: Key::of(&entry.meta.largest),
         });

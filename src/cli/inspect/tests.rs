@@ -326,6 +326,7 @@ fn with_manifest(dir: &Path) -> PathBuf {
     let meta = Meta {
         log,
         number: 4,
+        origin: None,
         file_len: SECTOR,
         checksum: 0xabcd,
         statistics: Statistics { row_count: 9, ..Statistics::default() },

@@ -112,13 +112,24 @@ impl Statistics {
     }
 }
 
+/// Who wrote a table, and under which number: as its footer says, for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The log of the shard.
+    pub log: LogId,
+    /// The file's number there.
+    pub number: u64,
+}
+
 /// All that must be kept of a table to open it and to choose it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meta {
-    /// The log of the shard that wrote it.
+    /// The log of the shard that has it.
     pub log: LogId,
-    /// The file's number.
+    /// The file's number there.
     pub number: u64,
+    /// Who wrote it, if that was another shard: it came as a file.
+    pub origin: Option<Origin>,
     /// Bytes of the file.
     pub file_len: u64,
     /// The footer's: it names these very bytes.
@@ -129,6 +140,19 @@ pub struct Meta {
     pub smallest: Vec<u8>,
     /// The last row's key, encoded.
     pub largest: Vec<u8>,
+}
+
+impl Meta {
+    /// Who wrote it.
+    pub fn origin(&self) -> Origin {
+        self.origin.unwrap_or(Origin { log: self.log, number: self.number })
+    }
+
+    /// The same table as a file of another log, or under another number.
+    pub fn copied(&self, log: LogId, number: u64) -> Self {
+        let origin = Some(self.origin()).filter(|origin| *origin != Origin { log, number });
+        Self { log, number, origin, ..self.clone() }
+    }
 }
 
 /// The last sector of a table.
@@ -317,6 +341,7 @@ impl Footer {
         (bounds.len() as u64 == self.bounds.len).then(|| Meta {
             log: self.log,
             number: self.number,
+            origin: None,
             file_len: self.file_len,
             checksum,
             statistics: self.statistics,

@@ -61,7 +61,7 @@ mod part;
 mod row;
 
 pub use entries::{Builder, Cursor, Found, Lone, entry_at, find};
-pub use footer::{BadFooter, Footer, Meta, Run, Statistics, fold, seal_footer, seed_of};
+pub use footer::{BadFooter, Footer, Meta, Origin, Run, Statistics, fold, seal_footer, seed_of};
 pub use index::{Handle, separator};
 pub use part::{
     BODY_LEN_MAX, Compression, HEADER_LEN, PART_LEN_MAX, Part, PartKind, part_len, seal,

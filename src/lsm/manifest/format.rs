@@ -9,15 +9,19 @@
 //!              partition* remove* add* keys*
 //! shard     := has:u64 number_next:u64 blob_last:u64 log_from:u64      zeroes if has is 0
 //! partition := id:u32 zero:u32 index:u64 index_term:u64 term:u64 vote:u64 flushed:u64 clock:u64
+//!              log_from:u64
 //! remove    := number:u64
-//! add       := partition:u32 level:u8 zero[3] number:u64 file_len:u64 checksum:u64
+//! add       := partition:u32 level:u8 has_origin:u8 zero[2] number:u64 file_len:u64 checksum:u64
 //!              rows:u64 puts:u64 deletes:u64 expiring:u64 timestamp_min:u64 timestamp_max:u64
 //!              expiry_min_ms:u64 expiry_max_ms:u64 key_len:u64 value_len:u64 large_len:u64
 //!              smallest_len:u32 largest_len:u32 smallest[smallest_len] largest[largest_len]
+//!              origin?
+//! origin    := shard:u64 number:u64 log_id:u128         there if has_origin is 1
 //! keys      := partition:u32 db:u32 keys:u64 expiring:u64
 //! ```
 //!
-//! Version 1 has no keys: their count is 0.
+//! Version 1 has no keys: their count is 0. Before version 3 there is no `log_from`, which is 0,
+//! and no table has an origin.
 //!
 //! Little-endian. `seq` is the file's number, `number` that of the record in it, from 0; `chain` is
 //! the checksum of the record before, 0 for the first. `checksum` is xxh3-64 of all that follows it
@@ -38,13 +42,15 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{Edit, Keys, PartitionState, ShardState, TableEntry};
 use crate::id::{Lsn, PartitionId, ShardId, Timestamp};
 use crate::limits::SECTOR_LEN;
-use crate::lsm::block::{Meta, Statistics};
+use crate::lsm::block::{Meta, Origin, Statistics};
 use crate::wal::format::LogId;
 
 /// The version this program writes.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// The oldest that it reads.
 const VERSION_MIN: u16 = 1;
+/// From this version on tables may come from elsewhere.
+const VERSION_ORIGIN: u16 = 3;
 /// Bytes before a record's body.
 pub const HEADER_LEN: usize = CHAIN.end;
 /// Longest record: more tables than a shard can have open.
@@ -168,7 +174,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record, Bad> {
         directory: directory.expect("sixteen bytes"),
         shard: ShardId(u16_at(record, SHARD.start)),
     };
-    let edit = decode_edit(body, log).ok_or(Bad::Malformed)?;
+    let edit = decode_edit(body, log, version).ok_or(Bad::Malformed)?;
     let header = Header {
         kind,
         log,
@@ -187,9 +193,9 @@ fn encode_edit(edit: &Edit, out: &mut Vec<u8>) {
         out.extend_from_slice(&(count as u32).to_le_bytes());
     }
     for (id, state) in &edit.partitions {
-        let PartitionState { index, index_term, term, vote, flushed, clock } = *state;
+        let PartitionState { index, index_term, term, vote, flushed, clock, log_from } = *state;
         let id = u64::from(id.0);
-        numbers(out, &[id, index, index_term, term, vote, flushed.0, clock.0]);
+        numbers(out, &[id, index, index_term, term, vote, flushed.0, clock.0, log_from.0]);
     }
     numbers(out, &edit.remove);
     edit.add.iter().for_each(|entry| encode_table(entry, out));
@@ -202,7 +208,8 @@ fn encode_edit(edit: &Edit, out: &mut Vec<u8>) {
 fn encode_table(entry: &TableEntry, out: &mut Vec<u8>) {
     let TableEntry { partition, level, meta } = entry;
     let of = &meta.statistics;
-    let place = u64::from(partition.0) | u64::from(*level) << 32;
+    let has_origin = u64::from(meta.origin.is_some());
+    let place = u64::from(partition.0) | u64::from(*level) << 32 | has_origin << 40;
     numbers(out, &[place, meta.number, meta.file_len, meta.checksum]);
     numbers(out, &[of.row_count, of.put_count, of.delete_count, of.expiring_count]);
     numbers(out, &[of.timestamp_min.0, of.timestamp_max.0, of.expiry_min_ms, of.expiry_max_ms]);
@@ -212,6 +219,10 @@ fn encode_table(entry: &TableEntry, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(&meta.smallest);
     out.extend_from_slice(&meta.largest);
+    if let Some(Origin { log, number }) = meta.origin {
+        numbers(out, &[u64::from(log.shard.0), number]);
+        out.extend_from_slice(&log.directory.to_le_bytes());
+    }
 }
 
 fn numbers(out: &mut Vec<u8>, all: &[u64]) {
@@ -243,7 +254,7 @@ impl<'a> Rest<'a> {
 }
 
 /// None: it is not one, or there is something behind it.
-fn decode_edit(body: &[u8], log: LogId) -> Option<Edit> {
+fn decode_edit(body: &[u8], log: LogId, version: u16) -> Option<Edit> {
     let mut rest = Rest(body);
     let [has, number_next, blob_last, log_from] = rest.numbers()?;
     let shard = ShardState { number_next, blob_last, log_from: Lsn(log_from) };
@@ -252,14 +263,15 @@ fn decode_edit(body: &[u8], log: LogId) -> Option<Edit> {
     for _ in 0..partitions {
         let [id, index, index_term, term, vote, flushed, clock] = rest.numbers()?;
         let (flushed, clock) = (Timestamp(flushed), Timestamp(clock));
-        let state = PartitionState { index, index_term, term, vote, flushed, clock };
+        let log_from = Lsn(if version >= VERSION_ORIGIN { rest.u64()? } else { 0 });
+        let state = PartitionState { index, index_term, term, vote, flushed, clock, log_from };
         edit.partitions.push((PartitionId(u32::try_from(id).ok()?), state));
     }
     for _ in 0..removes {
         edit.remove.push(rest.u64()?);
     }
     for _ in 0..adds {
-        edit.add.push(decode_table(&mut rest, log)?);
+        edit.add.push(decode_table(&mut rest, log, version)?);
     }
     for _ in 0..keys {
         let [place, keys, expiring] = rest.numbers()?;
@@ -269,7 +281,7 @@ fn decode_edit(body: &[u8], log: LogId) -> Option<Edit> {
     (rest.0.is_empty() && has <= 1).then_some(edit)
 }
 
-fn decode_table(rest: &mut Rest<'_>, log: LogId) -> Option<TableEntry> {
+fn decode_table(rest: &mut Rest<'_>, log: LogId, version: u16) -> Option<TableEntry> {
     let [place, number, file_len, checksum] = rest.numbers()?;
     let [row_count, put_count, delete_count, expiring_count] = rest.numbers()?;
     let [timestamp_min, timestamp_max, expiry_min_ms, expiry_max_ms] = rest.numbers()?;
@@ -277,6 +289,11 @@ fn decode_table(rest: &mut Rest<'_>, log: LogId) -> Option<TableEntry> {
     let (smallest_len, largest_len) = (rest.u32()? as usize, rest.u32()? as usize);
     let smallest = rest.bytes(smallest_len)?.to_vec();
     let largest = rest.bytes(largest_len)?.to_vec();
+    let has_origin = place >> 40;
+    if has_origin > u64::from(version >= VERSION_ORIGIN) {
+        return None;
+    }
+    let origin = if has_origin == 1 { Some(decode_origin(rest)?) } else { None };
     let statistics = Statistics {
         row_count,
         put_count,
@@ -290,9 +307,16 @@ fn decode_table(rest: &mut Rest<'_>, log: LogId) -> Option<TableEntry> {
         value_len,
         large_len,
     };
-    let meta = Meta { log, number, file_len, checksum, statistics, smallest, largest };
+    let meta = Meta { log, number, origin, file_len, checksum, statistics, smallest, largest };
     let partition = PartitionId(place as u32);
-    Some(TableEntry { partition, level: u8::try_from(place >> 32).ok()?, meta })
+    Some(TableEntry { partition, level: (place >> 32) as u8, meta })
+}
+
+fn decode_origin(rest: &mut Rest<'_>) -> Option<Origin> {
+    let [shard, number] = rest.numbers()?;
+    let directory = u128::from_le_bytes(rest.bytes(16)?.try_into().ok()?);
+    let shard = ShardId(u16::try_from(shard).ok()?);
+    Some(Origin { log: LogId { directory, shard }, number })
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {

@@ -48,6 +48,8 @@ pub struct PartitionState {
     pub flushed: Timestamp,
     /// No table has a version after this.
     pub clock: Timestamp,
+    /// What the log has of the partition up to here is void: its tables came from elsewhere.
+    pub log_from: Lsn,
 }
 
 /// About how many keys a partition has in a database.

@@ -2,11 +2,14 @@
 
 use super::{Edit, Keys, PartitionState, ShardState, TableEntry};
 use crate::id::{Lsn, PartitionId, ShardId, Timestamp};
-use crate::lsm::block::{Meta, Statistics};
+use crate::lsm::block::{Meta, Origin, Statistics};
 use crate::wal::format::LogId;
 
 pub const LOG: LogId =
     LogId { directory: 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10, shard: ShardId(3) };
+
+/// Another shard's.
+pub const OTHER: LogId = LogId { directory: 77, shard: ShardId(300) };
 
 /// A table with that number.
 pub fn table(number: u64) -> TableEntry {
@@ -24,6 +27,7 @@ pub fn table(number: u64) -> TableEntry {
         meta: Meta {
             log: LOG,
             number,
+            origin: number.is_multiple_of(3).then_some(Origin { log: OTHER, number: number + 100 }),
             file_len: 4096 * number,
             checksum: 7 * number,
             statistics,
@@ -43,6 +47,7 @@ pub fn edit(number: u64, remove: Vec<u64>) -> Edit {
         vote: 3,
         flushed: Timestamp(number),
         clock: Timestamp(number + 1),
+        log_from: Lsn(512 * number),
     };
     let shard = ShardState { number_next: number + 1, blob_last: 5, log_from: Lsn(4096 * number) };
     let keys = Keys { partition: entry.partition, db: 1, keys: 8 * number, expiring: number };

@@ -31,6 +31,7 @@ mod writer;
 pub use chunks::Chunks;
 pub use error::Error;
 pub use iter::Iter;
+pub use output::Output;
 pub use writer::Writer;
 
 pub use super::block::{Compression, Large, Meta, Row, Value, hash_of};
@@ -164,7 +165,8 @@ impl<E: Env> Table<E> {
         let bounds = of(footer.bounds, PartKind::Bounds).await?;
         let corrupt = |offset, what| Error::corrupt(path, offset, Malformed { what });
         let filter = Filter::of(&filter).ok_or(corrupt(footer.filter.offset, "filter"))?;
-        if footer.meta(checksum, &bounds).as_ref() != Some(meta) {
+        let found = footer.meta(checksum, &bounds);
+        if found.map(|found| found.copied(meta.log, meta.number)).as_ref() != Some(meta) {
             return Err(Error::Foreign { what: "statistics", path: path.to_owned() });
         }
         let (env, path, meta) = (env.clone(), path.to_owned(), meta.clone());
@@ -336,6 +338,14 @@ impl<E: Env> Table<E> {
         Ok(Block { bytes, part, raw })
     }
 
+    /// Bytes of the file as they are, whole sectors. Nothing is verified.
+    ///
+    /// # Errors
+    /// As the disk's.
+    pub async fn bytes(&self, offset: u64, len: usize) -> Result<Aligned, Error> {
+        read_exact(self.begin_read(offset, len), &self.inner.path, len).await
+    }
+
     fn begin_read(&self, offset: u64, len: usize) -> impl Future<Output = ReadEnd> + 'static {
         self.inner.file.read_at(Aligned::zeroed(len), len, offset)
     }
@@ -408,9 +418,10 @@ async fn read_footer<E: Env>(
 
 /// That the file is the one that `meta` was made of, by its footer alone.
 fn check_identity(footer: &Footer, checksum: u64, meta: &Meta, path: &Path) -> Result<(), Error> {
-    let what = if footer.log != meta.log {
+    let origin = meta.origin();
+    let what = if footer.log != origin.log {
         "log"
-    } else if footer.number != meta.number {
+    } else if footer.number != origin.number {
         "number"
     } else if footer.file_len != meta.file_len {
         "length"

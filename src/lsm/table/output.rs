@@ -26,8 +26,9 @@ struct Write {
     ended: Option<Ended>,
 }
 
-/// See the module's header. After an error nothing more can be done with it.
-pub(super) struct Output<E: Env> {
+/// See the module's header. After an error nothing more can be done with it. Dropped before its
+/// end, it leaves a file that is the caller's to remove.
+pub struct Output<E: Env> {
     file: E::File,
     path: PathBuf,
     /// The buffer's place in the file, and how much of it is filled.
@@ -40,6 +41,9 @@ pub(super) struct Output<E: Env> {
 
 impl<E: Env> Output<E> {
     /// Creates the file.
+    ///
+    /// # Errors
+    /// As the disk's, here and below.
     pub async fn create(env: &E, path: &Path) -> Result<Self, Error> {
         let file = io("create", path, env.open(path, Mode::Create).await)?;
         Ok(Self {

@@ -477,7 +477,8 @@ impl<E: Env> Tree<E> {
             (flush.until_term(), flush.until());
         // The table may have whatever was committed until now.
         let clock = partition.committed().timestamp;
-        let state = PartitionState { index, index_term, term, vote, flushed, clock };
+        let log_from = Lsn(0);
+        let state = PartitionState { index, index_term, term, vote, flushed, clock, log_from };
         let (number_next, blob_last) = (self.numbers.get(), ground.blob_last);
         let shard = ShardState { number_next, blob_last, log_from };
         let replaces_all = partition.has_void_tables(flush);

@@ -22,6 +22,7 @@ fn edit(number: u64) -> Edit {
     let meta = Meta {
         log: LOG,
         number,
+        origin: None,
         file_len: 4096 * number,
         checksum: !number,
         statistics,

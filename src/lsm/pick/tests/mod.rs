@@ -85,6 +85,7 @@ impl Tree {
         let meta = Meta {
             log: LogId { directory: 1, shard: ShardId(0) },
             number: self.number,
+            origin: None,
             file_len: rows.len() as u64 * ROW_LEN,
             checksum: self.number,
             statistics,
