@@ -99,9 +99,9 @@ impl Partition {
     }
 
     /// Begins a flush of all that is committed. `None`: a clear is on its way, so that it is not
-    /// known yet which keys count; later, then.
+    /// known yet which keys count, or entries are missing that tables have; later, then.
     pub fn begin_flush(&mut self) -> Option<Flush> {
-        if !self.retired.is_empty() {
+        if !self.retired.is_empty() || self.is_catching_up() {
             return None;
         }
         // A key that is deleted from now on may be in the table that is being written.

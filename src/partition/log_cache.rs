@@ -103,6 +103,12 @@ impl LogCache {
         Self { base, items: VecDeque::new(), len: 0, len_max }
     }
 
+    /// Forgets all entries; the first that comes is behind this one, of a term.
+    pub fn begin_anew(&mut self, base: (u64, u64)) {
+        self.items.clear();
+        (self.base, self.len) = (base, 0);
+    }
+
     /// The entry before the first, and its term.
     pub fn base(&self) -> (u64, u64) {
         self.base

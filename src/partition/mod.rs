@@ -46,6 +46,7 @@ pub use watch::Seen;
 
 mod apply;
 mod flush;
+mod install;
 mod log_cache;
 mod recovery;
 mod replica;
@@ -92,6 +93,10 @@ pub enum Planted {
     LetGoDirty,
     /// A command on a key that only a table has is evaluated as if there were none.
     SkipSeek,
+    /// What the log had before an install still counts.
+    InstallKeepsLog,
+    /// The tables of an install are read before its rows are taken over.
+    InstallShowsEarly,
 }
 
 /// Who waits for an entry to commit: a token that only the shard can read.
@@ -229,6 +234,8 @@ pub struct Partition {
     /// Of the memtable that the tables were written from.
     tables_generation: u32,
     flushed: Flushed,
+    /// Tables may have versions up to this, of entries that are still to be applied.
+    catch_up: Timestamp,
     retired: VecDeque<Retired>,
     /// Cleared and committed: freed piece by piece.
     dying: Vec<Remains>,

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::apply::{Fault, Rows};
+use super::install::left_after;
 use super::log_cache::{Content, LogCache};
 use super::replica::{ELECTION_TICKS, Replica};
 use super::{Committed, Entry, Flushed, Partition, Sizes};
@@ -76,6 +77,8 @@ pub struct Stored {
     pub vote: u64,
     /// The newest version that a table may have.
     pub clock: Timestamp,
+    /// Entries that were logged up to here are void.
+    pub log_from: Lsn,
 }
 
 /// A partition being rebuilt.
@@ -83,17 +86,19 @@ pub struct Recovery {
     id: PartitionId,
     stored: Stored,
     hash_seed: u64,
-    memtable: Memtable,
-    sizes: Sizes,
+    pub(super) memtable: Memtable,
+    pub(super) sizes: Sizes,
     dying: Vec<Remains>,
-    clock: Timestamp,
+    pub(super) clock: Timestamp,
     term: u64,
     vote: Option<NodeId>,
-    last_index: u64,
-    last_term: u64,
-    flushed: Flushed,
+    pub(super) last_index: u64,
+    pub(super) last_term: u64,
+    pub(super) flushed: Flushed,
     /// No table has a newer version.
     tables_clock: Timestamp,
+    /// Tables may have versions up to this, of entries that are still to be applied.
+    catch_up: Timestamp,
     /// Rises when the log clears what the tables have.
     generation: u32,
     /// Of a voter among several: the log, the entry up to which it is applied, and up to which it
@@ -118,6 +123,7 @@ impl Recovery {
             last_term: stored.index_term,
             flushed: stored.flushed,
             tables_clock: stored.clock,
+            catch_up: stored.clock,
             generation: 0,
             replicated: None,
         }
@@ -181,6 +187,16 @@ impl Recovery {
         Ok(())
     }
 
+    /// Takes in an entry record that was logged at `lsn`: passes over it if the tables came from
+    /// elsewhere later. True: it did.
+    pub fn pass_void(&self, lsn: Lsn, payload: &[u8], blobs: &mut Blobs) -> bool {
+        let is_void = lsn <= self.stored.log_from;
+        if is_void {
+            drop_blobs(payload, blobs);
+        }
+        is_void
+    }
+
     /// Takes in an entry record, unless its effects are in the tables.
     ///
     /// # Errors
@@ -242,6 +258,7 @@ impl Recovery {
         while applied < committed.min(cache.last()) {
             applied += 1;
             let content = cache.get(applied).expect("what is not applied is kept");
+            self.catch_up = left_after(self.catch_up, &content.payload);
             let done =
                 self.rows(may_have).apply_entry(&content.payload, &mut |blob| content.blob(blob));
             done.map_err(|fault| Error::of(self.id, applied, fault))?;
@@ -283,6 +300,7 @@ impl Recovery {
             generation: self.generation,
             tables_generation: 0,
             flushed: self.flushed,
+            catch_up: if self.replicated.is_some() { self.catch_up } else { Timestamp(0) },
             retired: Default::default(),
             dying: self.dying,
             stored_hard: (self.stored.term, self.stored.vote),

@@ -18,6 +18,7 @@
 use std::time::Duration;
 
 use super::apply::{Fault, Rows};
+use super::install::left_after;
 use super::log_cache::{Blob, Content, LogCache};
 use super::{MayHave, Partition, Waiter};
 use crate::consensus::{self, Message, ReadState, Role, RoleChange};
@@ -100,6 +101,11 @@ impl Replica {
 
     pub(super) fn memory_len(&self) -> usize {
         self.cache.byte_len()
+    }
+
+    /// The log begins anew behind an entry of a term.
+    pub(super) fn begin_anew(&mut self, base: (u64, u64)) {
+        self.cache.begin_anew(base);
     }
 
     /// A large value of the open entry is in the log.
@@ -315,6 +321,7 @@ impl Partition {
     fn apply_logged(&mut self, index: u64, may_have: MayHave<'_>) {
         let replica = self.replica.take().expect("it is replicated");
         let content = replica.cache.get(index).expect("what is not applied is kept");
+        self.catch_up = left_after(self.catch_up, &content.payload);
         let mut rows = Rows {
             memtable: &mut self.memtable,
             sizes: &mut self.sizes,

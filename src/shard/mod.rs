@@ -44,7 +44,10 @@ pub use seek::Wait;
 pub use together::{Holds, Spread};
 pub use tracked::Client;
 pub use transaction::{Step, Transaction, Watched};
-pub use tree::Options as TreeOptions;
+pub use tree::{
+    Awaited, Checkpoint, Error as TreeError, Incoming, Installed, Made, Options as TreeOptions,
+    Outgoing, PIECE_LEN, Piece, Staged,
+};
 pub use typed::{ConditionFailed, Written};
 
 mod changes;
@@ -55,6 +58,7 @@ pub mod mailbox;
 mod open;
 mod replicas;
 mod seek;
+mod snapshot;
 mod together;
 mod tracked;
 mod transaction;
@@ -480,7 +484,11 @@ impl<E: Env> Shard<E> {
                 blob_last: self.blob_next,
                 is_short: self.room.is_stuck,
                 stats: &self.stats,
+                abandoned: &mut self.abandoned,
             });
+            if self.tree.has_installed() {
+                self.note_installs();
+            }
         }
         self.let_rows_go();
     }

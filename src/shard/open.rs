@@ -9,7 +9,7 @@ use super::tree::{self, Loaded, Tree};
 use super::{Ack, Planted, Shard};
 use crate::cluster::{Members, SlotMap};
 use crate::env::Env;
-use crate::id::{NodeId, PartitionId, ShardId};
+use crate::id::{Lsn, NodeId, PartitionId, ShardId};
 use crate::metrics::ShardStats;
 use crate::partition::{self, MayHave, Partition, Recovery};
 use crate::wal::{self, RecordKind, Writer};
@@ -95,9 +95,9 @@ pub async fn open<E: Env>(
     let ended = {
         let ids = options.map.partitions_of(options.shard).map(PartitionId);
         let views: Vec<_> = ids.map(|id| loaded.view(id)).collect();
-        let on_record = |_, record: wal::Record<'_>| {
+        let on_record = |lsn, record: wal::Record<'_>| {
             let place = record.partition.0.wrapping_sub(first) as usize;
-            replay.take(record, &|key| views.get(place).is_some_and(|view| view.may_contain(key)));
+            replay.take(lsn, record, &|key| views.get(place).is_some_and(|v| v.may_contain(key)));
         };
         let on_bytes = |progress: wal::Progress| {
             let (done, total) = (progress.done_bytes, progress.total_bytes);
@@ -269,7 +269,7 @@ impl Replay {
         Ok(total)
     }
 
-    fn take(&mut self, record: wal::Record<'_>, may_have: MayHave<'_>) {
+    fn take(&mut self, lsn: Lsn, record: wal::Record<'_>, may_have: MayHave<'_>) {
         if self.failed.is_some() {
             return;
         }
@@ -288,6 +288,9 @@ impl Replay {
             return self.note(taken);
         }
         let (blobs, wal::Record { term, index, payload, .. }) = (&mut self.blobs, record);
+        if recovery.pass_void(lsn, payload, blobs) {
+            return;
+        }
         let applied = recovery.entry(term, index, payload, blobs, may_have);
         self.note(applied);
     }

@@ -90,6 +90,23 @@ impl Shared {
         }
     }
 
+    /// The task's part is durable: waits for what the manifest is to say. None: it was given up.
+    async fn written<E: Env>(&self, env: &E) -> Option<Change> {
+        self.0.borrow_mut().is_written = true;
+        env.notify();
+        let change = |desk: &mut Desk| match desk.is_void {
+            true => Some(None),
+            false => desk.change.take().map(Some),
+        };
+        self.until(change).await
+    }
+
+    /// That is all.
+    fn end<E: Env>(&self, env: &E, end: Result<(), Error>) {
+        self.0.borrow_mut().end = Some(end);
+        env.notify();
+    }
+
     /// Waits until `what` finds something.
     async fn until<T>(&self, mut what: impl FnMut(&mut Desk) -> Option<T>) -> T {
         poll_fn(|cx| {
@@ -109,26 +126,46 @@ impl Shared {
 /// The task's side: writes the table, waits for the edit, has it written.
 pub async fn run<E: Env>(env: E, shared: Shared, store: Store<E>, options: table::Options) {
     let path = store.path_of(options.number);
-    let (end, is_named) = match write(&env, &shared, &store, options, &path).await {
-        Ok(Some((table, change))) => (install(&store, table, change).await, true),
-        given_up => (given_up.map(drop), false),
+    let is_named = match write(&env, &shared, options, &path, &store).await {
+        Ok(Some(table)) => {
+            let tables = table.map(|table| (0, table)).into_iter().collect();
+            finish(&env, &store, &shared, tables).await
+        }
+        Ok(None) => false,
+        Err(error) => {
+            shared.end(&env, Err(error));
+            false
+        }
     };
-    if end.is_err() || !is_named {
+    if !is_named {
         // Only tidying: what is left goes at the next start.
         let _ = env.remove(&path).await;
     }
-    shared.0.borrow_mut().end = Some(end);
-    env.notify();
 }
 
-/// Writes the table and waits for what the manifest is to say. None: it was given up.
+/// The tables, each with its level, are durable: waits for what the manifest is to say, and has it
+/// say so. False: it does not name them.
+pub async fn finish<E: Env>(
+    env: &E,
+    store: &Store<E>,
+    shared: &Shared,
+    tables: Vec<(u8, Table<E>)>,
+) -> bool {
+    let Some(change) = shared.written(env).await else { return false };
+    let end = install(store, tables, change).await;
+    let is_named = end.is_ok();
+    shared.end(env, end);
+    is_named
+}
+
+/// Writes the table, if there is a row. None: it was given up.
 async fn write<E: Env>(
     env: &E,
     shared: &Shared,
-    store: &Store<E>,
     options: table::Options,
     path: &Path,
-) -> Result<Option<(Option<Table<E>>, Change)>, Error> {
+    store: &Store<E>,
+) -> Result<Option<Option<Table<E>>>, Error> {
     let mut writer = None;
     while let Some(mut rows) = next_rows(shared).await {
         for at in 0..rows.count() {
@@ -146,34 +183,23 @@ async fn write<E: Env>(
     if shared.0.borrow().is_void {
         return Ok(None);
     }
-    let table = match writer {
-        Some(writer) => {
-            let meta = writer.finish().await?;
-            store.sync_dir().await?;
-            Some(Table::open(env, path, &meta).await?)
-        }
-        None => None,
-    };
-    shared.0.borrow_mut().is_written = true;
-    env.notify();
-    let change = shared.until(|desk| match desk.is_void {
-        true => Some(None),
-        false => desk.change.take().map(Some),
-    });
-    Ok(change.await.map(|change| (table, change)))
+    let Some(writer) = writer else { return Ok(Some(None)) };
+    let meta = writer.finish().await?;
+    store.sync_dir().await?;
+    Ok(Some(Some(Table::open(env, path, &meta).await?)))
 }
 
 /// Has the edit written, and removes what it makes void.
 async fn install<E: Env>(
     store: &Store<E>,
-    table: Option<Table<E>>,
+    tables: Vec<(u8, Table<E>)>,
     change: Change,
 ) -> Result<(), Error> {
-    let meta = table.as_ref().map(|table| table.meta().clone());
-    table.into_iter().for_each(|table| store.keep(table));
+    let metas = tables.iter().map(|(level, table)| (*level, table.meta().clone())).collect();
+    tables.into_iter().for_each(|(_, table)| store.keep(table));
     let mut void = Vec::new();
     let decide = |state: &State| {
-        let edit = change.edit(state, meta);
+        let edit = change.edit(state, metas);
         void.clone_from(&edit.remove);
         Some(edit)
     };

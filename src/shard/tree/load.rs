@@ -14,11 +14,11 @@ use crate::env::Env;
 use crate::id::{Lsn, PartitionId};
 use crate::limits::LARGE_LEN_MIN;
 use crate::lsm::block::{Row, Value};
-use crate::lsm::manifest::State;
 use crate::lsm::manifest::file::{self, Manifest};
+use crate::lsm::manifest::{Keys, PartitionState, State};
 use crate::lsm::memtable::{Kind, Payload, Version};
 use crate::lsm::merge::Merge;
-use crate::lsm::table::{self, Table};
+use crate::lsm::table::{self, Iter, Meta, Table};
 use crate::lsm::view::View;
 use crate::partition::{DB_COUNT, Flushed, Recovery, Sizes, Stored};
 
@@ -63,14 +63,7 @@ impl<E: Env> Loaded<E> {
 
     /// What it says of a partition.
     pub fn stored(&self, partition: PartitionId) -> Stored {
-        let state = self.state().partition(partition);
-        Stored {
-            flushed: Flushed { index: state.index, timestamp: state.flushed },
-            index_term: state.index_term,
-            term: state.term,
-            vote: state.vote,
-            clock: state.clock,
-        }
+        stored_of(&self.state().partition(partition))
     }
 
     /// Bytes of the tables.
@@ -87,15 +80,7 @@ impl<E: Env> Loaded<E> {
     /// About how many keys a partition has.
     pub fn sizes(&self, partition: PartitionId) -> Sizes {
         let state = self.state();
-        let puts = || state.tables_of(partition).map(|entry| entry.meta.statistics.put_count).sum();
-        let counts: Vec<_> = match state.keys_of(partition) {
-            Some(keys) => keys.iter().map(|of| (of.db, of.keys, of.expiring)).collect(),
-            // A manifest of version 1: any database may have been used.
-            None => {
-                (0..DB_COUNT as u8).map(|db| (db, if db == 0 { puts() } else { 0 }, 0)).collect()
-            }
-        };
-        Sizes::of_counts(&counts)
+        sizes_of(state.keys_of(partition), state.tables_of(partition).map(|entry| &entry.meta))
     }
 
     /// Loads the rows of a partition; `on_bytes` is told of the progress.
@@ -107,36 +92,11 @@ impl<E: Env> Loaded<E> {
         env: &E,
         partition: PartitionId,
         recovery: &mut Recovery,
-        mut on_bytes: impl FnMut(u64),
+        on_bytes: impl FnMut(u64),
     ) -> Result<(), Error> {
         let entries = self.state().tables_of(partition);
-        let inputs: Vec<_> =
-            entries.map(|entry| self.tables[&entry.meta.number].iter(&[])).collect();
-        if inputs.is_empty() {
-            return Ok(());
-        }
-        recovery.has_tables();
-        let mut merge = Merge::new(inputs);
-        let (mut last, mut since_yield) = (Vec::new(), 0);
-        while merge.advance().await? {
-            let Some(row) = merge.row() else { break };
-            let len = row.key.len() + len_of(&row.value);
-            let is_newest = last != row.key;
-            if is_newest {
-                last.clear();
-                last.extend_from_slice(row.key);
-            }
-            if is_newest && row.kind == Kind::Put {
-                take(&row, merge.table(), recovery).await?;
-            }
-            since_yield += len;
-            if since_yield >= YIELD_LEN {
-                on_bytes(since_yield as u64);
-                since_yield = 0;
-                env.yield_now().await;
-            }
-        }
-        Ok(())
+        let inputs = entries.map(|entry| self.tables[&entry.meta.number].iter(&[])).collect();
+        load_rows(env, inputs, recovery, on_bytes).await
     }
 
     /// Goes on with the manifest: what nobody needs is removed from the directory.
@@ -155,6 +115,69 @@ impl<E: Env> Loaded<E> {
         let manifest = Manifest::open(env, &manifest_options(options), self.read).await?;
         Ok((Store::new(env, &options.dir, manifest, self.tables, partitions), number_next))
     }
+}
+
+/// Loads the newest version of each key of these tables, if it is a put; `on_bytes` is told of the
+/// progress.
+///
+/// # Errors
+/// As [`Error`]: the disk's, or damage.
+pub async fn load_rows<E: Env>(
+    env: &E,
+    inputs: Vec<Iter<E>>,
+    recovery: &mut Recovery,
+    mut on_bytes: impl FnMut(u64),
+) -> Result<(), Error> {
+    if inputs.is_empty() {
+        return Ok(());
+    }
+    recovery.has_tables();
+    let mut merge = Merge::new(inputs);
+    let (mut last, mut since_yield) = (Vec::new(), 0);
+    while merge.advance().await? {
+        let Some(row) = merge.row() else { break };
+        let len = row.key.len() + len_of(&row.value);
+        let is_newest = last != row.key;
+        if is_newest {
+            last.clear();
+            last.extend_from_slice(row.key);
+        }
+        if is_newest && row.kind == Kind::Put {
+            take(&row, merge.table(), recovery).await?;
+        }
+        since_yield += len;
+        if since_yield >= YIELD_LEN {
+            on_bytes(since_yield as u64);
+            since_yield = 0;
+            env.yield_now().await;
+        }
+    }
+    Ok(())
+}
+
+/// What a partition has to know of what the manifest says of it.
+pub fn stored_of(state: &PartitionState) -> Stored {
+    Stored {
+        flushed: Flushed { index: state.index, timestamp: state.flushed },
+        index_term: state.index_term,
+        term: state.term,
+        vote: state.vote,
+        clock: state.clock,
+        log_from: state.log_from,
+    }
+}
+
+/// About how many keys a partition with these tables has; `keys`: as the manifest says.
+pub fn sizes_of<'m>(keys: Option<&[Keys]>, tables: impl Iterator<Item = &'m Meta>) -> Sizes {
+    let counts: Vec<_> = match keys {
+        Some(keys) => keys.iter().map(|of| (of.db, of.keys, of.expiring)).collect(),
+        // A manifest of version 1: any database may have been used.
+        None => {
+            let puts = tables.map(|meta| meta.statistics.put_count).sum();
+            (0..DB_COUNT as u8).map(|db| (db, if db == 0 { puts } else { 0 }, 0)).collect()
+        }
+    };
+    Sizes::of_counts(&counts)
 }
 
 fn manifest_options(options: &Options) -> file::Options {

@@ -10,6 +10,9 @@
 //! the first row is taken ([`flush`] says what then comes). A large value whose entry is still to
 //! come holds the mark back to where its first piece was logged.
 //!
+//! Tables also go from one replica to another: [`checkpoint`] gives those of a partition out,
+//! [`incoming`] and [`install`] have others take their place.
+//!
 //! Invariants:
 //! * The log reaches back to the mark of every partition that has entries which no table has.
 //! * A file is in the directory, durably, before an edit names it, and is removed after one that
@@ -19,9 +22,14 @@
 //! Not here: what is taken of a partition ([`crate::partition`]); files and formats
 //! ([`crate::lsm`]).
 
+mod belt;
+mod checkpoint;
 mod compact;
 mod flush;
+mod incoming;
+mod install;
 mod load;
+mod outgoing;
 mod scrub;
 mod store;
 
@@ -32,11 +40,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use checkpoint::Wanted;
 use compact::Compaction;
 use flush::Shared;
+use install::Installing;
 use store::Store;
 
+pub use checkpoint::{Awaited, Checkpoint, Made};
+pub use incoming::{Incoming, Staged};
+pub use install::Installed;
 pub use load::Loaded;
+pub use outgoing::{Outgoing, PIECE_LEN, Piece};
 
 use crate::env::{Class, Env};
 use crate::id::{Lsn, PartitionId};
@@ -44,7 +58,7 @@ use crate::lsm::manifest::{Edit, Keys, PartitionState, ShardState, State, TableE
 use crate::lsm::table;
 use crate::lsm::view::View;
 use crate::metrics::ShardStats;
-use crate::partition::{Flush, Flushed, Partition, Planted};
+use crate::partition::{Flush, Flushed, Partition, Planted, Waiter};
 use crate::wal::{LogId, Writer};
 
 /// How long nothing is tried after a flush or a compaction failed.
@@ -106,6 +120,18 @@ pub enum Error {
     /// The manifest.
     #[error(transparent)]
     Manifest(#[from] file::Error),
+    /// There is no checkpoint of a partition, and there may be one later.
+    #[error("no checkpoint: {cause}")]
+    NoCheckpoint {
+        /// Why not.
+        cause: String,
+    },
+    /// What came is no checkpoint: what sent it is not to be trusted.
+    #[error("a checkpoint that came is refused: {what}")]
+    Refused {
+        /// What is wrong.
+        what: &'static str,
+    },
 }
 
 impl Error {
@@ -144,13 +170,15 @@ pub struct Change {
 }
 
 impl Change {
-    /// The edit of `state`, and the tables that it makes void.
-    fn edit(self, state: &State, table: Option<table::Meta>) -> Edit {
-        let Self { partition, state: now, shard, keys, replaces_all } = self;
+    /// The edit of `state` that adds these tables, each with its level.
+    fn edit(self, state: &State, tables: Vec<(u8, table::Meta)>) -> Edit {
+        let Self { partition, state: mut now, shard, keys, replaces_all } = self;
         let void = state.tables_of(partition).filter(|_| replaces_all);
+        now.log_from = now.log_from.max(state.partition(partition).log_from);
+        let entry = |(level, meta)| TableEntry { partition, level, meta };
         Edit {
             remove: void.map(|entry| entry.meta.number).collect(),
-            add: table.map(|meta| TableEntry { partition, level: 0, meta }).into_iter().collect(),
+            add: tables.into_iter().map(entry).collect(),
             partitions: vec![(partition, now)],
             shard: Some(shard),
             keys,
@@ -172,6 +200,8 @@ pub struct Ground<'a, E: Env> {
     pub is_short: bool,
     /// What is counted.
     pub stats: &'a ShardStats,
+    /// Takes whoever waited for an entry whose outcome is unknown.
+    pub abandoned: &'a mut Vec<Waiter>,
 }
 
 /// See the module's header.
@@ -180,6 +210,9 @@ pub struct Tree<E: Env> {
     options: Options,
     store: Store<E>,
     flushing: Option<Flushing>,
+    wanted: Vec<Wanted<E>>,
+    installs: VecDeque<Installing>,
+    installed: VecDeque<Installed>,
     compaction: Compaction<E>,
     /// By place: the partition needs the log from here on.
     marks: Vec<Lsn>,
@@ -218,6 +251,9 @@ impl<E: Env> Tree<E> {
             options,
             store,
             flushing: None,
+            wanted: Vec::new(),
+            installs: VecDeque::new(),
+            installed: VecDeque::new(),
             marks,
             blobs: VecDeque::new(),
             numbers,
@@ -258,13 +294,15 @@ impl<E: Env> Tree<E> {
         let appended = ground.log.appended();
         // Also while flushes fail: writes are refused then, and the log stays as long as it is.
         let is_longest = self.is_at_its_longest(appended);
+        self.tend_installs(&mut ground);
+        let is_due = appended >= self.due_at || is_longest || ground.is_short;
         match self.flushing.take() {
             Some(flushing) => self.flushing = self.go_on(flushing, &mut ground),
-            None if appended >= self.due_at || is_longest || ground.is_short => {
-                self.begin_if_due(&mut ground);
-            }
+            None if self.is_installing() => {}
+            None if is_due || !self.wanted.is_empty() => self.begin_if_due(&mut ground),
             None => {}
         }
+        self.tend_checkpoints(ground.partitions);
         if !self.compaction.is_idle() {
             if self.compaction.end(ground.stats) {
                 self.count(ground.stats);
@@ -316,6 +354,8 @@ impl<E: Env> Tree<E> {
             shared.give_up();
         }
         self.due_at = Lsn(u64::MAX);
+        self.installs.clear();
+        self.refuse_checkpoints("the log has failed");
     }
 
     fn begin_if_due(&mut self, ground: &mut Ground<'_, E>) {
@@ -327,7 +367,8 @@ impl<E: Env> Tree<E> {
         let flush_from = self.options.flush_from();
         let share = if ground.is_short { SHORT_SHARE } else { 1 };
         let begin_at = Lsn(oldest.0 + flush_from / share);
-        let Some(place) = place.filter(|_| ground.log.appended() >= begin_at) else {
+        let place = place.filter(|_| ground.log.appended() >= begin_at);
+        let Some(place) = self.wanted_place(ground.partitions).or(place) else {
             self.due_at = begin_at;
             return;
         };
@@ -338,21 +379,23 @@ impl<E: Env> Tree<E> {
         self.env.notify();
     }
 
-    /// The partition that needs the oldest part of the log, and from where on that is.
+    /// The partition to be flushed first, and from where on the log is needed.
     fn oldest(&mut self, ground: &Ground<'_, E>) -> (Option<u32>, Lsn) {
         let end = self.start_of_blobs(ground).unwrap_or(ground.log.appended());
-        let marks = self.marks.iter_mut().zip(ground.partitions.iter()).enumerate();
-        let oldest = marks.filter_map(|(place, (mark, partition))| {
-            if partition.needs_log() {
-                return Some((place as u32, *mark));
+        let (mut oldest, mut first) = (end, None);
+        for (place, (mark, partition)) in self.marks.iter_mut().zip(&*ground.partitions).enumerate()
+        {
+            if !partition.needs_log() {
+                *mark = end;
+                continue;
             }
-            *mark = end;
-            None
-        });
-        match oldest.min_by_key(|(_, mark)| *mark) {
-            Some((place, mark)) => (Some(place), mark.min(end)),
-            None => (None, end),
+            oldest = oldest.min(*mark);
+            let is_first = first.is_none_or(|(_, least)| *mark < least);
+            if is_first && !partition.is_catching_up() {
+                first = Some((place as u32, *mark));
+            }
         }
+        (first.map(|(place, _)| place), oldest)
     }
 
     /// Where the oldest large value begins whose entry is not in the log.
@@ -468,9 +511,7 @@ impl<E: Env> Tree<E> {
         ground: &Ground<'_, E>,
         (place, mark): (u32, Lsn),
     ) -> Change {
-        let before = std::mem::replace(&mut self.marks[place as usize], mark);
-        let (_, log_from) = self.oldest(ground);
-        self.marks[place as usize] = before;
+        let shard = self.shard_state(ground, (place, mark));
         let partition = &ground.partitions[place as usize];
         let (term, vote) = flush.hard_state();
         let (index_term, Flushed { index, timestamp: flushed }) =
@@ -479,13 +520,21 @@ impl<E: Env> Tree<E> {
         let clock = partition.committed().timestamp;
         let log_from = Lsn(0);
         let state = PartitionState { index, index_term, term, vote, flushed, clock, log_from };
-        let (number_next, blob_last) = (self.numbers.get(), ground.blob_last);
-        let shard = ShardState { number_next, blob_last, log_from };
         let replaces_all = partition.has_void_tables(flush);
         let id = partition.id();
         let counts = flush.sizes().to_counts().into_iter();
         let keys = counts.map(|(db, keys, expiring)| Keys { partition: id, db, keys, expiring });
         Change { partition: id, state, shard, keys: keys.collect(), replaces_all }
+    }
+
+    /// What holds for the shard when the partition at `place` needs the log from `mark` on.
+    fn shard_state(&mut self, ground: &Ground<'_, E>, (place, mark): (u32, Lsn)) -> ShardState {
+        let before = std::mem::replace(&mut self.marks[place as usize], mark);
+        let (_, log_from) = self.oldest(ground);
+        self.marks[place as usize] = before;
+        // Durable, as all that is before the mark.
+        let log_from = log_from.min(mark);
+        ShardState { number_next: self.numbers.get(), blob_last: ground.blob_last, log_from }
     }
 
     /// The manifest says that the flush is done.
@@ -525,6 +574,7 @@ impl<E: Env> Tree<E> {
 
     fn fail(&mut self, error: &Error) {
         tracing::error!(shard = self.options.log.shard.0, %error, "a flush failed");
+        self.refuse_checkpoints(&error.to_string());
         self.has_failed = true;
         self.retry_at = self.env.now() + RETRY_DELAY;
     }

@@ -11,17 +11,19 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-use super::{Error, RETRY_DELAY};
+use super::{Checkpoint, Error, RETRY_DELAY};
 use crate::env::Env;
 use crate::id::PartitionId;
 use crate::lsm::manifest::file::{self, Manifest};
 use crate::lsm::manifest::{Edit, State};
 use crate::lsm::table::{self, Table};
 use crate::lsm::view::View;
+use crate::wal::LogId;
 
 struct Inside<E: Env> {
     env: E,
@@ -35,6 +37,8 @@ struct Inside<E: Env> {
     /// Of the partitions from `first` on.
     views: Vec<Rc<View<E>>>,
     first: PartitionId,
+    /// A partition whose reads go on with the tables of before, and the view that waits.
+    held: Option<(PartitionId, Option<Rc<View<E>>>)>,
 }
 
 impl<E: Env> Inside<E> {
@@ -43,6 +47,13 @@ impl<E: Env> Inside<E> {
         let entries = state.tables_of(partition);
         let tables = entries.map(|entry| (entry.level, self.tables[&entry.meta.number].clone()));
         let view = Rc::new(View::new(tables.collect::<Vec<_>>()));
+        match &mut self.held {
+            Some((held, next)) if *held == partition => *next = Some(view),
+            _ => self.show(partition, view),
+        }
+    }
+
+    fn show(&mut self, partition: PartitionId, view: Rc<View<E>>) {
         if let Some(place) = partition.0.checked_sub(self.first.0)
             && let Some(slot) = self.views.get_mut(place as usize)
         {
@@ -78,6 +89,7 @@ impl<E: Env> Store<E> {
             tables,
             views: partitions.iter().map(|_| Rc::new(View::new([]))).collect(),
             first: partitions.first().copied().unwrap_or(PartitionId(0)),
+            held: None,
         };
         partitions.iter().for_each(|id| inside.refresh(*id, manifest.state()));
         inside.manifest = Some(manifest);
@@ -87,6 +99,27 @@ impl<E: Env> Store<E> {
     /// The tables of the partition at `place`.
     pub fn view(&self, place: u32) -> Rc<View<E>> {
         Rc::clone(&self.0.borrow().views[place as usize])
+    }
+
+    /// Reads of a partition go on with the tables that it has, whatever edits follow, until
+    /// [`Store::release`]. One at a time.
+    pub fn hold(&self, partition: PartitionId) {
+        self.0.borrow_mut().held = Some((partition, None));
+    }
+
+    /// Reads go on with the tables that the manifest names.
+    pub fn release(&self) {
+        let mut inside = self.0.borrow_mut();
+        if let Some((partition, Some(view))) = inside.held.take() {
+            inside.show(partition, view);
+        }
+    }
+
+    /// The tables of a partition, held open; `None` while the manifest is being written.
+    pub fn checkpoint(&self, log: LogId, partition: PartitionId) -> Option<Checkpoint<E>> {
+        let inside = self.0.borrow();
+        let state = inside.manifest.as_ref()?.state();
+        Some(Checkpoint::of(log, partition, state, |number| inside.tables[&number].clone()))
     }
 
     /// Whether a table of the partition at `place` may have a key.
@@ -152,7 +185,8 @@ impl<E: Env> Store<E> {
         for number in numbers {
             let path = self.path_of(*number);
             self.0.borrow_mut().tables.remove(number);
-            if let Err(error) = env.remove(&path).await {
+            let removed = env.remove(&path).await;
+            if let Err(error) = removed.or_else(if_missing) {
                 tracing::warn!(path = %path.display(), %error, "a table is not needed and stays");
             }
         }
@@ -229,6 +263,11 @@ impl<E: Env> Store<E> {
         let inside = self.0.borrow();
         (inside.env.clone(), inside.dir.clone())
     }
+}
+
+/// What was never made need not be removed.
+fn if_missing(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
 #[cfg(test)]

@@ -1,0 +1,87 @@
+//! A checkpoint on its way out: a task reads ahead, the loop takes piece by piece.
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::Error;
+use super::belt::Belt;
+use super::checkpoint::Checkpoint;
+use crate::env::{Class, Env};
+
+/// Bytes of a piece, at most: hashing one takes some 20 us.
+pub const PIECE_LEN: usize = 256 << 10;
+
+/// A part of a table's file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Of which table: its place in the head, from 0.
+    pub table: u32,
+    /// Where in the file it begins: where the one before ended.
+    pub offset: u64,
+    /// Whole sectors, at most [`PIECE_LEN`] bytes.
+    pub bytes: Vec<u8>,
+    /// The xxh3-64 of the file, if it ends here.
+    pub digest: Option<u64>,
+}
+
+/// See the module's header. Dropped, the reading ends.
+pub struct Outgoing(Belt<Result<Piece, Error>>);
+
+impl Outgoing {
+    /// Begins to read. The checkpoint is held until all is read.
+    pub fn begin<E: Env>(env: &E, checkpoint: Checkpoint<E>) -> Self {
+        let belt = Belt::default();
+        let (own, task) = (env.clone(), belt.clone());
+        env.spawn(Class::Background, async move {
+            if let Err(error) = read(&own, &checkpoint, &task).await {
+                task.put(Err(error));
+            }
+            task.close();
+            own.notify();
+        });
+        Self(belt)
+    }
+
+    /// The next piece, if it is there.
+    ///
+    /// # Errors
+    /// A table can not be read: nothing more comes.
+    pub fn take(&self) -> Result<Option<Piece>, Error> {
+        self.0.take().transpose()
+    }
+
+    /// Whether all was taken. Asked after [`Outgoing::take`].
+    pub fn is_over(&self) -> bool {
+        self.0.is_over()
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+async fn read<E: Env>(
+    env: &E,
+    checkpoint: &Checkpoint<E>,
+    belt: &Belt<Result<Piece, Error>>,
+) -> Result<(), Error> {
+    for (table, number) in checkpoint.tables().zip(0..) {
+        let (file_len, mut offset, mut hash) = (table.meta().file_len, 0, Xxh3::new());
+        while offset < file_len {
+            if !belt.room().await {
+                return Ok(());
+            }
+            let len = (file_len - offset).min(PIECE_LEN as u64) as usize;
+            let read = table.bytes(offset, len).await?;
+            hash.update(&read[..len]);
+            let digest = (offset + len as u64 == file_len).then(|| hash.digest());
+            let bytes = read[..len].to_vec();
+            belt.put(Ok(Piece { table: number, offset, bytes, digest }));
+            offset += len as u64;
+            env.notify();
+            env.yield_now().await;
+        }
+    }
+    Ok(())
+}
