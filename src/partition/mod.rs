@@ -510,6 +510,10 @@ impl Partition {
     /// Entries first: what the hard state says of the commit index is about them, too.
     fn log_effects<E: Env>(&mut self, around: &mut Around<'_, E>) -> Option<Logging> {
         let write = self.effects.write?;
+        if self.is_installing() {
+            // The manifest has it: see `end_install`.
+            return None;
+        }
         let mut lsn = around.log.appended();
         let append = std::mem::take(&mut self.effects.append);
         for entry in &append {

@@ -83,6 +83,21 @@ pub struct Replica {
     ticked: Duration,
     /// Large values of the open entry.
     blobs: Vec<Blob>,
+    /// Who lacks entries that the log does not have any more.
+    wanted: Option<NodeId>,
+    /// Entries behind this one are kept, for a snapshot that is on its way.
+    pinned: Option<u64>,
+    /// The snapshot that Raft has taken, and the write that makes it durable.
+    installing: Option<Installing>,
+}
+
+/// See [`Partition::installing`].
+#[derive(Clone, Copy, Debug)]
+struct Installing {
+    index: u64,
+    write: consensus::WriteId,
+    /// The tree was told.
+    is_begun: bool,
 }
 
 impl Replica {
@@ -96,6 +111,9 @@ impl Replica {
             lease: Lease::default(),
             ticked: Duration::ZERO,
             blobs: Vec::new(),
+            wanted: None,
+            pinned: None,
+            installing: None,
         }
     }
 
@@ -196,7 +214,7 @@ impl Partition {
     /// Time goes on. Of effect when [`Partition::settle`] is called next.
     pub fn tick(&mut self, now: Duration) {
         let Some(replica) = self.replica.as_mut() else { return };
-        if now.saturating_sub(replica.ticked) < TICK_MIN {
+        if now.saturating_sub(replica.ticked) < TICK_MIN || replica.installing.is_some() {
             return;
         }
         replica.ticked = now;
@@ -229,6 +247,56 @@ impl Partition {
     /// What was sent to a node may be lost.
     pub fn unreachable(&mut self, node: NodeId) {
         self.group.unreachable(node);
+        self.group.snapshot_sent(node, false);
+    }
+
+    /// Who lacks so much of the log that only a snapshot helps; once.
+    pub fn take_snapshot_wanted(&mut self) -> Option<NodeId> {
+        self.replica.as_mut()?.wanted.take()
+    }
+
+    /// Keeps all entries behind `index`, until told otherwise.
+    pub fn pin_log(&mut self, index: Option<u64>) {
+        if let Some(replica) = self.replica.as_mut() {
+            replica.pinned = index;
+        }
+    }
+
+    /// Whoever lacks entries up to `index` has a snapshot of them staged. False: the log does not
+    /// reach back to it any more.
+    pub fn offer_snapshot(&mut self, index: u64) -> bool {
+        let is_known = index <= self.committed.index && self.group.term_of(index).is_some();
+        if is_known {
+            self.group.offer_snapshot(index);
+        }
+        is_known
+    }
+
+    /// Whether a node is known to have all entries up to `index`, or is another's to lead.
+    pub fn has_sent(&self, node: NodeId, index: u64) -> bool {
+        !self.is_leader() || self.group.next_index(node).is_none_or(|next| next > index)
+    }
+
+    /// Whether Raft has taken a snapshot that the tables do not have yet: until then nothing may be
+    /// logged.
+    pub fn is_installing(&self) -> bool {
+        self.replica.as_ref().is_some_and(|replica| replica.installing.is_some())
+    }
+
+    /// The entry of a snapshot that Raft has taken; once.
+    pub fn begin_install(&mut self) -> Option<u64> {
+        let installing = self.replica.as_mut()?.installing.as_mut()?;
+        let begins = !std::mem::replace(&mut installing.is_begun, true);
+        begins.then_some(installing.index)
+    }
+
+    /// The tables have it, and so has the memtable.
+    pub fn end_install(&mut self) {
+        let Some(replica) = self.replica.as_mut() else { return };
+        if let Some(Installing { index, write, .. }) = replica.installing.take() {
+            self.group.persisted(write);
+            self.group.applied(index);
+        }
     }
 
     /// Messages for other nodes, since the last call.
@@ -272,6 +340,11 @@ impl Partition {
             }
         }
         replica.on_reads(&self.effects.reads);
+        replica.wanted = self.effects.snapshot_wanted.or(replica.wanted);
+        if let (Some(snapshot), Some(write)) = (&self.effects.install, self.effects.write) {
+            let index = snapshot.index;
+            replica.installing = Some(Installing { index, write, is_begun: false });
+        }
         replica.outbox.append(&mut self.effects.messages);
         self.replica = Some(replica);
     }
@@ -313,7 +386,7 @@ impl Partition {
             self.committed.index = index;
         }
         let replica = self.replica.as_mut().expect("it is replicated");
-        let base = replica.cache.trim(commit);
+        let base = replica.cache.trim(replica.pinned.map_or(commit, |index| index.min(commit)));
         self.group.applied(commit);
         self.group.compact(base);
     }

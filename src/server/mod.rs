@@ -29,7 +29,7 @@ use job::Jobs;
 use ledger::Ledger;
 use limbo::Limbo;
 use monitor::Monitors;
-use peers::Peers;
+use peers::{Peers, Snapshots};
 
 use latency::LatencyLog;
 use question::Paused;
@@ -134,6 +134,8 @@ pub struct Server<E: Env> {
     limbo: Limbo,
     /// The other nodes, if there are any.
     peers: Option<Box<Peers>>,
+    /// On their way to and from other nodes.
+    snapshots: Snapshots<E>,
     /// Connections with something to send.
     dirty: Vec<u32>,
     waiters: Vec<Waiter>,
@@ -196,6 +198,7 @@ impl<E: Env> Server<E> {
             held_free: Vec::new(),
             limbo: Limbo::default(),
             peers,
+            snapshots: Snapshots::default(),
             dirty: Vec::new(),
             waiters: Vec::new(),
             piece: Vec::new(),

@@ -5,10 +5,11 @@
 //! turn that took longer than that, since the process was stopped in it or the machine paused, has
 //! said things that may not be true any more ([`Shard::is_overdue`]).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Shard;
+use super::{Shard, Staged};
 use crate::cluster::{Members, NOWHERE};
 use crate::consensus::{self, Message};
 use crate::env::Env;
@@ -34,6 +35,8 @@ pub(super) struct Replicas {
     lost: Vec<(u32, u64)>,
     /// Something was logged in this turn that others wait for.
     pub has_followed: bool,
+    /// Snapshots that are here and that Raft was not told of yet, by place.
+    staged: BTreeMap<u32, Staged>,
 }
 
 impl Replicas {
@@ -132,7 +135,11 @@ impl<E: Env> Shard<E> {
             let what = "for a partition of another shard";
             return Err(consensus::Error::Malformed { kind, from, what });
         };
-        if self.failed.is_some() {
+        let is_taken = self.failed.is_none()
+            && !self.partitions[place as usize].is_installing()
+            && message.snapshot.as_ref().is_none_or(|of| self.has_staged(place, of));
+        if !is_taken {
+            // As if it had been lost on its way.
             return Ok(());
         }
         self.replicas.stirred.push(place);
@@ -146,6 +153,7 @@ impl<E: Env> Shard<E> {
 
     /// Carries out what the messages of this turn led to.
     pub fn settle(&mut self) {
+        self.end_installs();
         let mut stirred = std::mem::take(&mut self.replicas.stirred);
         if self.failed.is_none() {
             stirred.sort_unstable();
@@ -170,9 +178,57 @@ impl<E: Env> Shard<E> {
         }
         let partition = &mut self.partitions[place as usize];
         partition.take_ended(&mut self.abandoned);
+        if partition.begin_install().is_some()
+            && let Some(staged) = self.replicas.staged.remove(&place)
+        {
+            self.install(place, staged);
+        }
+        let partition = &mut self.partitions[place as usize];
         if led && !partition.is_ready() {
             self.replicas.lost.push((place, committed));
             self.replicas.standings[place as usize] = Standing::Waits;
+        }
+    }
+
+    fn has_staged(&self, place: u32, snapshot: &consensus::Snapshot) -> bool {
+        let staged = self.replicas.staged.get(&place);
+        let is_it = |staged: &Staged| {
+            (staged.index(), staged.index_term()) == (snapshot.index, snapshot.term)
+        };
+        staged.is_some_and(is_it)
+    }
+
+    /// A snapshot of a partition is here, for when Raft asks for it.
+    pub fn stage(&mut self, place: u32, staged: Staged) {
+        self.replicas.staged.insert(place, staged);
+    }
+
+    /// Nodes that lack what only a snapshot can give them, with the place of the partition.
+    pub fn take_snapshots_wanted(&mut self, into: &mut Vec<(u32, NodeId)>) {
+        let all = (0..).zip(&mut self.partitions);
+        into.extend(all.filter_map(|(place, of)| Some((place, of.take_snapshot_wanted()?))));
+    }
+
+    /// Keeps a partition's log behind `index`, until told otherwise.
+    pub fn pin_log(&mut self, place: u32, index: Option<u64>) {
+        self.partitions[place as usize].pin_log(index);
+    }
+
+    /// See [`Partition::offer_snapshot`].
+    pub fn offer_snapshot(&mut self, place: u32, index: u64) -> bool {
+        self.partitions[place as usize].offer_snapshot(index)
+    }
+
+    /// Goes on with partitions whose snapshot is in the tables.
+    fn end_installs(&mut self) {
+        while let Some(installed) = self.take_installed() {
+            let place = installed.place;
+            if let Err(error) = installed.end {
+                // Raft counts on what is not there.
+                return self.fail(format!("a snapshot can not be installed: {error}"));
+            }
+            self.partitions[place as usize].end_install();
+            self.stir(place);
         }
     }
 

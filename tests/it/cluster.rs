@@ -19,7 +19,7 @@ fn start(count: usize, flags: &[&str]) -> Vec<Server> {
     drop(held);
     let node = |id: usize| {
         let id = id.to_string();
-        let own = ["--memory", "256MiB", "--initial-cluster", &names, "--node-id", &id];
+        let own = ["--initial-cluster", &names, "--node-id", &id];
         Server::start(&[own.as_slice(), flags].concat())
     };
     (1..=count).map(node).collect()
@@ -223,4 +223,33 @@ fn in_cluster_mode_clients_are_sent_to_the_leader() {
     let slots = nodes[0].client().run(&["CLUSTER", "SLOTS"]);
     let Reply::Array(ranges) = slots else { panic!("an array of ranges") };
     assert!(!ranges.is_empty());
+}
+
+/// A node that was away for longer than the others keep their logs is sent their tables.
+#[test]
+fn a_node_that_was_away_for_long_catches_up() {
+    // A core's partitions keep 64 KiB of log each for those who are away.
+    let mut nodes = start(3, &["--memory", "64MiB", "--wal-size-max", "64MiB"]);
+    let mut kept = BTreeMap::new();
+    write_some(&mut Patient::of(&nodes), 0, &mut kept);
+    nodes[2].kill();
+    {
+        let mut client = Patient::of(&nodes[..2]);
+        for n in 0..600 {
+            let (key, value) = (format!("long:{n}"), format!("{n}").repeat(2000));
+            assert_eq!(client.ask(&["SET", &key, &value]).0, Reply::ok());
+            kept.insert(key, value);
+        }
+    }
+    nodes[2].restart();
+    let begun = Instant::now();
+    let has_all =
+        |node: &Server| node.client().run(&["DBSIZE"]) == Reply::Integer(kept.len() as i64);
+    while !has_all(&nodes[2]) {
+        assert!(begun.elapsed() < CHANGE_MAX, "node 3 lacks some of {} keys", kept.len());
+        sleep(Duration::from_millis(50));
+    }
+
+    nodes[0].kill();
+    assert_kept(&mut Patient::of(&nodes[1..]), &kept);
 }

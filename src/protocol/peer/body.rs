@@ -2,6 +2,7 @@
 
 use super::groups::Messages;
 use super::{Error, Hello, Kind, Refusal, Welcome};
+use crate::id::PartitionId;
 use crate::protocol::fields::Fields;
 
 /// A body, decoded as far as it is plain fields.
@@ -23,6 +24,63 @@ pub enum Body<'a> {
     Beat(u64),
     /// Where clients reach the sender.
     Endpoint(Endpoint<'a>),
+    /// A step of a snapshot's way.
+    Snapshot(SnapshotStep<'a>),
+}
+
+/// What a step of a snapshot's way is. Numbers are the wire's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Step {
+    /// It begins: what the tables are.
+    Head = 1,
+    /// The next bytes of a table.
+    Piece = 2,
+    /// All has been sent.
+    End = 3,
+    /// The receiver has it, durably.
+    Staged = 4,
+    /// The last bytes of a table.
+    LastPiece = 5,
+}
+
+/// A step of a snapshot's way from one replica of a partition to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotStep<'a> {
+    /// Which.
+    pub step: Step,
+    /// Whose.
+    pub partition: PartitionId,
+    /// The index, or the table's place in the head.
+    pub a: u64,
+    /// The index's term, or the offset in the table.
+    pub b: u64,
+    /// The digest of the table, with its last piece.
+    pub c: u64,
+    /// The head, or bytes of a table.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> SnapshotStep<'a> {
+    fn decode(body: &'a [u8]) -> Result<Self, &'static str> {
+        let mut fields = Fields(body);
+        let mut numbers = || Some([fields.u64()?, fields.u64()?, fields.u64()?, fields.u64()?]);
+        let [head, a, b, c] = numbers().ok_or("cut short")?;
+        let (step, partition) = (head as u32, (head >> 32) as u32);
+        let steps = [Step::Head, Step::Piece, Step::End, Step::Staged, Step::LastPiece];
+        let step = steps.into_iter().find(|known| *known as u32 == step).ok_or("no such step")?;
+        Ok(Self { step, partition: PartitionId(partition), a, b, c, bytes: fields.0 })
+    }
+
+    /// Appends the body.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&(self.step as u32).to_le_bytes());
+        out.extend_from_slice(&self.partition.0.to_le_bytes());
+        out.extend_from_slice(&self.a.to_le_bytes());
+        out.extend_from_slice(&self.b.to_le_bytes());
+        out.extend_from_slice(&self.c.to_le_bytes());
+        out.extend_from_slice(self.bytes);
+    }
 }
 
 /// Where clients reach a shard.
@@ -66,6 +124,7 @@ impl<'a> Body<'a> {
             Kind::Blob => Blob::decode(body).map(Body::Blob),
             Kind::Mail => Ok(Body::Mail(body)),
             Kind::Endpoint => Endpoint::decode(body).map(Body::Endpoint),
+            Kind::Snapshot => SnapshotStep::decode(body).map(Body::Snapshot),
             Kind::Beat => beat(body).map(Body::Beat).ok_or("not eight bytes"),
         };
         body.map_err(malformed)

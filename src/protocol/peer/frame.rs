@@ -50,11 +50,13 @@ pub enum Kind {
     Beat = 7,
     /// Where clients reach the sender.
     Endpoint = 8,
+    /// A step of a snapshot's way.
+    Snapshot = 9,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Hello,
         Self::Welcome,
         Self::Refused,
@@ -63,6 +65,7 @@ impl Kind {
         Self::Mail,
         Self::Beat,
         Self::Endpoint,
+        Self::Snapshot,
     ];
 
     /// Of its number.

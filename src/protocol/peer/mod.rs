@@ -12,7 +12,7 @@
 //! header := 0..4    magic          D5 53 54 50 (D5 "STP")
 //!           4       version        1
 //!           5       kind           1 hello, 2 welcome, 3 refused, 4 raft, 5 blob, 6 mail, 7 beat,
-//!                           8 endpoint
+//!                           8 endpoint, 9 snapshot
 //!           6..8    zero
 //!           8..12   body_len:u32   at most 64 MiB
 //!           12..16  zero
@@ -71,6 +71,12 @@
 //! blob     := blob:u64 whole_len:u64 offset:u64 | bytes
 //! mail     := a parcel: crate::shard::mailbox
 //! beat     := sent_ns:u64
+//! snapshot := step:u32 partition:u32 a:u64 b:u64 c:u64 | bytes
+//!             step 1 head: a the index, b its term, bytes the checkpoint's head
+//!                  2 piece: a the table's place in the head, b the offset, bytes
+//!                  5 the last piece of a table: also c, the xxh3-64 of the table
+//!                  3 end
+//!                  4 staged, receiver to sender: a the index, b its term
 //! endpoint := port:u16 | host (UTF-8, 1 to 255 bytes)
 //! ```
 //!
@@ -96,7 +102,7 @@ mod parser;
 #[cfg(test)]
 mod tests;
 
-pub use body::{Blob, Body, Endpoint};
+pub use body::{Blob, Body, Endpoint, SnapshotStep, Step};
 pub use error::Error;
 pub use frame::{
     BODY_LEN_MAX, GREETING_LEN_MAX, HEADER_LEN, Header, Kind, MAGIC, VERSION, finish, start,

@@ -119,6 +119,10 @@ impl<E: Env> Server<E> {
                 }
                 Ok(())
             }
+            Body::Snapshot(step) => {
+                let node = peers.members.far(from).map(|(node, _)| node);
+                self.take_snapshot_step((from, node.unwrap_or_default()), &step)
+            }
             Body::Beat(_) => Ok(()),
             Body::Hello(_) | Body::Welcome(_) | Body::Refused(_) => {
                 Err("it greets again".to_owned())

@@ -11,7 +11,8 @@ use crate::env::{ConnId, Env, Sent};
 use crate::id::{NodeId, PartitionId, ShardId};
 use crate::partition::Content;
 use crate::protocol::peer::{
-    self, Batch, Blob, Body, Endpoint, GREETING_LEN_MAX, Hello, Kind, Parser, Place, finish, start,
+    self, Batch, Blob, Body, Endpoint, GREETING_LEN_MAX, Hello, Kind, Parser, Place, SnapshotStep,
+    finish, start,
 };
 use crate::shard::mailbox::{Parcel, wire};
 
@@ -207,6 +208,21 @@ impl Link {
         finish(&mut self.out, at, Kind::Mail)?;
         self.asked.note(parcel);
         Ok(())
+    }
+
+    /// Appends a step of a snapshot's way; nothing if it is down: whoever waits for it gives up.
+    pub fn push_step(&mut self, step: &SnapshotStep<'_>) {
+        if self.is_up() {
+            self.end_batch();
+            let at = start(&mut self.out);
+            step.encode(&mut self.out);
+            let _ = finish(&mut self.out, at, Kind::Snapshot);
+        }
+    }
+
+    /// Bytes that wait to be sent.
+    pub fn queued_len(&self) -> usize {
+        self.out.len()
     }
 
     /// Keeps the answers of a parcel until the link is up.

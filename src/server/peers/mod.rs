@@ -9,6 +9,7 @@
 mod asked;
 mod incoming;
 mod link;
+mod snapshots;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -24,6 +25,8 @@ use crate::shard::mailbox::Parcel;
 
 use incoming::Incoming;
 use link::Link;
+
+pub(super) use snapshots::Snapshots;
 
 /// The peers' listener: the fourth that a shard opens.
 pub const LISTENER: ListenerId = ListenerId(3);
@@ -108,6 +111,8 @@ impl<E: Env> Server<E> {
         let Some(mut peers) = self.peers.take() else { return };
         self.send_messages(&mut peers);
         self.send_mail(&mut peers);
+        self.receive_snapshots(&mut peers);
+        self.send_snapshots(&mut peers);
         for link in peers.links.values_mut() {
             link.flush(&self.env);
         }

@@ -57,6 +57,11 @@ impl Incoming {
         self.belt.close();
     }
 
+    /// Whether [`Incoming::take_staged`] has something to tell.
+    pub fn has_ended(&self) -> bool {
+        self.end.borrow().is_some()
+    }
+
     /// All tables, durable and verified, once they are; after [`Incoming::finish`], or when
     /// something is wrong. Once.
     pub fn take_staged(&self) -> Option<Result<Staged, Error>> {

@@ -92,6 +92,14 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
         ("blob", framed(Kind::Blob, |out| blob.encode(out))),
         ("mail", framed(Kind::Mail, |out| out.extend_from_slice(b"a parcel"))),
         (
+            "snapshot",
+            framed(Kind::Snapshot, |out| {
+                let (step, partition) = (Step::LastPiece, PartitionId(5));
+                let (a, b, c, bytes) = (1, 65536, 77, b"table");
+                SnapshotStep { step, partition, a, b, c, bytes }.encode(out);
+            }),
+        ),
+        (
             "endpoint",
             framed(Kind::Endpoint, |out| {
                 Endpoint { host: "10.0.0.7", port: 7500 }.encode(out);
@@ -149,7 +157,7 @@ fn what_can_not_be_a_frame_is_refused() {
         (remade(0, b'*'), Error::Magic { found: *b"*STP" }),
         (remade(4, 9), Error::Version { found: 9 }),
         (remade(5, 0), Error::Kind { found: 0 }),
-        (remade(5, 8), Error::Kind { found: 8 }),
+        (remade(5, 10), Error::Kind { found: 10 }),
         (remade(6, 1), Error::Reserved),
         (remade(15, 1), Error::Reserved),
         (remade(11, 4), Error::TooLong { kind, len: max + 8, max }),
