@@ -2,15 +2,17 @@
 
 use std::collections::VecDeque;
 
-use raft::{CAMPAIGN_TRANSFER, RawNode, ReadOnlyOption, Ready, StateRole, eraftpb};
+use raft::eraftpb::{self, EntryType};
+use raft::{CAMPAIGN_TRANSFER, RawNode, ReadOnlyOption, Ready, StateRole};
 
 use super::effects::{Effects, HardState, ReadState, Role, RoleChange, WriteId};
 use super::log::Log;
+use super::membership::Members;
 use super::message::{self, Message, MessageKind};
 use super::timeout::ElectionTimeout;
 use super::{
-    CAMPAIGN_LAG_MAX, Config, Entry, EntryKind, Error, Handle, MESSAGE_PAYLOAD_LEN_MAX,
-    MESSAGES_INFLIGHT_MAX, Membership, Restored,
+    CAMPAIGN_LAG_MAX, Change, Config, Entry, EntryKind, Error, Handle, MESSAGE_PAYLOAD_LEN_MAX,
+    MESSAGES_INFLIGHT_MAX, Membership, Restored, Snapshot,
 };
 use crate::id::NodeId;
 
@@ -24,6 +26,7 @@ const COMMIT_PORTION_LEN: u64 = 1 << 20;
 pub struct Group {
     node: RawNode<Log>,
     id: NodeId,
+    members: Members,
     /// No other replica needs this log.
     lone: bool,
     uncommitted_max: u64,
@@ -48,14 +51,15 @@ impl Group {
     /// # Errors
     /// * [`Error::Config`]: ids or ticks that contradict each other.
     /// * [`Error::Restored`]: the restored log has a gap or lacks what was committed.
-    pub fn new(config: Config, restored: Restored) -> Result<Self, Error> {
+    /// * [`Error::Membership`]: a restored payload is none of a membership entry.
+    pub fn new(config: Config, mut restored: Restored) -> Result<Self, Error> {
         let seed = config.seed;
         let Config {
             id, voters, learners, election_ticks, heartbeat_ticks, uncommitted_max, ..
         } = config;
         let (term, applied) = (restored.term, restored.applied.max(restored.snapshot_index));
-        let membership = Membership { voters, learners, ..Membership::default() };
-        let log = Log::new(message::conf_state(&membership), restored)?;
+        let members = restored_members(&mut restored, Membership::new(voters, learners))?;
+        let log = Log::new(message::conf_state(members.now()), restored)?;
         let raft_config = raft::Config {
             id: id.0,
             election_tick: election_ticks,
@@ -77,7 +81,8 @@ impl Group {
         Ok(Self {
             node,
             id,
-            lone: is_lone(&membership, id),
+            lone: members.now().is_lone(id),
+            members,
             uncommitted_max,
             timeout: ElectionTimeout::new(seed, id.0, election_ticks, term),
             quiet_ticks: if term > 0 { election_ticks } else { 0 },
@@ -150,24 +155,51 @@ impl Group {
     /// # Errors
     /// [`Error::NotLeader`], [`Error::Transferring`] or [`Error::Overloaded`]; nothing happened.
     pub fn propose(&mut self, handle: Handle) -> Result<(u64, u64), Error> {
-        self.check_leader()?;
-        let raft = &mut self.node.raft;
-        if let Some(to) = raft.lead_transferee {
-            return Err(Error::Transferring { to: NodeId(to) });
-        }
-        let (term, index) = (raft.term, raft.raft_log.last_index() + 1);
-        let uncommitted = index - 1 - raft.raft_log.committed;
-        if uncommitted >= self.uncommitted_max {
-            return Err(Error::Overloaded { uncommitted });
-        }
+        self.check_proposal()?;
+        Ok(self.append(EntryKind::Payload, handle))
+    }
 
+    /// Adds an entry after which `change` says who belongs to the group; `handle` is that of its
+    /// payload ([`Change::encode`]). Returns its term and index, as [`Group::propose`] does.
+    ///
+    /// # Errors
+    /// As [`Group::propose`], and:
+    /// * [`Error::Unready`]: this leader is too new.
+    /// * [`Error::Changing`]: the change before is not done.
+    /// * [`Error::Membership`]: it is none.
+    pub fn propose_membership(
+        &mut self,
+        change: &Change,
+        handle: Handle,
+    ) -> Result<(u64, u64), Error> {
+        self.check_proposal()?;
+        let raft = &self.node.raft;
+        if !raft.commit_to_current_term() {
+            return Err(Error::Unready { term: raft.term });
+        }
+        let now = self.members.now();
+        if raft.has_pending_conf() || now.is_changing() {
+            return Err(Error::Changing);
+        }
+        change.check().map_err(|what| Error::Membership { what })?;
+        if change.singles(now).is_empty() {
+            return Err(Error::Membership { what: "they are its members already" });
+        }
+        let (term, index) = self.append(EntryKind::Membership, handle);
+        self.node.raft.pending_conf_index = index;
+        Ok((term, index))
+    }
+
+    fn append(&mut self, kind: EntryKind, handle: Handle) -> (u64, u64) {
+        let raft = &mut self.node.raft;
+        let (term, index) = (raft.term, raft.raft_log.last_index() + 1);
         // What raft-rs's own propose does, without the message around it.
-        let entry = Entry { index, term, kind: EntryKind::Payload, handle };
+        let entry = Entry { index, term, kind, handle };
         let taken = raft.append_entry(&mut [super::log::to_raft(&entry)]);
         assert!(taken, "entry {index} was dropped, though uncommitted bytes have no limit");
         raft.bcast_append();
         self.staged.push(entry);
-        Ok((term, index))
+        (term, index)
     }
 
     /// The log has given an entry its place: from here on [`Group::entry`] and messages name it.
@@ -190,14 +222,57 @@ impl Group {
         self.node.on_persist_ready(ready);
     }
 
+    /// Tells what the entry of members at `index` says, which is committed and about to be applied.
+    ///
+    /// # Errors
+    /// [`Error::Membership`]: it is the payload of no such entry. The replica can not go on.
+    pub fn decided(&mut self, index: u64, payload: &[u8]) -> Result<(), Error> {
+        self.members.decide(index, Change::decode(payload)?);
+        Ok(())
+    }
+
     /// All entries up to `index` are in the tree. A lone voter's log forgets them.
+    ///
+    /// # Panics
+    /// When [`Group::decided`] was not told of a membership entry.
     pub fn applied(&mut self, index: u64) {
-        if index <= self.applied_index() {
+        let before = self.applied_index();
+        if index <= before {
             return;
         }
+        self.change_members(before, index);
+        let last = self.last_index();
         self.node.advance_apply_to(index);
+        if self.last_index() > last {
+            // It has ended the change of members, and would tell nobody before something else does.
+            self.node.raft.bcast_append();
+        }
         if self.lone {
-            self.node.mut_store().compact(index);
+            self.compact(index);
+        }
+    }
+
+    /// The membership entries behind `before`, up to `index`, take effect.
+    fn change_members(&mut self, before: u64, index: u64) {
+        for index in before + 1..=index {
+            let entry = self.node.store().get(index);
+            if entry.is_none_or(|entry| entry.kind != EntryKind::Membership) {
+                continue;
+            }
+            let change = self.members.take_decided(index);
+            let raft = match &change {
+                Some(change) => change.to_raft(self.members.now()),
+                None => eraftpb::ConfChangeV2::default(),
+            };
+            let conf = self.node.apply_conf_change(&raft).expect("it was checked when proposed");
+            self.members.enter(index, change.as_ref());
+            let now = self.members.now();
+            assert_eq!(*now, message::membership_of(&conf), "entry {index} is understood alike");
+            self.lone = now.is_lone(self.id);
+            if self.role() == Role::Leader && !now.is_voter(self.id) {
+                let term = self.term();
+                self.node.raft.become_follower(term, 0);
+            }
         }
     }
 
@@ -242,7 +317,8 @@ impl Group {
         assert!(index > 0 && index <= applied, "snapshot at {index}, applied is {applied}");
         let term = raft::Storage::term(self.node.store(), index)
             .expect("a snapshot is offered before the log behind it is compacted");
-        self.node.mut_store().offer(index, term);
+        let membership = self.members.at(index).expect("as far back as the log").clone();
+        self.node.mut_store().offer(Snapshot { index, term, membership });
     }
 
     /// A snapshot has reached `peer` and was installed there, or failed to. Until told so, or until
@@ -260,6 +336,14 @@ impl Group {
         let applied = self.applied_index();
         assert!(index <= applied, "compaction to {index}, applied is {applied}");
         self.node.mut_store().compact(index);
+        self.members.compact(index);
+    }
+
+    /// Who belongs to the group in the state at `index`, which is applied; none if the log does not
+    /// reach back so far. What is kept of that state has to be kept with it:
+    /// [`Restored::membership`].
+    pub fn membership(&self, index: u64) -> Option<&Membership> {
+        self.members.at(index)
     }
 
     /// Adds to `out` all that the events since the last call have caused.
@@ -335,18 +419,28 @@ impl Group {
         self.node.raft.prs().get(peer.0).map(|progress| progress.next_idx)
     }
 
-    fn check_leader(&self) -> Result<(), Error> {
-        match self.role() {
-            Role::Leader => Ok(()),
-            _ => Err(Error::NotLeader { leader: self.leader() }),
+    fn check_proposal(&self) -> Result<(), Error> {
+        let raft = &self.node.raft;
+        if self.role() != Role::Leader {
+            return Err(Error::NotLeader { leader: self.leader() });
         }
+        if let Some(to) = raft.lead_transferee {
+            return Err(Error::Transferring { to: NodeId(to) });
+        }
+        let uncommitted = raft.raft_log.last_index() - raft.raft_log.committed;
+        if uncommitted >= self.uncommitted_max {
+            return Err(Error::Overloaded { uncommitted });
+        }
+        Ok(())
     }
 
-    /// A campaign would copy too much, or look for entries that a snapshot has taken the place of.
+    /// A campaign would copy too much, look for entries that a snapshot has taken the place of, or
+    /// be won at once, by the only voter that is left, whose log is not durable yet.
     fn lags(&self) -> bool {
-        let applied = self.applied_index();
+        let (applied, log) = (self.applied_index(), &self.node.raft.raft_log);
         let installing = self.node.store().base_index() > applied;
-        installing || self.commit_index() - applied > CAMPAIGN_LAG_MAX
+        let unwritten = log.persisted < log.last_index() && self.members.now().is_sole(self.id);
+        installing || unwritten || log.committed - applied > CAMPAIGN_LAG_MAX
     }
 
     /// Keeps raft-rs from moving a follower's next index to its match or below (#557): what a
@@ -413,9 +507,9 @@ impl Group {
             return;
         }
         let snapshot = message::snapshot_from_raft(ready.snapshot());
-        let conf = message::conf_state(&snapshot.membership);
-        self.lone = is_lone(&snapshot.membership, self.id);
-        self.node.mut_store().restore(snapshot.index, snapshot.term, conf);
+        self.members = Members::new(snapshot.index, snapshot.membership.clone());
+        self.lone = self.members.now().is_lone(self.id);
+        self.node.mut_store().restore(snapshot.index, snapshot.term);
         out.append.clear();
         out.commit = None;
         out.install = Some(snapshot);
@@ -446,7 +540,11 @@ impl Group {
 fn find_staged(staged: &[Entry], next: &mut usize, raft: &eraftpb::Entry) -> Entry {
     let (index, term) = (raft.index, raft.term);
     if !raft.sync_log {
-        return Entry { index, term, kind: EntryKind::Empty, handle: Handle::default() };
+        let kind = match raft.entry_type {
+            EntryType::EntryNormal => EntryKind::Empty,
+            EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => EntryKind::Membership,
+        };
+        return Entry { index, term, kind, handle: Handle::default() };
     }
     let is_it = |entry: &Entry| entry.index == index && entry.term == term;
     let found = (*next..staged.len()).chain(0..*next).find(|&at| is_it(&staged[at]));
@@ -461,11 +559,14 @@ fn is_unasked_campaign(message: &Message) -> bool {
     asks && message.context != CAMPAIGN_TRANSFER
 }
 
-/// Nobody else needs the log.
-fn is_lone(membership: &Membership, id: NodeId) -> bool {
-    let Membership { voters, learners, outgoing, learners_next } = membership;
-    let others = [learners, outgoing, learners_next];
-    *voters == [id] && others.iter().all(|ids| ids.is_empty())
+/// Who belonged to the group since its log's begin; at first `born` unless it is known better.
+fn restored_members(restored: &mut Restored, born: Membership) -> Result<Members, Error> {
+    let known = restored.membership.take().unwrap_or(born);
+    let mut members = Members::new(restored.snapshot_index, known);
+    for (index, payload) in std::mem::take(&mut restored.changes) {
+        members.enter(index, Change::decode(&payload)?.as_ref());
+    }
+    Ok(members)
 }
 
 fn role_of(state: StateRole) -> Role {

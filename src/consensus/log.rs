@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 use raft::eraftpb::{self, ConfState, EntryType};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
-use super::{Entry, EntryKind, Error, Restored};
+use super::message::snapshot_to_raft;
+use super::{Entry, EntryKind, Error, Restored, Snapshot};
 use crate::id::NodeId;
 
 /// What an entry counts besides its payload when a size is limited, bytes: about its framing, so
@@ -22,8 +23,8 @@ pub(super) struct Log {
     entries: VecDeque<Entry>,
     /// What the group starts from; not kept up to date, since raft-rs reads it once.
     initial: RaftState,
-    /// The state that the driver can ship, (index, term).
-    offered: Option<(u64, u64)>,
+    /// The state that the driver can ship.
+    offered: Option<Snapshot>,
     /// Who asked for a snapshot that was not there.
     wanted: Cell<Option<NodeId>>,
 }
@@ -32,8 +33,9 @@ impl Log {
     /// # Errors
     /// [`Error::Restored`]: a gap, or a watermark outside the log.
     pub(super) fn new(conf: ConfState, restored: Restored) -> Result<Self, Error> {
-        let Restored { term, vote, commit, applied, snapshot_index, snapshot_term, entries } =
-            restored;
+        let Restored {
+            term, vote, commit, applied, snapshot_index, snapshot_term, entries, ..
+        } = restored;
         check_contiguous(snapshot_index, snapshot_term, term, &entries)?;
         let last = snapshot_index + entries.len() as u64;
         let commit = commit.max(applied).max(snapshot_index);
@@ -101,16 +103,15 @@ impl Log {
     }
 
     /// Begins anew behind a snapshot.
-    pub(super) fn restore(&mut self, index: u64, term: u64, conf: ConfState) {
+    pub(super) fn restore(&mut self, index: u64, term: u64) {
         self.entries.clear();
         (self.base_index, self.base_term) = (index, term);
-        self.initial.conf_state = conf;
         self.offered = None;
     }
 
     /// From here on followers that need a snapshot are sent this one.
-    pub(super) fn offer(&mut self, index: u64, term: u64) {
-        self.offered = Some((index, term));
+    pub(super) fn offer(&mut self, snapshot: Snapshot) {
+        self.offered = Some(snapshot);
     }
 
     /// Who was refused a snapshot since the last call.
@@ -206,17 +207,16 @@ impl Storage for Log {
     }
 
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<eraftpb::Snapshot> {
-        let Some((index, term)) =
-            self.offered.filter(|&(index, _)| index >= request_index && index >= self.base_index)
-        else {
-            self.wanted.set(Some(NodeId(to)));
+        let to = NodeId(to);
+        // Whoever is no member in a snapshot ignores it.
+        let fits = |offered: &&Snapshot| {
+            let is_new = offered.index >= request_index && offered.index >= self.base_index;
+            is_new && offered.membership.contains(to)
+        };
+        let Some(offered) = self.offered.as_ref().filter(fits) else {
+            self.wanted.set(Some(to));
             return Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable));
         };
-        let mut snapshot = eraftpb::Snapshot::default();
-        let metadata = snapshot.mut_metadata();
-        metadata.index = index;
-        metadata.term = term;
-        metadata.set_conf_state(self.initial.conf_state.clone());
-        Ok(snapshot)
+        Ok(snapshot_to_raft(offered))
     }
 }

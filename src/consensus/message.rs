@@ -3,6 +3,7 @@
 //! The peer codec encodes these fields and attaches each entry's payload. raft-rs's own protobuf
 //! encoding is never written and never parsed.
 
+use raft::Storage as _;
 use raft::eraftpb::{self, ConfState, MessageType};
 
 use super::log::{Log, to_raft};
@@ -159,7 +160,7 @@ impl Message {
             raft.context = self.context.into();
             raft.set_entries(self.entries.iter().map(to_raft).collect());
         }
-        if let Some(snapshot) = self.snapshot {
+        if let Some(snapshot) = &self.snapshot {
             raft.set_snapshot(snapshot_to_raft(snapshot));
         }
         raft
@@ -194,11 +195,25 @@ impl Message {
                 .iter()
                 .map(|entry| log.get(entry.index).filter(|held| held.term == entry.term).copied())
                 .collect::<Option<_>>()?;
+            message.mend_begin(log)?;
         }
         if raft.has_snapshot() {
             message.snapshot = Some(snapshot_from_raft(&raft.take_snapshot()));
         }
         Some(message)
+    }
+}
+
+impl Message {
+    /// Names the entry before the first: raft-rs adds entries to a message without any that it has
+    /// not handed out yet, wherever that one began. `None`: nobody knows that entry's term.
+    fn mend_begin(&mut self, log: &Log) -> Option<()> {
+        let before = self.entries.first().map_or(self.index, |first| first.index - 1);
+        if before != self.index {
+            self.log_term = log.term(before).ok()?;
+            self.index = before;
+        }
+        Some(())
     }
 }
 
@@ -231,18 +246,21 @@ pub(super) fn conf_state(membership: &Membership) -> ConfState {
     }
 }
 
-/// Our form of a membership.
+/// Our form of a membership, sorted.
 pub(super) fn membership_of(conf: &ConfState) -> Membership {
     let ids = |numbers: &[u64]| numbers.iter().map(|&id| NodeId(id)).collect();
-    Membership {
+    let mut membership = Membership {
         voters: ids(&conf.voters),
         learners: ids(&conf.learners),
         outgoing: ids(&conf.voters_outgoing),
         learners_next: ids(&conf.learners_next),
-    }
+    };
+    membership.sort();
+    membership
 }
 
-fn snapshot_to_raft(snapshot: Snapshot) -> eraftpb::Snapshot {
+/// raft-rs's form of a snapshot.
+pub(super) fn snapshot_to_raft(snapshot: &Snapshot) -> eraftpb::Snapshot {
     let mut raft = eraftpb::Snapshot::default();
     let metadata = raft.mut_metadata();
     metadata.index = snapshot.index;

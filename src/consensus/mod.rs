@@ -21,7 +21,8 @@
 //! 5. [`Effects::messages`]: send, in order per peer. They may leave at once, before the write of
 //!    the same turn: what must wait for a write is kept in the group until `persisted`.
 //! 6. [`Effects::commit`]: apply all entries up to it ([`Group::entry`] finds each), then
-//!    [`Group::applied`].
+//!    [`Group::applied`]. Of an entry of members the group is told the payload before
+//!    ([`Group::decided`]).
 //! 7. [`Effects::reads`]: answer each once applied has reached its index.
 //! 8. [`Effects::role`]: on losing leadership end what was proposed as *unknown*, and all waiting
 //!    reads as *retry*. The group forgets both without a word.
@@ -51,16 +52,30 @@
 //! index to or below its match (tikv/raft-rs#557): `step` drops or raises it. A campaign copies all
 //! unapplied entries to look for membership changes (#530): no campaign while more than
 //! [`CAMPAIGN_LAG_MAX`] are unapplied. The same search panics while a snapshot is being installed:
-//! no campaign then either. Proposals to a follower are forwarded without a trace:
-//! `propose` refuses them. A broken invariant panics: the shard stops rather than diverge.
+//! no campaign then either. Entries are added to a message without any that waits to be drained,
+//! though it begins elsewhere: it is mended when it leaves. Proposals to a follower are forwarded
+//! without a trace: `propose` refuses them. A broken invariant panics: the shard stops rather than
+//! diverge.
 //!
-//! Not here: payloads and their encoding (the partition), the log's format ([`crate::wal`]), the
-//! peer codec, hibernation. Membership changes are not offered; [`EntryKind::Membership`] keeps
-//! their place. Reading order: `effects`, `message`, `group`, `log`, `timeout`.
+//! Members ([`Group::propose_membership`]) change by joint consensus; what an entry says holds once
+//! it is applied. The first is followed by a second, without a payload, that the leader appends by
+//! itself. A leader that is no voter after it steps down; the others elect one after a timeout, so
+//! hand over before. More gaps of raft-rs there: a leader that is removed goes on (and panics at
+//! its next write): [`Group::applied`] ends it. The entry that ends a change is sent by nobody
+//! until something else is: `applied` sends it. A snapshot of a moment at which its receiver was no
+//! member is ignored there, for ever: such a one is not sent, a newer one is asked for. The only
+//! voter that is left wins a campaign at once and panics if its log is not durable: it waits. A new
+//! replica knows the members at the beginning of its log from [`Config`] or from its first
+//! snapshot.
+//!
+//! Not here: payloads and their encoding (the partition; of members alone: `membership`), the log's
+//! format ([`crate::wal`]), the peer codec, hibernation. Reading order: `effects`, `message`,
+//! `membership`, `group`, `log`, `timeout`.
 
 mod effects;
 mod group;
 mod log;
+mod membership;
 mod message;
 mod timeout;
 
@@ -106,7 +121,7 @@ pub enum EntryKind {
     Empty,
     /// What the partition proposed.
     Payload,
-    /// A change of voters or learners. Not proposed by anyone yet.
+    /// A change of voters or learners, or the end of one: [`Change`].
     Membership,
 }
 
@@ -121,6 +136,15 @@ pub struct Entry {
     pub kind: EntryKind,
     /// Where its payload lies; meaningless for [`EntryKind::Empty`].
     pub handle: Handle,
+}
+
+/// Who is to belong to a group: all of its members, not only the new ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Those that vote and count; at least one.
+    pub voters: Vec<NodeId>,
+    /// Those that receive the log but neither vote nor count.
+    pub learners: Vec<NodeId>,
 }
 
 /// Who belongs to a group.
@@ -152,9 +176,10 @@ pub struct Snapshot {
 pub struct Config {
     /// This replica; never 0.
     pub id: NodeId,
-    /// All voters, this one included if it is one.
+    /// The voters at the group's birth, this one included if it is one. Of no effect where
+    /// [`Restored::membership`] says more.
     pub voters: Vec<NodeId>,
-    /// All learners: they receive the log but neither vote nor count.
+    /// The learners at its birth.
     pub learners: Vec<NodeId>,
     /// Ticks without a leader before a campaign: at least this, less than twice as many. Also how
     /// long a leader leads without hearing from a majority.
@@ -199,9 +224,13 @@ pub struct Restored {
     pub snapshot_term: u64,
     /// All that follow it, without a gap, durable.
     pub entries: Vec<Entry>,
+    /// Who belonged to the group at `snapshot_index`; none: whom [`Config`] names.
+    pub membership: Option<Membership>,
+    /// Index and payload of each membership entry among `entries` up to `applied`, in order.
+    pub changes: Vec<(u64, Vec<u8>)>,
 }
 
-/// Why an event was refused. Except for the last three, the sender may try again, elsewhere or
+/// Why an event was refused. Except for the last four, the sender may try again, elsewhere or
 /// later.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -232,6 +261,17 @@ pub enum Error {
     Unready {
         /// The leader's term.
         term: u64,
+    },
+
+    /// Members change one change at a time.
+    #[error("a change of this partition's members is under way")]
+    Changing,
+
+    /// Nobody is to belong to the group in this way, or all do already.
+    #[error("bad change of members: {what}")]
+    Membership {
+        /// What is wrong with it.
+        what: &'static str,
     },
 
     /// A message that no replica of this group sends.

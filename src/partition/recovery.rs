@@ -285,6 +285,7 @@ impl Recovery {
             snapshot_index: base.0,
             snapshot_term: base.1,
             entries,
+            ..Restored::default()
         };
         let mut config = Config::new(node, voters, seed);
         if self.replicated.is_some() {

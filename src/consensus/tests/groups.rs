@@ -273,6 +273,41 @@ fn a_stale_rejection_does_not_move_a_follower_below_its_match() {
     }
 }
 
+/// In one turn a commit is to be told, with an append without entries, and what was lost is to be
+/// sent again.
+#[test]
+fn entries_are_not_added_to_an_append_that_begins_elsewhere() {
+    let (mut net, leader) = elected(1);
+    let (late, other) = (other_than(leader), other_than(other_than(leader)));
+    net.propose(leader).expect("it leads");
+    net.turn(leader);
+    net.wires.retain(|message| message.to.0 == other);
+    net.deliver_to(other);
+    net.sync(other);
+    let ack = net.wires.pop_front().expect("the entry is acknowledged");
+    let (term, last) = (net.group(leader).term(), net.group(leader).last_index());
+    let rejection = Message {
+        kind: MessageKind::AppendResponse,
+        from: NodeId(late),
+        to: NodeId(leader),
+        term,
+        index: last,
+        reject: true,
+        reject_hint: last - 1,
+        log_term: term,
+        ..Message::default()
+    };
+
+    for message in [ack, rejection] {
+        net.group(leader).step(message).expect("it is well formed");
+    }
+    net.turn(leader);
+
+    let sent: Vec<_> = net.wires.iter().filter(|message| message.to.0 == late).collect();
+    assert!(sent.iter().any(|message| !message.entries.is_empty()), "{sent:?}");
+    assert!(sent.iter().all(|message| message.check(NodeId(late)).is_ok()), "{sent:?}");
+}
+
 #[test]
 fn malformed_messages_are_refused() {
     let (mut net, leader) = elected(1);
@@ -295,7 +330,7 @@ fn malformed_messages_are_refused() {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Op {
+pub(super) enum Op {
     Tick(u64),
     Deliver(usize),
     Lose(usize),
@@ -306,10 +341,13 @@ enum Op {
     Campaign(u64),
     Unreachable(u64, u64),
     Compact(u64),
+    /// The voters and the learners are those whose bits are set.
+    Members(u64, u8, u8),
 }
 
-fn op() -> impl Strategy<Value = Op> {
-    let (id, at) = (|| 1..=3u64, || 0..64usize);
+/// What may happen among `count` nodes.
+pub(super) fn op(count: u64) -> impl Strategy<Value = Op> {
+    let (id, at) = (move || 1..=count, || 0..64usize);
     prop_oneof![
         8 => id().prop_map(Op::Tick),
         24 => at().prop_map(Op::Deliver),
@@ -324,7 +362,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-fn play(net: &mut Net, op: Op) {
+pub(super) fn play(net: &mut Net, op: Op) {
     match op {
         Op::Tick(id) => net.tick(id),
         Op::Deliver(at) if !net.wires.is_empty() => net.deliver(at % net.wires.len()),
@@ -353,6 +391,13 @@ fn play(net: &mut Net, op: Op) {
             let applied = net.group(id).applied_index();
             net.group(id).compact(applied);
         }
+        Op::Members(id, voters, learners) => {
+            let of = |bits: u8| net.ids().filter(|id| bits >> (id - 1) & 1 == 1).collect();
+            let (voters, learners): (Vec<_>, Vec<_>) = (of(voters), of(learners & !voters));
+            if net.propose_members(id, &voters, &learners).is_ok() {
+                net.turn(id);
+            }
+        }
     }
 }
 
@@ -366,7 +411,7 @@ proptest! {
     /// (the net asserts it), nothing is applied before it is durable, and once the weather clears
     /// all agree on all.
     #[test]
-    fn replicas_never_disagree(seed in any::<u64>(), ops in prop::collection::vec(op(), 1..2000)) {
+    fn replicas_never_disagree(seed in any::<u64>(), ops in prop::collection::vec(op(3), 1..2000)) {
         let mut net = Net::new(seed);
         for op in ops {
             play(&mut net, op);

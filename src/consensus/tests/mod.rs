@@ -1,4 +1,5 @@
-//! Tests of the group as its driver sees it: here a lone voter, in `groups` three of them.
+//! Tests of the group as its driver sees it: here a lone voter, in `groups` three of them, in
+//! `members` as many as come and go.
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -6,6 +7,7 @@
 )]
 
 mod groups;
+mod members;
 mod net;
 
 use std::hint::black_box;
@@ -153,6 +155,7 @@ fn lone_voter_goes_on_after_a_restart() {
         snapshot_index: 5,
         snapshot_term: 3,
         entries: vec![payload(3, 6, 60), payload(4, 7, 70), payload(4, 8, 80)],
+        ..Restored::default()
     });
     assert_eq!((group.applied_index(), group.commit_index(), group.last_index()), (7, 7, 8));
 

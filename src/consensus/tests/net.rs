@@ -1,4 +1,4 @@
-//! Three replicas, their disks and the wires between them, all in one thread, with a transcript.
+//! Some replicas, their disks and the wires between them, all in one thread, with a transcript.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
@@ -11,6 +11,8 @@ struct Disk {
     hard_state: HardState,
     /// (index, term) of what the log begins behind.
     base: (u64, u64),
+    /// Who belonged to the group there, if not those of its birth.
+    membership: Option<Membership>,
     entries: Vec<Entry>,
     in_flight: VecDeque<DiskWrite>,
 }
@@ -30,7 +32,7 @@ pub(super) struct Node {
     applied: u64,
 }
 
-/// The whole cluster. Node ids are 1 to 3.
+/// The whole cluster. Node ids are 1 and so on.
 pub(super) struct Net {
     pub(super) nodes: Vec<Node>,
     pub(super) wires: VecDeque<Message>,
@@ -38,15 +40,27 @@ pub(super) struct Net {
     /// What some replica applied at an index; any other must apply the same.
     pub(super) chosen: BTreeMap<u64, Entry>,
     pub(super) reads: Vec<(u64, ReadState)>,
+    /// Who led in a term; nobody else does.
+    leaders: BTreeMap<u64, u64>,
     seed: u64,
+    /// The voters at the group's birth.
+    born: Vec<NodeId>,
     payloads: u64,
+    /// The payloads of membership entries, by their handles' places.
+    changes: BTreeMap<u64, Vec<u8>>,
 }
 
 impl Net {
     pub(super) fn new(seed: u64) -> Self {
-        let nodes = (1..=3)
+        Self::with(seed, 3, 3)
+    }
+
+    /// `count` nodes; the first `voters` of them are the group's at its birth.
+    pub(super) fn with(seed: u64, count: u64, voters: u64) -> Self {
+        let born: Vec<_> = (1..=voters).map(NodeId).collect();
+        let nodes = (1..=count)
             .map(|id| Node {
-                group: group(id, seed, Restored::default()),
+                group: group(id, seed, &born, Restored::default()),
                 up: true,
                 disk: Disk::default(),
                 applied: 0,
@@ -58,9 +72,16 @@ impl Net {
             transcript: String::new(),
             chosen: BTreeMap::new(),
             reads: Vec::new(),
+            leaders: BTreeMap::new(),
             seed,
+            born,
             payloads: 0,
+            changes: BTreeMap::new(),
         }
+    }
+
+    pub(super) fn ids(&self) -> std::ops::RangeInclusive<u64> {
+        1..=self.nodes.len() as u64
     }
 
     pub(super) fn group(&mut self, id: u64) -> &mut Group {
@@ -86,6 +107,29 @@ impl Net {
         self.group(id).propose(handle)
     }
 
+    /// Proposes that these be the group's members.
+    pub(super) fn propose_members(
+        &mut self,
+        id: u64,
+        voters: &[u64],
+        learners: &[u64],
+    ) -> Result<(u64, u64), Error> {
+        let ids = |numbers: &[u64]| numbers.iter().map(|id| NodeId(*id)).collect();
+        let change = Change { voters: ids(voters), learners: ids(learners) };
+        let mut payload = Vec::new();
+        change.encode(&mut payload);
+        self.payloads += 1;
+        let handle = Handle { lsn: Lsn(self.payloads), len: payload.len() as u32, tag: 0 };
+        self.changes.insert(self.payloads, payload);
+        self.group(id).propose_membership(&change, handle)
+    }
+
+    /// Who belongs to the group, as a node knows.
+    pub(super) fn members(&mut self, id: u64) -> Membership {
+        let applied = self.group(id).applied_index();
+        self.group(id).membership(applied).expect("the newest is known").clone()
+    }
+
     pub(super) fn tick(&mut self, id: u64) {
         if self.nodes[id as usize - 1].up {
             self.group(id).tick();
@@ -98,6 +142,11 @@ impl Net {
         let mut out = Effects::default();
         self.group(id).drain(&mut out);
         self.narrate(id, &out);
+        if self.group(id).role() == Role::Leader {
+            let term = self.group(id).term();
+            let known = *self.leaders.entry(term).or_insert(id);
+            assert_eq!(known, id, "two leaders in term {term}");
+        }
         let Effects { append, hard_state, write, messages, commit, reads, install, .. } = out;
         let node = &mut self.nodes[id as usize - 1];
         match write {
@@ -126,6 +175,11 @@ impl Net {
             assert!(durable, "node {id} applies {entry:?} before it is durable");
             let chosen = *self.chosen.entry(index).or_insert(entry);
             assert_eq!(chosen, entry, "node {id} disagrees");
+            if entry.kind == EntryKind::Membership {
+                let payload = self.changes.get(&entry.handle.lsn.0);
+                let payload = payload.map_or(&[][..], Vec::as_slice);
+                node.group.decided(index, payload).expect("it was proposed");
+            }
         }
         assert!(commit > node.applied, "node {id}: commit {commit} after {}", node.applied);
         node.applied = commit;
@@ -141,6 +195,7 @@ impl Net {
         let installed = write.install.map(|snapshot| {
             disk.entries.clear();
             disk.base = (snapshot.index, snapshot.term);
+            disk.membership = Some(snapshot.membership);
             snapshot.index
         });
         for entry in write.append {
@@ -180,8 +235,10 @@ impl Net {
 
     /// What a driver does when a snapshot takes too long: lost on its way, or with its receiver.
     pub(super) fn give_up_snapshots(&mut self) {
-        for (id, peer) in [(1, 2), (1, 3), (2, 1), (2, 3), (3, 1), (3, 2)] {
-            self.group(id).snapshot_sent(NodeId(peer), false);
+        for id in self.ids() {
+            for peer in self.ids().filter(|peer| *peer != id) {
+                self.group(id).snapshot_sent(NodeId(peer), false);
+            }
         }
     }
 
@@ -189,7 +246,7 @@ impl Net {
     pub(super) fn settle(&mut self) {
         loop {
             let mut busy = false;
-            for id in 1..=3 {
+            for id in self.ids() {
                 self.turn(id);
                 while self.sync(id) {
                     busy = true;
@@ -217,7 +274,7 @@ impl Net {
     }
 
     pub(super) fn tick_all(&mut self) {
-        (1..=3).for_each(|id| self.tick(id));
+        self.ids().for_each(|id| self.tick(id));
         self.settle();
     }
 
@@ -227,7 +284,7 @@ impl Net {
         let node = &mut self.nodes[id as usize - 1];
         node.up = false;
         node.disk.in_flight.clear();
-        node.group = group(id, self.seed, node.restored());
+        node.group = group(id, self.seed, &self.born, node.restored(&self.changes));
     }
 
     pub(super) fn restart(&mut self, id: u64) {
@@ -261,8 +318,11 @@ impl Net {
 }
 
 impl Node {
-    fn restored(&self) -> Restored {
+    fn restored(&self, changes: &BTreeMap<u64, Vec<u8>>) -> Restored {
         let HardState { term, vote, commit } = self.disk.hard_state;
+        let applied = self.disk.entries.iter().filter(|entry| entry.index <= self.applied);
+        let decided = applied.filter(|entry| entry.kind == EntryKind::Membership);
+        let payload = |entry: &Entry| changes.get(&entry.handle.lsn.0).cloned().unwrap_or_default();
         Restored {
             term,
             vote,
@@ -271,12 +331,14 @@ impl Node {
             snapshot_index: self.disk.base.0,
             snapshot_term: self.disk.base.1,
             entries: self.disk.entries.clone(),
+            membership: self.disk.membership.clone(),
+            changes: decided.map(|entry| (entry.index, payload(entry))).collect(),
         }
     }
 }
 
-fn group(id: u64, seed: u64, restored: Restored) -> Group {
-    let config = Config::new(NodeId(id), [1, 2, 3].map(NodeId).to_vec(), seed);
+fn group(id: u64, seed: u64, born: &[NodeId], restored: Restored) -> Group {
+    let config = Config::new(NodeId(id), born.to_vec(), seed);
     Group::new(config, restored).expect("the disk holds what was acknowledged")
 }
 
