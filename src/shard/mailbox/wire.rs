@@ -30,10 +30,10 @@ use std::time::Duration;
 use super::{
     Answer, Element, Invalidation, Listener, Parcel, Part, Request, TypedAnswer, TypedRequest,
 };
-use crate::command::{Spec, lookup_full};
+use crate::command::{DB_COUNT, Run, Spec, lookup_full};
 use crate::env::ConnId;
 use crate::id::{ShardId, Slot, Timestamp};
-use crate::limits::LARGE_LEN_MIN;
+use crate::limits::{LARGE_LEN_MIN, SLOT_COUNT};
 use crate::partition::Seen;
 use crate::protocol::binary::{HEADER_LEN, Header};
 use crate::protocol::resp::{Args, ArgsBuf, Proto, Span};
@@ -92,7 +92,10 @@ pub fn decode(bytes: &[u8], now: Duration) -> Result<Parcel, Error> {
     for _ in 0..rest.u32("typed answers")? {
         let (conn, part, cost) = (rest.conn()?, rest.part()?, rest.u32("cost")?);
         let frame = parcel.push_bytes(rest.bytes("frame")?);
-        let splices = rest.splices(&mut parcel)?;
+        if frame.1 < HEADER_LEN as u32 {
+            return Err(Error::Malformed { what: "frame" });
+        }
+        let splices = rest.splices(&mut parcel, frame.1)?;
         parcel.typed_answers.push(TypedAnswer { conn, part, cost, frame, splices });
     }
     for _ in 0..rest.u32("invalidations")? {
@@ -295,9 +298,19 @@ impl<'a> Rest<'a> {
         lookup_full(name).ok_or_else(unknown)
     }
 
+    fn db(&mut self) -> Result<u8, Error> {
+        let db = self.u8("database")?;
+        if db < DB_COUNT { Ok(db) } else { Err(Error::Malformed { what: "database" }) }
+    }
+
+    fn slot(&mut self) -> Result<Slot, Error> {
+        let slot = self.u16("slot")?;
+        if slot < SLOT_COUNT { Ok(Slot(slot)) } else { Err(Error::Malformed { what: "slot" }) }
+    }
+
     fn request(&mut self, parcel: &mut Parcel) -> Result<(), Error> {
         let (conn, ticket, spec) = (self.conn()?, self.u32("ticket")?, self.spec()?);
-        let (db, flags) = (self.u8("database")?, self.u8("flags")?);
+        let (db, flags) = (self.db()?, self.u8("flags")?);
         let parts = (parcel.parts.len() as u32, self.u32("parts")?);
         for _ in 0..parts.1 {
             parcel.parts.push(self.u32("part")?);
@@ -336,7 +349,7 @@ impl<'a> Rest<'a> {
     fn transaction(&mut self) -> Result<Transaction, Error> {
         let mut transaction = Transaction::default();
         for _ in 0..self.u32("watched keys")? {
-            let slot = Slot(self.u16("slot")?);
+            let slot = self.slot()?;
             let key = self.bytes("watched key")?.into();
             let present = self.u8("watched key")? != 0;
             let (since, half) = (Timestamp(self.u64("version")?), self.u64("half")?);
@@ -348,7 +361,7 @@ impl<'a> Rest<'a> {
         }
         for _ in 0..self.u32("steps")? {
             let spec = self.spec()?;
-            let (db, resp3) = (self.u8("database")?, self.u8("protocol")? != 0);
+            let (db, resp3) = (self.db()?, self.u8("protocol")? != 0);
             let mut args = ArgsBuf::default();
             for _ in 0..self.u32("arguments")? {
                 args.push(self.bytes("argument")?);
@@ -375,17 +388,23 @@ impl<'a> Rest<'a> {
             }
             parcel.elements.push(Element { part, at, len });
         }
-        let splices = self.splices(parcel)?;
+        let splices = self.splices(parcel, body.1)?;
         parcel.answers.push(Answer { conn, ticket, elements, count, body, splices });
         Ok(())
     }
 
-    fn splices(&mut self, parcel: &mut Parcel) -> Result<(u32, u32), Error> {
+    /// The large values in a body of so many bytes, in its order.
+    fn splices(&mut self, parcel: &mut Parcel, body_len: u32) -> Result<(u32, u32), Error> {
         let splices = (parcel.splices.len() as u32, self.u32("large values")?);
+        let mut from = 0;
         for _ in 0..splices.1 {
-            let at = self.u64("large value")? as usize;
+            let at = self.u64("large value")?;
+            if at < from || at > u64::from(body_len) {
+                return Err(Error::Malformed { what: "place of a large value" });
+            }
+            from = at;
             let value = self.bytes("large value")?.to_vec();
-            parcel.splices.push((at, Arc::new(value)));
+            parcel.splices.push((at as usize, Arc::new(value)));
         }
         Ok(splices)
     }
@@ -432,8 +451,11 @@ impl<'a> Rest<'a> {
 impl Request {
     /// Whether the command takes so many arguments.
     fn is_sound(&self, parcel: &Parcel) -> bool {
-        // EXEC's are in its transaction.
-        self.transaction.is_some() || self.spec.takes(&parcel.args(self))
+        match self.transaction {
+            // EXEC's are in it.
+            Some(_) => matches!(self.spec.run, Run::Transaction(_)),
+            None => self.spec.takes(&parcel.args(self)),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Parcels go over and come back; what is damaged is refused.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::command::lookup;
 
@@ -66,7 +68,7 @@ fn whole() -> Parcel {
     let body = parcel.push_bytes(b"body");
     let (part, deadline) = (Some(Part { gathering: 1, number: 2 }), NOW + Duration::from_millis(5));
     parcel.typed.push(TypedRequest { conn: CONN, part, header, deadline, body, long: Some(0) });
-    let frame = parcel.push_bytes(b"frame");
+    let frame = parcel.push_bytes(&[7; HEADER_LEN]);
     parcel.typed_answers.push(TypedAnswer { conn: CONN, part: None, cost: 9, frame, splices });
     let key = Some(parcel.push_bytes(b"key"));
     let by = Some(Client { shard: ShardId(3), conn: CONN });
@@ -165,4 +167,161 @@ fn no_cut_and_no_flipped_bit_panics() {
             seen(&parcel);
         }
     }
+}
+
+/// A part of a parcel.
+#[derive(Clone, Debug)]
+enum Item {
+    Request(bool, Vec<Vec<u8>>),
+    Exec(Vec<(u16, Vec<u8>, Option<u64>)>, Vec<Vec<u8>>),
+    Answer(i64, Vec<u8>, Vec<(u32, usize)>),
+    Typed(Option<u32>, u64, Vec<u8>, bool),
+    TypedAnswer(u32, Vec<u8>),
+    Change(u8, Option<Vec<u8>>, bool),
+}
+
+fn item() -> impl Strategy<Value = Item> {
+    let bytes = || prop::collection::vec(any::<u8>(), 0..40);
+    let args = || prop::collection::vec(bytes(), 1..5);
+    let watched = (0..SLOT_COUNT, bytes(), prop::option::of(any::<u64>()));
+    let elements = prop::collection::vec((any::<u32>(), 0..40usize), 0..4);
+    let part = prop::option::of(any::<u32>());
+    prop_oneof![
+        (any::<bool>(), args()).prop_map(|(large, args)| Item::Request(large, args)),
+        (prop::collection::vec(watched, 0..4), args()).prop_map(|(w, a)| Item::Exec(w, a)),
+        (any::<i64>(), bytes(), elements).prop_map(|(count, b, e)| Item::Answer(count, b, e)),
+        (part, 0..1_u64 << 40, bytes(), any::<bool>())
+            .prop_map(|(part, left, body, long)| Item::Typed(part, left, body, long)),
+        (any::<u32>(), bytes()).prop_map(|(cost, bytes)| Item::TypedAnswer(cost, bytes)),
+        (0..5u8, prop::option::of(bytes()), any::<bool>())
+            .prop_map(|(to, key, by)| Item::Change(to, key, by)),
+    ]
+}
+
+/// Adds a part to a parcel.
+fn add(parcel: &mut Parcel, item: Item) {
+    match item {
+        Item::Request(large, mut args) => {
+            if large {
+                args.push(vec![b'y'; LARGE_LEN_MIN]);
+            }
+            let mut all = vec![b"del".as_slice()];
+            all.extend(args.iter().map(Vec::as_slice));
+            request(parcel, "del", &all, None);
+        }
+        Item::Exec(watched, keys) => add_transaction(parcel, watched, keys),
+        Item::Answer(count, body, elements) => {
+            let at = |at: usize| at.min(body.len()) as u32;
+            let elements: Vec<_> = elements
+                .iter()
+                .map(|(part, from)| Element { part: *part, at: 0, len: at(*from) })
+                .collect();
+            let mut splices = vec![(0, Arc::new(body.clone())), (body.len(), Arc::default())];
+            let (none, conn, ticket) = ((0, 0), CONN, 4);
+            let (elements_at, splices_at) = (none, none);
+            let answer = Answer {
+                conn,
+                ticket,
+                elements: elements_at,
+                count,
+                body: none,
+                splices: splices_at,
+            };
+            parcel.push_answer(answer, &body, &elements, &mut splices);
+        }
+        Item::Typed(part, left, body, long) => {
+            let deadline =
+                if left == 0 { Duration::ZERO } else { NOW + Duration::from_nanos(left) };
+            let long = long.then(|| {
+                parcel.shared.push(Arc::new(body.clone()));
+                parcel.shared.len() as u32 - 1
+            });
+            let part = part.map(|number| Part { gathering: 3, number });
+            let header = Header { version: 1, request_id: left, ..Header::default() };
+            let body = parcel.push_bytes(&body);
+            parcel.typed.push(TypedRequest { conn: CONN, part, header, deadline, body, long });
+        }
+        Item::TypedAnswer(cost, bytes) => {
+            let at = parcel.bytes.len();
+            parcel.bytes.extend_from_slice(&[8; HEADER_LEN]);
+            parcel.bytes.extend_from_slice(&bytes);
+            let large = (cost % 2 == 0).then(|| Arc::new(bytes));
+            parcel.answer_typed((CONN, None, cost), at, large);
+        }
+        Item::Change(to, key, by) => {
+            let to = match to {
+                0 => Listener::Reader(CONN),
+                1 => Listener::Broadcast,
+                2 => Listener::Everybody,
+                3 => Listener::Instead(CONN),
+                _ => Listener::Nobody,
+            };
+            let key = key.map(|key| parcel.push_bytes(&key));
+            let by = by.then_some(Client { shard: ShardId(1), conn: CONN });
+            parcel.invalidations.push(Invalidation { to, key, by });
+        }
+    }
+}
+
+fn add_transaction(
+    parcel: &mut Parcel,
+    watched: Vec<(u16, Vec<u8>, Option<u64>)>,
+    keys: Vec<Vec<u8>>,
+) {
+    let watched = watched.into_iter().map(|(slot, key, at)| {
+        let absent = Seen::Absent { since: Timestamp(1), half: 2 };
+        let seen = at.map_or(absent, |at| Seen::Present(Timestamp(at)));
+        Watched { slot: Slot(slot), key: key.into(), seen }
+    });
+    let steps = keys.into_iter().map(|key| {
+        let args = [b"GET".to_vec(), key].iter().collect();
+        Step { spec: spec("get"), args, db: 15, proto: Proto::Resp2 }
+    });
+    let transaction = Transaction { watched: watched.collect(), steps: steps.collect() };
+    let at = parcel.transactions.len() as u32;
+    parcel.transactions.push(Arc::new(transaction));
+    request(parcel, "exec", &[], Some(at));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_parcel_comes_back_as_it_was(items in prop::collection::vec(item(), 0..12)) {
+        let mut parcel = Parcel::default();
+        items.into_iter().for_each(|item| add(&mut parcel, item));
+        let mut bytes = Vec::new();
+        encode(&parcel, NOW, &mut bytes);
+
+        let decoded = decode(&bytes, NOW).expect("it was encoded");
+
+        prop_assert_eq!(seen(&decoded), seen(&parcel));
+    }
+
+    #[test]
+    fn any_bytes_are_a_parcel_or_are_refused(bytes in prop::collection::vec(0..4u8, 0..400)) {
+        if let Ok(parcel) = decode(&bytes, NOW) {
+            seen(&parcel);
+        }
+    }
+}
+
+#[test]
+fn what_points_out_of_its_bounds_is_refused() {
+    let refused = |change: &dyn Fn(&mut Parcel)| {
+        let mut parcel = whole();
+        change(&mut parcel);
+        let mut bytes = Vec::new();
+        encode(&parcel, NOW, &mut bytes);
+        decode(&bytes, NOW).err()
+    };
+    let malformed = |what| Some(Error::Malformed { what });
+
+    assert_eq!(refused(&|parcel| parcel.requests[0].db = DB_COUNT), malformed("database"));
+    assert_eq!(refused(&|parcel| parcel.elements[0].at = 1), malformed("element"));
+    assert_eq!(refused(&|parcel| parcel.splices[0].0 = 99), malformed("place of a large value"));
+    assert_eq!(refused(&|parcel| parcel.typed_answers[0].frame.1 = 5), malformed("frame"));
+    let what = malformed("number of arguments");
+    assert_eq!(refused(&|parcel| parcel.requests[0].args.1 = 1), what);
+    assert_eq!(refused(&|parcel| parcel.requests[1].transaction = Some(0)), what);
 }
