@@ -88,6 +88,11 @@ impl Members {
         member.map_or(0, |member| member.peer_addr.port()) + shard.0
     }
 
+    /// Followers of whom some have every acknowledged write on their disks: so many at least.
+    pub fn sure_followers(&self) -> u64 {
+        self.all.len() as u64 / 2
+    }
+
     /// Shards of each node.
     pub fn shard_count(&self) -> u16 {
         self.shards

@@ -6,12 +6,15 @@
 //!
 //! One step of SCAN is bounded by the shard ([`crate::shard::Shard::walk`]).
 
+use std::collections::BTreeSet;
+
 use super::output::Combine;
 use super::remote::{Address, Answered, Origin};
 use super::{Server, job};
+use crate::cluster::NOWHERE;
 use crate::command::{Keyspace, Run, Scan, Spec, glob};
 use crate::env::Env;
-use crate::id::ShardId;
+use crate::id::{PartitionId, ShardId};
 use crate::protocol::resp::{Args, Proto, Reply};
 use crate::shard::Cursor;
 
@@ -39,6 +42,10 @@ impl<E: Env> Server<E> {
         args: Args<'_>,
     ) {
         let (combine, asked) = self.parts_of(what);
+        if asked.contains(&NOWHERE) {
+            let text = "TRYAGAIN a partition has no leader at this moment, nothing was done";
+            return self.refuse(index, text);
+        }
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
         let (id, db, proto) = (conn.id, conn.session.db, conn.session.proto);
         let ticket = self.expect(index, combine, asked.len() as u32);
@@ -84,7 +91,7 @@ impl<E: Env> Server<E> {
         let every = || (0..self.shard.map().shard_count()).map(ShardId).collect();
         let own = |all| if self.node.is_cluster_mode() { vec![here] } else { all };
         match what {
-            Keyspace::FlushAll | Keyspace::FlushDb => (Combine::AllOk, every()),
+            Keyspace::FlushAll | Keyspace::FlushDb => (Combine::AllOk, self.owners()),
             Keyspace::Count => (Combine::Sum, own(every())),
             Keyspace::Keys => (Combine::Join, own(every())),
             Keyspace::Random => (Combine::Least, own(every())),
@@ -100,11 +107,18 @@ impl<E: Env> Server<E> {
         }
     }
 
+    /// Every shard that answers for a partition, those of other nodes too.
+    fn owners(&self) -> Vec<ShardId> {
+        let partitions = 0..self.shard.map().partition_count();
+        let owners: BTreeSet<_> = partitions.map(|id| self.shard.owner(PartitionId(id))).collect();
+        owners.into_iter().collect()
+    }
+
     /// The shard where a scan goes on; any will say so when it is at its end.
     fn shard_of(&self, scan: Scan) -> ShardId {
         let map = self.shard.map();
         let last = map.partition_count() - 1;
-        map.shard_of(crate::id::PartitionId(Cursor::decode(scan.cursor).partition.min(last)))
+        map.shard_of(PartitionId(Cursor::decode(scan.cursor).partition.min(last)))
     }
 
     /// This shard's part of it, unless it is long; answered when all that it tells of is committed.

@@ -348,6 +348,7 @@ impl Facts for View<'_> {
             rows_fetched: now.rows_fetched,
             rows_evicted: now.rows_evicted,
             stalls: now.stalls,
+            replicas: self.node.members.as_ref().map_or(0, |members| members.sure_followers()),
             cpu_sys_us: usage.cpu_sys_us,
             cpu_user_us: usage.cpu_user_us,
             keyspace: self.keyspace(),

@@ -107,6 +107,13 @@ fn any_node_serves_any_key_and_the_death_of_one_loses_nothing() {
         assert!(values.iter().eq(kept.values().map(Reply::bulk).collect::<Vec<_>>().iter()));
     }
 
+    assert_eq!(nodes[0].client().run(&["WAIT", "1", "0"]), Reply::Integer(1));
+    assert_eq!(Patient::of(&nodes[1..2]).ask(&["FLUSHALL"]).0, Reply::ok());
+    for key in kept.keys() {
+        assert_eq!(Patient::of(&nodes).ask(&["GET", key]).0, Reply::Null, "{key} was cleared");
+    }
+    write_some(&mut Patient::of(&nodes), 0, &mut kept);
+
     for round in 1..=3 {
         let dead = round - 1;
         nodes[dead].kill();
