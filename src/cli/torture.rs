@@ -35,7 +35,9 @@ Examples:
   stave torture --engine --seed 0 --seeds 1000           a thousand runs
   stave torture --engine --seed 7 --ops 50000 --json     a long one, told as JSON
   stave torture --engine --campaign calls --seed 1       minutes: thousands of crashes and errors
-  stave torture --engine --campaign flips --seed 1 --ops 1000";
+  stave torture --engine --campaign flips --seed 1 --ops 1000
+  stave torture --engine --campaign cluster --seeds 50   nodes that lose each other; what clients
+                                                         see has to be linearizable";
 
 /// Crash a simulated node again and again and check that nothing acknowledged is lost
 #[derive(clap::Args)]
@@ -57,8 +59,8 @@ pub(super) struct Torture {
     #[arg(long, value_name = "COUNT")]
     seeds: Option<u64>,
 
-    /// How much each run is: commands (1000; for calls 500), bits (10000), or times that the disk
-    /// is full (50)
+    /// How much each run is: commands (1000; for calls and cluster 500), bits (10000), or times
+    /// that the disk is full (50)
     #[arg(long, value_name = "N")]
     ops: Option<u64>,
 
@@ -78,6 +80,8 @@ enum Campaign {
     Flips,
     /// The disk fills up and is emptied
     DiskFull,
+    /// Three or five nodes that are one store: kills, power cuts, pauses, cut and slow roads
+    Cluster,
 }
 
 impl Campaign {
@@ -87,6 +91,7 @@ impl Campaign {
             Self::Calls => torture::Campaign::Calls,
             Self::Flips => torture::Campaign::Flips,
             Self::DiskFull => torture::Campaign::DiskFull,
+            Self::Cluster => torture::Campaign::Cluster,
         }
     }
 }
@@ -190,6 +195,7 @@ impl Torture {
             Campaign::Calls => "--campaign calls ",
             Campaign::Flips => "--campaign flips ",
             Campaign::DiskFull => "--campaign disk-full ",
+            Campaign::Cluster => "--campaign cluster ",
         };
         let size = self.size();
         let repeat = format!("stave torture --engine {campaign}--seed {seed} --ops {size}");

@@ -1,9 +1,10 @@
 //! The campaigns: what a seed is tortured with, and how much of it.
 
 use super::calls::{self, TROUBLES};
+use super::cluster::Cluster;
 use super::flips::Image;
 use super::house::Shape;
-use super::{Done, Length, Violation, full, run, shape};
+use super::{Done, Length, Violation, full, run, shape, storm};
 use crate::sim::Rng;
 
 /// Commands that make the directory in which bits are flipped.
@@ -20,6 +21,8 @@ pub enum Campaign {
     Flips,
     /// The disk fills up and is emptied so many times.
     DiskFull,
+    /// Three nodes, or five, that break and lose each other: so many commands.
+    Cluster,
 }
 
 impl Campaign {
@@ -35,6 +38,9 @@ impl Campaign {
         match self {
             Self::Crashes => shape(seed),
             Self::Calls | Self::Flips => small,
+            Self::Cluster => {
+                Shape { shards: rng.between(1, 2) as u16, rows_len_max: None, ..small }
+            }
             Self::DiskFull => Shape { log_len_max: [64 << 10, 1 << 20][rng.index(2)], ..small },
         }
     }
@@ -46,6 +52,7 @@ impl Campaign {
             Self::Calls => 500,
             Self::Flips => 10_000,
             Self::DiskFull => 50,
+            Self::Cluster => 500,
         }
     }
 
@@ -67,6 +74,10 @@ impl Campaign {
         match self {
             Self::Crashes => done = run(seed, shape.clone(), Length::Ops(size))?,
             Self::DiskFull => done = full::run(seed, shape, size)?,
+            Self::Cluster => {
+                let nodes = if Rng::new(seed).one_in(5) { 5 } else { 3 };
+                done = storm::run(Cluster::new(seed, nodes, shape), size)?;
+            }
             Self::Calls => {
                 let calls = calls::count(seed, shape, size)?;
                 for call in 1..=calls {

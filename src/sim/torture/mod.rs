@@ -5,7 +5,8 @@
 //! knows what may be read, `run` is the random crash test and `groups` its keys that belong
 //! together. A `trace` is one client's commands in turn; of it are made the campaigns that break
 //! one thing at a time: each operation of the disk ([`calls`]), bits of files ([`flips`]), the room
-//! on the disk ([`full`]). `stave torture` runs them all from the shipped binary.
+//! on the disk ([`full`]). Several nodes that are one cluster ([`cluster`]) are played with in a
+//! [`storm`]. `stave torture` runs them all from the shipped binary.
 //!
 //! Not here: scenes of single behaviours, which are the server's tests and use the same house.
 
@@ -16,14 +17,17 @@ pub mod talk;
 
 pub mod calls;
 mod campaign;
+mod clients;
 pub mod cluster;
 pub mod flips;
 pub mod full;
 mod groups;
 mod model;
+mod nemesis;
 #[cfg(test)]
 mod planted;
 mod run;
+pub mod storm;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -88,6 +92,12 @@ pub struct Done {
     pub harmless: u64,
     /// The last block of a log was taken for torn.
     pub torn: u64,
+    /// Commands that were refused as not begun.
+    pub refused: u64,
+    /// Commands of which nobody knows whether they were done.
+    pub unknown: u64,
+    /// Things that the nemesis of a cluster did.
+    pub troubles: u64,
 }
 
 impl Done {
@@ -100,8 +110,8 @@ impl Done {
     }
 
     /// Everything that is counted, with its name.
-    pub fn counts(&self) -> [(&'static str, u64); 16] {
-        const NAMES: [&str; 16] = [
+    pub fn counts(&self) -> [(&'static str, u64); 19] {
+        const NAMES: [&str; 19] = [
             "lives",
             "power_cuts",
             "kills",
@@ -118,13 +128,16 @@ impl Done {
             "detected",
             "harmless",
             "torn",
+            "refused",
+            "unknown",
+            "troubles",
         ];
         let mut copy = self.clone();
         let counts = copy.counts_mut();
         std::array::from_fn(|at| (NAMES[at], *counts[at]))
     }
 
-    fn counts_mut(&mut self) -> [&mut u64; 16] {
+    fn counts_mut(&mut self) -> [&mut u64; 19] {
         [
             &mut self.lives,
             &mut self.power_cuts,
@@ -142,6 +155,9 @@ impl Done {
             &mut self.detected,
             &mut self.harmless,
             &mut self.torn,
+            &mut self.refused,
+            &mut self.unknown,
+            &mut self.troubles,
         ]
     }
 

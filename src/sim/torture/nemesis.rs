@@ -1,0 +1,141 @@
+//! What goes wrong in a cluster, and when: drawn from the seed.
+//!
+//! Quiet times and troubles follow each other; one trouble in three comes on top of another. A
+//! trouble's end heals all roads and starts all nodes that are down.
+
+use std::time::Duration;
+
+use super::Done;
+use super::cluster::Cluster;
+use crate::id::NodeId;
+use crate::sim::{Node, Rng};
+
+/// The longest quiet time, and the longest trouble, of most and of some.
+const SHORT: Duration = Duration::from_millis(300);
+const LONG: Duration = Duration::from_secs(8);
+/// How late what comes over a slow road may be.
+const SLOW_NS: u64 = 2_000_000_000;
+const HOUR_MS: u64 = 3_600_000;
+
+/// What can go wrong.
+const TROUBLES: [Trouble; 9] = [
+    Trouble::Kill,
+    Trouble::PowerCut,
+    Trouble::AllPowerCut,
+    Trouble::Pause,
+    Trouble::Isolate,
+    Trouble::OneWay,
+    Trouble::Ring,
+    Trouble::Slow,
+    Trouble::Clock,
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    Kill,
+    PowerCut,
+    AllPowerCut,
+    Pause,
+    /// One node from all others.
+    Isolate,
+    /// What one sends to another.
+    OneWay,
+    /// Two from each other, and not from the rest.
+    Ring,
+    Slow,
+    /// A wall clock jumps.
+    Clock,
+}
+
+/// See the module's header.
+pub(super) struct Nemesis {
+    rng: Rng,
+    /// What is due next is due then.
+    next_at: Duration,
+    in_trouble: bool,
+    /// What was done to the nodes so far.
+    pub done: Done,
+}
+
+impl Nemesis {
+    pub fn new(rng: Rng) -> Self {
+        Self { rng, next_at: Duration::ZERO, in_trouble: false, done: Done::default() }
+    }
+
+    /// Does what is due.
+    ///
+    /// # Errors
+    /// A node that does not start.
+    pub fn turn(&mut self, cluster: &mut Cluster) -> Result<(), String> {
+        let now = cluster.sim.now();
+        if now < self.next_at {
+            return Ok(());
+        }
+        if self.in_trouble && !self.rng.one_in(3) {
+            self.end(cluster)?;
+        } else {
+            self.in_trouble = true;
+            self.done.troubles += 1;
+            self.strike(cluster);
+        }
+        let most = if self.rng.one_in(2) { SHORT } else { LONG };
+        self.next_at = cluster.sim.now() + self.up_to(most);
+        Ok(())
+    }
+
+    fn up_to(&mut self, most: Duration) -> Duration {
+        Duration::from_micros(self.rng.between(1_000, most.as_micros() as u64))
+    }
+
+    fn strike(&mut self, cluster: &Cluster) {
+        let (count, sim) = (cluster.houses.len(), &cluster.sim);
+        let one = self.rng.index(count);
+        let other = (one + 1 + self.rng.index(count.max(2) - 1)) % count;
+        let node = &cluster.houses[one].node;
+        let ids: [NodeId; 2] = [node.id(), cluster.houses[other].node.id()];
+        match TROUBLES[self.rng.index(TROUBLES.len())] {
+            Trouble::Kill => {
+                self.done.kills += 1;
+                node.kill();
+            }
+            Trouble::PowerCut => self.power_cut(node),
+            Trouble::AllPowerCut => {
+                cluster.houses.iter().for_each(|house| self.power_cut(&house.node));
+            }
+            Trouble::Pause => node.pause_for(self.up_to(LONG)),
+            Trouble::Isolate => sim.isolate(ids[0]),
+            Trouble::OneWay => sim.cut(ids[0], ids[1]),
+            Trouble::Ring => {
+                sim.cut(ids[0], ids[1]);
+                sim.cut(ids[1], ids[0]);
+            }
+            Trouble::Slow => sim.slow_down(ids[0], ids[1], 0..=self.rng.between(1, SLOW_NS)),
+            Trouble::Clock => {
+                let jump = self.rng.between(0, 2 * HOUR_MS) as i64 - HOUR_MS as i64;
+                node.set_wall_offset_ms(jump);
+            }
+        }
+    }
+
+    fn power_cut(&mut self, node: &Node) {
+        self.done.power_cuts += 1;
+        node.power_cut();
+    }
+
+    /// Ends all troubles.
+    ///
+    /// # Errors
+    /// A node that does not start.
+    pub fn end(&mut self, cluster: &mut Cluster) -> Result<(), String> {
+        self.in_trouble = false;
+        cluster.sim.heal();
+        for house in &mut cluster.houses {
+            house.node.unpause();
+            if !house.node.is_up() {
+                house.boot()?;
+                self.done.lives += 1;
+            }
+        }
+        Ok(())
+    }
+}

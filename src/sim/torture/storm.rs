@@ -1,0 +1,119 @@
+//! The property of a cluster: whatever fails, what its clients see is linearizable, and once
+//! nothing is wrong any more all is answered again.
+//!
+//! A run is one cluster. Clients ([`super::clients`]) send commands on a few keys to any node while
+//! the nemesis ([`super::nemesis`]) breaks nodes and roads; then all is healed and every key is
+//! read at every node. What was seen goes to [`crate::sim::checker`].
+
+use std::time::Duration;
+
+use super::clients::Clients;
+use super::cluster::Cluster;
+use super::nemesis::Nemesis;
+use super::{Done, Kind, Violation};
+use crate::sim::Rng;
+
+/// Sends `ops` commands to `cluster` while it breaks.
+///
+/// # Errors
+/// The first thing that must not be.
+///
+/// # Panics
+/// Where a node does, or when it hangs.
+pub fn run(mut cluster: Cluster, ops: u64) -> Result<Done, Violation> {
+    let mut rng = cluster.sim.rng();
+    let mut clients = Clients::drawn(&mut rng, ops);
+    let mut nemesis = Nemesis::new(rng.fork());
+    let checked = weather(&mut cluster, &mut clients, &mut nemesis, &mut rng);
+    let life = nemesis.done.lives;
+    checked.map_err(|(kind, text)| Violation { kind, life, text })?;
+    let (calls, answered) = clients.history.counts();
+    Ok(Done {
+        trace_hash: cluster.sim.trace_hash(),
+        ops: calls as u64,
+        answers: answered as u64,
+        refused: clients.refused,
+        unknown: clients.unknown,
+        ..nemesis.done
+    })
+}
+
+fn weather(
+    cluster: &mut Cluster,
+    clients: &mut Clients,
+    nemesis: &mut Nemesis,
+    rng: &mut Rng,
+) -> Result<(), (Kind, String)> {
+    let (no_start, wrong) = (|text| (Kind::RefusedStart, text), |text| (Kind::Wrong, text));
+    let slice_us = [50, 300, 1_500][rng.index(3)];
+    while !clients.are_done() {
+        cluster.sim.run_for(Duration::from_micros(rng.between(1, slice_us)));
+        nemesis.turn(cluster).map_err(no_start)?;
+        clients.turn(cluster, rng).map_err(wrong)?;
+    }
+    nemesis.end(cluster).map_err(no_start)?;
+    clients.read_all(cluster).map_err(wrong)?;
+    clients.history.check().map_err(|violation| wrong(violation.to_string()))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use super::super::Campaign;
+    use super::super::house::House;
+    use super::*;
+    use crate::id::NodeId;
+    use crate::sim::{Sim, check};
+
+    /// Nodes that do not know each other.
+    fn loners(seed: u64, count: u64) -> Cluster {
+        let sim = Rc::new(Sim::new(seed));
+        let house =
+            |id| House::in_cluster(&sim, NodeId(id), Vec::new(), Campaign::Cluster.shape(seed));
+        let mut cluster =
+            Cluster { houses: (1..=count).map(house).collect(), sim: Rc::clone(&sim) };
+        for house in &mut cluster.houses {
+            house.boot().expect("an empty directory opens");
+        }
+        cluster
+    }
+
+    #[test]
+    fn one_node_is_linearizable_whatever_comes() {
+        check(10, |seed| {
+            let done = run(loners(seed, 1), 300).unwrap_or_else(|violation| panic!("{violation}"));
+            assert!(done.answers > 200, "{done:?}");
+        });
+    }
+
+    #[test]
+    fn nodes_that_do_not_replicate_are_seen() {
+        for seed in 0..10 {
+            let found = run(loners(seed, 3), 300).expect_err("three stores are not one");
+            assert!(found.text.contains("no order explains"), "{found}");
+        }
+    }
+
+    #[test]
+    fn several_nodes_are_linearizable_whatever_comes() {
+        let total = RefCell::new(Done::default());
+        check(10, |seed| {
+            let shape = Campaign::Cluster.shape(seed);
+            let done = Campaign::Cluster.play(seed, &shape, 300, |_, _| {});
+            total.borrow_mut().add(&done.unwrap_or_else(|violation| panic!("{violation}")));
+        });
+        eprintln!("{:?}", total.borrow());
+    }
+
+    #[test]
+    fn a_cluster_replays_from_its_seed() {
+        for seed in 0..3 {
+            let shape = Campaign::Cluster.shape(seed);
+            let play = || Campaign::Cluster.play(seed, &shape, 100, |_, _| {});
+            assert_eq!(play(), play(), "seed {seed}");
+        }
+    }
+}
