@@ -411,7 +411,10 @@ impl<E: Env> Tree<E> {
         let Flushing { place, mark, stage } = flushing;
         let partition = &mut ground.partitions[place as usize];
         let stage = match stage {
-            Stage::Marked { index } if partition.committed().index < index => {
+            // Another leader may have taken entries back: those will never be.
+            Stage::Marked { index }
+                if partition.committed().index < index.min(partition.newest_logged()) =>
+            {
                 Stage::Marked { index }
             }
             Stage::Marked { index } => match partition.begin_flush() {
