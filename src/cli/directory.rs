@@ -34,11 +34,11 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::id::NodeId;
 use crate::limits::PARTITIONS_PER_SHARD;
+use crate::server::IDENTITY;
 
 /// The format this program writes, and the newest it reads.
 const FORMAT: u32 = 2;
 const LOCK: &str = "LOCK";
-const IDENTITY: &str = "identity.toml";
 const IDENTITY_TMP: &str = "identity.toml.tmp";
 
 /// What a data directory is, from its birth to its end.

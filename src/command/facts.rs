@@ -20,6 +20,11 @@ pub trait Facts {
     fn calls(&self) -> Vec<Calls>;
     /// Error replies by their first word.
     fn errors(&self) -> Vec<(String, u64)>;
+    /// Asks for a copy of the data directory.
+    ///
+    /// # Errors
+    /// An error reply: there will be none.
+    fn begin_save(&self) -> Result<(), &'static str>;
     /// Parameters for `CONFIG GET`, by name; secrets never among them.
     fn config(&self) -> Vec<(&'static str, String)>;
     /// The connection that asks, for the commands that tell of it.
@@ -184,6 +189,12 @@ pub struct Counters {
     pub memory_rss: u64,
     /// The budget (`--memory`), bytes.
     pub memory_limit: u64,
+    /// Whether a copy of the data directory is being made.
+    pub is_saving: bool,
+    /// Whether the last one failed.
+    pub save_failed: bool,
+    /// When the last that is whole was asked for, unix seconds; 0: never.
+    pub saved_s: u64,
     /// Whether the node still reads its log.
     pub loading: bool,
     /// Bytes in the logs of all shards.

@@ -120,14 +120,14 @@ pub(super) fn human(bytes: u64) -> String {
     format!("{:.2}{}", bytes as f64 / (1_u64 << (10 * unit)) as f64, UNITS[unit - 1])
 }
 
-/// The fields that Redis has for its own files are there, saying that nothing is left to save.
+/// Nothing is ever left to save; what Redis tells of its files is told of BGSAVE's copies.
 fn persistence(s: &mut Section<'_>) {
     s.line("loading", u8::from(s.counters.loading));
     s.line("async_loading", 0);
     s.line("rdb_changes_since_last_save", 0);
-    s.line("rdb_bgsave_in_progress", 0);
-    s.line("rdb_last_save_time", s.facts.now_us() / 1_000_000);
-    s.line("rdb_last_bgsave_status", "ok");
+    s.line("rdb_bgsave_in_progress", u8::from(s.counters.is_saving));
+    s.line("rdb_last_save_time", s.counters.saved_s);
+    s.line("rdb_last_bgsave_status", if s.counters.save_failed { "err" } else { "ok" });
     s.line("aof_enabled", 1);
     s.line("aof_rewrite_in_progress", 0);
     s.line("aof_last_bgrewrite_status", "ok");

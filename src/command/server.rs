@@ -58,6 +58,25 @@ fn waitaof(_: &mut Session, facts: &dyn Facts, args: &Args<'_>, reply: &mut Repl
     Then::Continue
 }
 
+/// `BGSAVE SCHEDULE` begins at once, too: nothing is in its way.
+fn bgsave(_: &mut Session, facts: &dyn Facts, args: &Args<'_>, reply: &mut Reply<'_>) -> Then {
+    if args.len() > 2 || args.len() == 2 && !args.is(1, "SCHEDULE") {
+        refuse(reply, &Error::Syntax);
+        return Then::Continue;
+    }
+    match facts.begin_save() {
+        Ok(()) => reply.simple("Background saving started"),
+        Err(error) => reply.error(error),
+    }
+    Then::Continue
+}
+
+/// When the last copy that is whole was asked for; 0: never since the start.
+fn lastsave(_: &mut Session, facts: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>) -> Then {
+    reply.integer(facts.counters().saved_s as i64);
+    Then::Continue
+}
+
 const fn row(name: &'static str, arity: i16, flags: Flags, run: Connection) -> Spec {
     let (access, group, keys) = (Access::Connection, Group::Server, Keys::NONE);
     let run = Run::Connection(run);
@@ -78,6 +97,10 @@ pub(super) static SPECS: &[Spec] = &[
         .about("Followers that hold this connection's writes", "3.0.0"),
     Spec { group: Group::Generic, ..row("waitaof", 4, Flags::NOSCRIPT, waitaof) }
         .about("Whether this connection's writes are on disk, and on how many followers", "7.2.0"),
+    Spec { access: Access::Admin, ..row("bgsave", -1, OPERATOR.and(Flags::NO_MULTI), bgsave) }
+        .about("Copies the data directory to checkpoints/ in it", "1.0.0"),
+    row("lastsave", 1, EARLY.and(Flags::FAST), lastsave)
+        .about("When the last copy that is whole was asked for", "1.0.0"),
     Spec { access: Access::Admin, ..row("shutdown", -1, STOP, debug::shutdown) }
         .about("Drains the node and ends it", "1.0.0"),
     Spec { access: Access::Admin, ..row("debug", -2, OPERATOR.and(Flags::NO_MULTI), debug::debug) }

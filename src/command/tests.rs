@@ -86,6 +86,9 @@ impl Facts for TestFacts {
     fn now_us(&self) -> u64 {
         self.now_ms * 1000 + 7
     }
+    fn begin_save(&self) -> Result<(), &'static str> {
+        Ok(())
+    }
     fn counters(&self) -> Counters {
         let keyspace = vec![KeyspaceFacts { db: 0, keys: 5, expires: 2, avg_ttl_ms: 900 }];
         Counters { clients: 1, memory_used: 2048, keyspace, ..Counters::default() }

@@ -246,6 +246,13 @@ pub trait Env: Clone + 'static {
     /// As `rename`.
     fn rename(&self, from: &Path, to: &Path) -> impl Future<Output = io::Result<()>>;
 
+    /// Gives a file another name, which must be free, besides the one it has. Durable after
+    /// [`Env::sync_dir`].
+    ///
+    /// # Errors
+    /// As `link`.
+    fn link(&self, from: &Path, to: &Path) -> impl Future<Output = io::Result<()>>;
+
     /// Removes a file. Durable after [`Env::sync_dir`].
     ///
     /// # Errors

@@ -283,7 +283,7 @@ pub async fn a_connect_without_an_answer_ends_in_time<E: Env>(env: E) {
     env.connect(addr).expect("there are descriptors");
 }
 
-/// Create, write, sync, read to the end, cut, list, rename, remove.
+/// Create, write, sync, read to the end, cut, list, rename, link, remove.
 pub async fn files_are_written_read_and_synced<E: Env>(env: E) {
     let dir = temp_dir(&env).await;
     let path = dir.join("file");
@@ -313,7 +313,13 @@ pub async fn files_are_written_read_and_synced<E: Env>(env: E) {
     let reader = env.open(&renamed, Mode::Read).await.expect("there");
     let (refused, _) = reader.write_at(buf, 4096, 0, true).await;
     assert!(refused.is_err(), "a file opened for reading was written");
+    let linked = dir.join("linked");
+    env.link(&renamed, &linked).await.expect("free");
+    assert!(env.link(&renamed, &linked).await.is_err(), "linked over a file");
     env.remove(&renamed).await.expect("there");
+    assert_eq!(env.list(&dir).await.expect("there"), ["linked"]);
+    assert_eq!(env.open(&linked, Mode::Read).await.expect("there").size().expect("open"), 8192);
+    env.remove(&linked).await.expect("there");
     std::fs::remove_dir(&dir).expect("empty");
 }
 

@@ -35,11 +35,13 @@ use latency::LatencyLog;
 use question::Paused;
 use remote::Held;
 use round::Round;
+use save::Saving;
 use sleep::Woken;
 use slowlog::SlowLog;
 use tracking::Trackers;
 
 pub use push::OUTPUT_LIMITS;
+pub use save::IDENTITY;
 pub use start::{Options, Running, log_dir, start, tree_dir};
 
 pub(crate) use node::{Common, Node};
@@ -64,6 +66,7 @@ mod push;
 mod question;
 mod remote;
 mod round;
+mod save;
 mod sleep;
 mod slowlog;
 mod start;
@@ -163,6 +166,8 @@ pub struct Server<E: Env> {
     woken: Rc<RefCell<Vec<Woken>>>,
     /// Commands wait (`CLIENT PAUSE`).
     paused: Option<Paused>,
+    /// A copy of the data directory.
+    saving: Saving,
     /// The node stops: what is due is sent, nothing new is begun.
     draining: bool,
 }
@@ -214,6 +219,7 @@ impl<E: Env> Server<E> {
             rated: (Duration::ZERO, 0),
             woken: Rc::default(),
             paused: None,
+            saving: Saving::default(),
             draining: false,
         }
     }
@@ -658,6 +664,7 @@ impl<E: Env> Server<E> {
         self.tick_peers();
         self.node.look_at_members(self.shard.map());
         self.look_at_pause();
+        self.look_at_save();
         // While writes are paused, keys stay too.
         let expired_all = self.paused.is_some() || !self.shard.expire();
         if !expired_all || self.shard.release_some() {

@@ -1,10 +1,12 @@
 //! What the shards of a node know of it and of each other: its identity, its counters, its limits.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::channels::Interest;
+use super::save::Save;
 use crate::cluster::{Members, SlotMap};
 use crate::command::notify::Classes;
 use crate::command::{
@@ -22,6 +24,10 @@ pub type Configure = dyn Fn(&str, &str) + Send + Sync;
 pub struct Common {
     /// Each shard's counters, in order.
     pub stats: Vec<Arc<ShardStats>>,
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// Copies of it.
+    pub save: Save,
     /// What clients have to say first.
     pub password: Option<Vec<u8>>,
     /// Most connections of the node.
@@ -297,6 +303,15 @@ impl Facts for View<'_> {
         self.unix_ms * 1000
     }
 
+    fn begin_save(&self) -> Result<(), &'static str> {
+        if self.node.members.is_some() {
+            // A member that starts from it would have forgotten what it acknowledged.
+            return Err("ERR BGSAVE is not for members of a cluster");
+        }
+        let begun = self.node.common.save.begin(self.unix_ms, self.node.common.stats.len());
+        begun.then_some(()).ok_or("ERR Background save already in progress")
+    }
+
     fn counters(&self) -> Counters {
         let common = &self.node.common;
         let now = self.node.totals();
@@ -335,6 +350,9 @@ impl Facts for View<'_> {
             memory_peak: peak,
             memory_rss: usage.rss_bytes,
             memory_limit: common.memory_max,
+            is_saving: common.save.is_going(),
+            save_failed: common.save.has_failed(),
+            saved_s: common.save.saved_ms() / 1000,
             wal_bytes: now.wal_bytes,
             wal_entries: now.entries_committed,
             sstables: now.tables,

@@ -311,6 +311,8 @@ pub(crate) fn common(options: &Arc<Options>, stats: &[Arc<ShardStats>]) -> Commo
     let configured = Arc::clone(options);
     Common {
         stats: stats.to_vec(),
+        data_dir: options.data_dir.clone(),
+        save: Default::default(),
         password: options.password.clone(),
         clients_max: options.clients_max,
         memory_max: options.memory_max as u64,

@@ -45,8 +45,8 @@ pub use together::{Holds, Spread};
 pub use tracked::Client;
 pub use transaction::{Step, Transaction, Watched};
 pub use tree::{
-    Awaited, Checkpoint, Error as TreeError, Incoming, Installed, Made, Options as TreeOptions,
-    Outgoing, PIECE_LEN, Piece, Staged,
+    Awaited, Checkpoint, CopyTo, Error as TreeError, Incoming, Installed, Made,
+    Options as TreeOptions, Outgoing, PIECE_LEN, Piece, Staged,
 };
 pub use typed::{ConditionFailed, Written};
 

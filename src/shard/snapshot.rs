@@ -12,7 +12,7 @@
 //! Not here: what Raft says and is told of it; the wire.
 
 use super::Shard;
-use super::{Awaited, Checkpoint, Incoming, Installed, Made, Outgoing, Staged, TreeError};
+use super::{Awaited, Checkpoint, CopyTo, Incoming, Installed, Made, Outgoing, Staged, TreeError};
 use crate::env::Env;
 use crate::partition::Partition;
 
@@ -25,6 +25,16 @@ impl<E: Env> Shard<E> {
         }
         let index = self.partitions[place as usize].committed().index;
         self.tree.checkpoint(place, index)
+    }
+
+    /// Begins a copy of all that is on the disk, as it is at one moment to come; what is committed
+    /// is in it. One at a time.
+    pub fn copy_to(&mut self, to: CopyTo) -> Awaited<Result<(), TreeError>> {
+        if let Some(cause) = &self.failed {
+            return Awaited::of(Err(TreeError::NoCheckpoint { cause: cause.clone() }));
+        }
+        let committed = self.partitions.iter().map(|partition| partition.committed().index);
+        self.tree.copy_to(to, committed)
     }
 
     /// Begins to read a checkpoint's tables.

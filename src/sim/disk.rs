@@ -240,6 +240,21 @@ impl Disk {
         }
     }
 
+    /// See [`crate::env::Env::link`].
+    pub fn link(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let inode = self.look_up(from)?;
+        let (dir, name) = self.parent(to)?;
+        if matches!(self.nodes[&inode], Node::Dir(_)) {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        if self.dir(dir)?.entries.contains_key(&name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let at = self.change();
+        self.name(dir, at, name, Some(inode));
+        Ok(())
+    }
+
     /// See [`crate::env::Env::remove`].
     pub fn remove(&mut self, path: &Path) -> io::Result<()> {
         let inode = self.look_up(path)?;

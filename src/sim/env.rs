@@ -175,6 +175,11 @@ impl Env for SimEnv {
         submit(self.clone(), from, move |_, done| Op::Rename { from: old, to: new, done })
     }
 
+    fn link(&self, from: &Path, to: &Path) -> impl Future<Output = io::Result<()>> {
+        let (old, new) = (from.to_owned(), to.to_owned());
+        submit(self.clone(), from, move |_, done| Op::Link { from: old, to: new, done })
+    }
+
     fn remove(&self, path: &Path) -> impl Future<Output = io::Result<()>> {
         let own = path.to_owned();
         submit(self.clone(), path, move |_, done| Op::Remove { path: own, done })

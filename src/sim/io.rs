@@ -70,6 +70,7 @@ pub(super) enum Op {
     List { dir: PathBuf, done: Done<io::Result<Vec<String>>> },
     CreateDir { dir: PathBuf, done: Done<io::Result<()>> },
     Rename { from: PathBuf, to: PathBuf, done: Done<io::Result<()>> },
+    Link { from: PathBuf, to: PathBuf, done: Done<io::Result<()>> },
     Remove { path: PathBuf, done: Done<io::Result<()>> },
     SyncDir { dir: PathBuf, upto: Change, done: Done<io::Result<()>> },
 }
@@ -159,6 +160,7 @@ impl Op {
             Self::Remove { .. } => 6,
             Self::SyncDir { .. } => 7,
             Self::Truncate { len, .. } => len ^ 8,
+            Self::Link { .. } => 9,
         }
     }
 }
@@ -176,6 +178,7 @@ impl Op {
             Self::List { .. } => "list",
             Self::CreateDir { .. } => "create directory",
             Self::Rename { .. } => "rename",
+            Self::Link { .. } => "link",
             Self::Remove { .. } => "remove",
             Self::SyncDir { .. } => "sync directory",
         }
@@ -208,6 +211,10 @@ impl Machine {
             }
             Op::Rename { from, to, done } => {
                 let result = self.on_names(rng).and_then(|()| self.disk.rename(&from, &to));
+                done.put(result);
+            }
+            Op::Link { from, to, done } => {
+                let result = self.on_names(rng).and_then(|()| self.disk.link(&from, &to));
                 done.put(result);
             }
             Op::Remove { path, done } => {
@@ -247,6 +254,7 @@ impl Machine {
             Op::Truncate { done, .. }
             | Op::CreateDir { done, .. }
             | Op::Rename { done, .. }
+            | Op::Link { done, .. }
             | Op::Remove { done, .. }
             | Op::SyncDir { done, .. } => done.put(Err(error())),
         }
@@ -260,7 +268,8 @@ impl Machine {
                 offset + *len as u64 > self.disk.file(*inode).len()
             }
             Op::Open { mode, .. } => *mode == Mode::Create,
-            Op::Sync { .. } | Op::CreateDir { .. } | Op::Rename { .. } | Op::SyncDir { .. } => true,
+            Op::Sync { .. } | Op::CreateDir { .. } | Op::SyncDir { .. } => true,
+            Op::Rename { .. } | Op::Link { .. } => true,
             Op::Read(_) | Op::Truncate { .. } | Op::List { .. } | Op::Remove { .. } => false,
         }
     }

@@ -43,6 +43,7 @@
 //! manifest). Reading order: `format`, `walk`, `rest`, `replay`, `segments`, `supply`, `pace`,
 //! `writer`.
 
+mod copy;
 mod error;
 pub mod format;
 mod pace;
@@ -57,6 +58,7 @@ mod writer;
 
 use std::path::PathBuf;
 
+pub use copy::{Extent, copy};
 pub use error::Error;
 pub use format::{LogId, Record, RecordKind};
 pub use pace::Company;

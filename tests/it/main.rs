@@ -32,6 +32,7 @@ mod redis_py;
 mod redis_rs;
 mod redis_server;
 mod resp_cost;
+mod save;
 mod scripts;
 mod server;
 mod subscribers;

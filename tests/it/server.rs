@@ -45,6 +45,11 @@ impl Server {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let dir = dir.join(format!("it-{}-{number}", std::process::id()));
+        Self::start_in(dir, flags)
+    }
+
+    /// Starts a server on a data directory that was made by another: `data` in `dir`.
+    pub fn start_in(dir: PathBuf, flags: &[&str]) -> Self {
         fs::create_dir_all(&dir).expect("the target directory takes files");
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let child = command(&dir, &flags).spawn().expect("the binary is built");
@@ -78,6 +83,11 @@ impl Server {
     /// A connection.
     pub fn client(&self) -> Client {
         Client::connect(self.port)
+    }
+
+    /// Where it keeps everything, besides its data.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Its process.

@@ -475,6 +475,10 @@ impl Env for UringEnv {
         std::fs::rename(from, to)
     }
 
+    async fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::hard_link(from, to)
+    }
+
     async fn remove(&self, path: &Path) -> io::Result<()> {
         std::fs::remove_file(path)
     }

@@ -286,6 +286,16 @@ impl<E: Env> Manifest<E> {
     }
 }
 
+/// Writes a manifest that says `state` into a directory that has none; durable when this ends, with
+/// all names that are there.
+///
+/// # Errors
+/// As the disk's.
+pub async fn write_copy<E: Env>(env: &E, options: &Options, state: &State) -> Result<(), Error> {
+    make_dir(env, &options.dir).await?;
+    begin(env, options, 1, state).await.map(drop)
+}
+
 fn len_max(snapshot_len: u64) -> u64 {
     FILE_LEN_MAX.max(4 * snapshot_len)
 }

@@ -332,9 +332,10 @@ fn end_at((seed, call): (u64, u64), end: End, sent: &Sent, options: &Options) ->
 
 /// All rows after a restart, which leaves no file that is not needed.
 fn reopened(sim: &Sim, node: &Node, options: Options) -> Rows {
+    let dir = options.tree.dir.clone();
     sim.run_on(&node.env(ShardId(0)), async move |env| {
         let mut life = Life::open(env, options).await;
-        let names = life.env.list(TREE.as_ref()).await.expect("the disk works");
+        let names = life.env.list(&dir).await.expect("the disk works");
         let tables = names.iter().filter(|name| name.ends_with(".sst")).count() as u64;
         assert_eq!(tables, life.shard.stats().tables.get(), "{names:?}");
         life.all().await
@@ -588,4 +589,71 @@ fn what_is_no_checkpoint_is_refused() {
     });
 
     assert_eq!(node.names(TREE), before);
+}
+
+/// Every turn one entry writes all keys alike.
+#[test]
+fn a_copy_is_of_one_moment_and_has_what_was_committed_before() {
+    check(20, |seed| {
+        let sim = Sim::new(seed);
+        let mut rng = sim.rng();
+        let node = sim.node(NodeId(2));
+        node.make_dir("data");
+        node.make_dir("copy");
+        let own = options(2, rng.one_in(2).then_some(1 << 10));
+        let opening = own.clone();
+        let dirs = CopyTo { tree: "copy/tree".into(), log: "copy/log".into() };
+        let to = dirs.clone();
+        let before = sim.run_on(&node.env(ShardId(0)), async move |env| {
+            let mut life = Life::open(env, opening).await;
+            let mut round: u64 = 0;
+            for _ in 0..rng.between(1, 60) {
+                round = write_all(&mut life, round);
+                life.turn().await;
+            }
+            life.settle().await;
+            let before = round;
+            let copied = life.shard.copy_to(to);
+            loop {
+                if let Some(end) = copied.take() {
+                    end.expect("the disk works");
+                    break;
+                }
+                round = write_all(&mut life, round);
+                life.turn().await;
+            }
+            for _ in 0..20 {
+                round = write_all(&mut life, round);
+                life.turn().await;
+            }
+            before
+        });
+        node.power_cut();
+        node.restart();
+        let log = wal::Options { dir: dirs.log, ..own.log.clone() };
+        let tree = TreeOptions { dir: dirs.tree, ..own.tree.clone() };
+
+        let rows = reopened(&sim, &node, Options { log, tree, ..own });
+
+        let rounds: Vec<u64> = rows.values().map(|value| round_of(value)).collect();
+        assert_eq!(rounds.len(), KEYS);
+        assert!(rounds.iter().all(|round| *round == rounds[0]), "{rounds:?}");
+        assert!(rounds[0] >= before, "{} of {before}", rounds[0]);
+    });
+}
+
+/// Writes all keys, unless much waits to be committed; the newest round.
+fn write_all(life: &mut Life, round: u64) -> u64 {
+    let committed = life.shard.partition(0).committed().index;
+    if life.shard.partition(0).newest_uncommitted().is_some_and(|newest| newest > committed + 100) {
+        return round;
+    }
+    for n in 0..KEYS {
+        life.put(n, format!("{}", round + 1).into_bytes());
+    }
+    round + 1
+}
+
+fn round_of(value: &[u8]) -> u64 {
+    String::from_utf8_lossy(value).parse().expect("a number")
 }

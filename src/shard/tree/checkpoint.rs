@@ -97,6 +97,11 @@ impl<E: Env> Checkpoint<E> {
 pub struct Awaited<T>(Rc<RefCell<Option<T>>>);
 
 impl<T> Awaited<T> {
+    /// Which will be put there.
+    pub(super) fn until(end: Rc<RefCell<Option<T>>>) -> Self {
+        Self(end)
+    }
+
     /// Which is there already.
     pub fn of(thing: T) -> Self {
         Self(Rc::new(RefCell::new(Some(thing))))

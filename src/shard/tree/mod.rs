@@ -11,7 +11,8 @@
 //! come holds the mark back to where its first piece was logged.
 //!
 //! Tables also go from one replica to another: [`checkpoint`] gives those of a partition out,
-//! [`incoming`] and [`install`] have others take their place.
+//! [`incoming`] and [`install`] have others take their place. And [`copy`] makes a copy of all that
+//! a shard has on the disk.
 //!
 //! Invariants:
 //! * The log reaches back to the mark of every partition that has entries which no table has.
@@ -25,6 +26,7 @@
 mod belt;
 mod checkpoint;
 mod compact;
+mod copy;
 mod flush;
 mod incoming;
 mod install;
@@ -42,11 +44,13 @@ use std::time::Duration;
 
 use checkpoint::Wanted;
 use compact::Compaction;
+use copy::Copying;
 use flush::Shared;
 use install::Installing;
 use store::Store;
 
 pub use checkpoint::{Awaited, Checkpoint, Made};
+pub use copy::CopyTo;
 pub use incoming::{Incoming, Staged};
 pub use install::Installed;
 pub use load::Loaded;
@@ -120,6 +124,9 @@ pub enum Error {
     /// The manifest.
     #[error(transparent)]
     Manifest(#[from] file::Error),
+    /// A copy of the log.
+    #[error(transparent)]
+    Log(#[from] crate::wal::Error),
     /// There is no checkpoint of a partition, and there may be one later.
     #[error("no checkpoint: {cause}")]
     NoCheckpoint {
@@ -213,6 +220,7 @@ pub struct Tree<E: Env> {
     wanted: Vec<Wanted<E>>,
     installs: VecDeque<Installing>,
     installed: VecDeque<Installed>,
+    copying: Option<Copying<E>>,
     compaction: Compaction<E>,
     /// By place: the partition needs the log from here on.
     marks: Vec<Lsn>,
@@ -254,6 +262,7 @@ impl<E: Env> Tree<E> {
             wanted: Vec::new(),
             installs: VecDeque::new(),
             installed: VecDeque::new(),
+            copying: None,
             marks,
             blobs: VecDeque::new(),
             numbers,
@@ -303,6 +312,7 @@ impl<E: Env> Tree<E> {
             None => {}
         }
         self.tend_checkpoints(ground.partitions);
+        self.tend_copy(&ground);
         if !self.compaction.is_idle() {
             if self.compaction.end(ground.stats) {
                 self.count(ground.stats);
@@ -356,6 +366,7 @@ impl<E: Env> Tree<E> {
         self.due_at = Lsn(u64::MAX);
         self.installs.clear();
         self.refuse_checkpoints("the log has failed");
+        self.end_copy(Err(Error::NoCheckpoint { cause: "the log has failed".to_owned() }));
     }
 
     fn begin_if_due(&mut self, ground: &mut Ground<'_, E>) {

@@ -239,6 +239,11 @@ impl<E: Env> Store<E> {
         tracing::info!(dir = %dir.display(), "the manifest is whole again, in a new file");
     }
 
+    /// The manifest, if no edit is being written: none is before [`Store::put_back`].
+    pub fn try_take(&self) -> Option<Manifest<E>> {
+        self.0.borrow_mut().manifest.take()
+    }
+
     async fn take(&self) -> Manifest<E> {
         poll_fn(|cx| {
             let mut inside = self.0.borrow_mut();
@@ -253,7 +258,8 @@ impl<E: Env> Store<E> {
         .await
     }
 
-    fn put_back(&self, manifest: Manifest<E>) {
+    /// Lets the next edit be written.
+    pub fn put_back(&self, manifest: Manifest<E>) {
         let mut inside = self.0.borrow_mut();
         inside.manifest = Some(manifest);
         inside.waiting.drain(..).for_each(Waker::wake);

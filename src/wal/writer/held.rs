@@ -52,6 +52,15 @@ impl Held {
         self.needed_from = self.needed_from.max(needed_from);
     }
 
+    /// The segments that have the log between two places, by number, and the bytes of each up to
+    /// the second.
+    pub fn between(&self, from: Lsn, until: Lsn) -> impl Iterator<Item = (u64, u64)> {
+        let ends = self.segments.iter().skip(1).map(|next| next.base).chain([until]);
+        let of = self.segments.iter().zip(ends);
+        let is_in = move |(segment, end): &(&Segment, Lsn)| *end >= from && segment.base < until;
+        of.filter(is_in).map(move |(segment, end)| (segment.seq, end.min(until).0 - segment.base.0))
+    }
+
     /// Bytes of the log from the oldest segment to `end`.
     pub fn len(&self, end: Lsn) -> u64 {
         self.segments.front().map_or(0, |oldest| end.0 - oldest.base.0)

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use super::format::Record;
 use super::pace::{Company, Pace, Start};
-use super::{Ended, Error, Options, Planted, segments, supply};
+use super::{Ended, Error, Extent, Options, Planted, segments, supply};
 use crate::env::{Aligned, Class, Env, File as _};
 use crate::id::Lsn;
 use held::Held;
@@ -208,6 +208,14 @@ impl<E: Env> Writer<E> {
     pub fn release(&mut self, needed_from: Lsn) {
         self.state.borrow_mut().held.release(needed_from);
         held::see_to(&self.env, &self.state);
+    }
+
+    /// The files that have the log from `from` on, as far as it is durable: for [`super::copy`].
+    pub fn extents(&self, from: Lsn) -> Vec<Extent> {
+        let state = self.state.borrow();
+        let between = state.held.between(from, state.in_flight.durable());
+        let extent = |(seq, len)| Extent { path: segments::path(&state.options.dir, seq), len };
+        between.map(extent).collect()
     }
 
     /// Bytes of log from its oldest segment on: what a replay would have to read, and, within a
