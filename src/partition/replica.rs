@@ -91,7 +91,7 @@ pub struct Replica {
     installing: Option<Installing>,
 }
 
-/// See [`Partition::installing`].
+/// See [`Partition::is_installing`].
 #[derive(Clone, Copy, Debug)]
 struct Installing {
     index: u64,

@@ -210,7 +210,7 @@ impl<E: Env> Writer<E> {
         held::see_to(&self.env, &self.state);
     }
 
-    /// The files that have the log from `from` on, as far as it is durable: for [`super::copy`].
+    /// The files that have the log from `from` on, as far as it is durable: for [`super::copy()`].
     pub fn extents(&self, from: Lsn) -> Vec<Extent> {
         let state = self.state.borrow();
         let between = state.held.between(from, state.in_flight.durable());
