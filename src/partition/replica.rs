@@ -64,10 +64,11 @@ struct Lease {
 }
 
 /// An entry's content on its way into Raft's log.
-struct Staged {
-    content: Content,
+#[derive(Default)]
+pub(super) struct Staged {
+    pub content: Content,
     /// Its large values are in the log, under the names that it has for them.
-    is_logged: bool,
+    pub is_logged: bool,
 }
 
 /// See the module's header.
@@ -158,13 +159,6 @@ impl Replica {
             }
         }
     }
-}
-
-/// What an entry says and needs on its way into the log: see [`Partition::take_staged`].
-pub(super) struct ToLog {
-    pub content: Content,
-    /// Large values that have to be logged before it.
-    pub is_logged: bool,
 }
 
 impl Partition {
@@ -350,11 +344,9 @@ impl Partition {
     }
 
     /// What an entry that Raft took in says.
-    pub(super) fn take_staged(&mut self, tag: u32) -> ToLog {
+    pub(super) fn take_staged(&mut self, tag: u32) -> Staged {
         let replica = self.replica.as_mut().expect("it is replicated");
-        let staged = &mut replica.staged[tag as usize];
-        let content = std::mem::take(&mut staged.content);
-        ToLog { content, is_logged: staged.is_logged }
+        std::mem::take(&mut replica.staged[tag as usize])
     }
 
     /// The entry is on its way to the disk.
