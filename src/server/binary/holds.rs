@@ -140,14 +140,18 @@ impl<E: Env> Server<E> {
             None => (Code::LeaderChanged, LED_NO_MORE),
         };
         for group in std::mem::take(&mut self.binary.holds.groups) {
-            let (place, entry) = group.wait;
-            if code == Code::LeaderChanged && !self.shard.has_lost(place, entry) {
+            // What a reply is to wait for later counts too: nobody would ever tell of it.
+            let is_lost = |(place, entry): &Wait| self.shard.has_lost(*place, *entry);
+            let all = code == Code::LogFailed || is_lost(&group.wait);
+            let mut group = group;
+            let lost = group.held.extract_if(.., |held| all || held.more.iter().any(is_lost));
+            let lost: Vec<_> = lost.map(|held| held.asker).collect();
+            if !group.held.is_empty() {
                 self.binary.holds.groups.push_back(group);
-                continue;
             }
-            for held in group.held {
-                self.binary.holds.deadlined -= usize::from(!held.asker.deadline.is_zero());
-                self.end_unknown(&held.asker, Failure::new(code, text));
+            for asker in lost {
+                self.binary.holds.deadlined -= usize::from(!asker.deadline.is_zero());
+                self.end_unknown(&asker, Failure::new(code, text));
             }
         }
     }
