@@ -312,13 +312,13 @@ impl<E: Env> Server<E> {
         self.ledger.end_turn();
         // With relaxed acks a turn's writes are committed by its end.
         self.charge_committed(now);
+        if self.shard.is_overdue() {
+            self.take_back_turn();
+        }
         self.release();
         self.tell_changes();
         self.tell_monitors();
         self.close_overrun();
-        if self.shard.is_overdue() {
-            self.take_back_turn();
-        }
         self.flush_dirty();
         self.send_to_peers();
         let full = self.mailbox.deliver();
@@ -520,11 +520,11 @@ impl<E: Env> Server<E> {
 
     fn give_up_abandoned(&mut self, waiters: &mut Vec<Waiter>) {
         self.shard.take_abandoned(waiters);
-        if waiters.is_empty() {
+        if waiters.is_empty() && !self.shard.has_lost_any() {
             return;
         }
         self.ledger.abandon();
-        if waiters.contains(&binary::WAITER) {
+        if waiters.contains(&binary::WAITER) || self.shard.has_lost_any() {
             self.abandon_typed();
         }
         for waiter in waiters.drain(..).filter(|waiter| *waiter != binary::WAITER) {

@@ -88,7 +88,6 @@ impl<E: Env> Shard<E> {
     /// Looks who leads; at the beginning of a turn.
     pub(super) fn look_at_standings(&mut self) {
         let Some(members) = &self.replicas.members else { return };
-        self.replicas.lost.clear();
         self.replicas.turn_began = self.env.now();
         let at = self.replicas.turn_began + LEASE_SPARE;
         for (standing, partition) in self.replicas.standings.iter_mut().zip(&self.partitions) {
@@ -96,7 +95,7 @@ impl<E: Env> Shard<E> {
                 None => partition.standing(at),
                 Some(_) => Standing::Waits,
             };
-            if *standing != now {
+            if *standing != now || !self.replicas.lost.is_empty() {
                 *standing = now;
                 let leader = match now {
                     Standing::Leads => Some(members.own()),
@@ -106,6 +105,7 @@ impl<E: Env> Shard<E> {
                 members.note_leader(partition.id(), leader);
             }
         }
+        self.replicas.lost.clear();
     }
 
     /// Whether the turn took so long that what was answered in it may not be true: a lease that it
@@ -116,7 +116,10 @@ impl<E: Env> Shard<E> {
             let ended = |partition: &Partition| partition.standing(now) != Standing::Leads;
             let led = self.replicas.standings.iter().zip(&self.partitions);
             now.saturating_sub(self.replicas.turn_began) > LEASE_SPARE
-                && led.filter(|(standing, _)| **standing == Standing::Leads).any(|of| ended(of.1))
+                && (!self.replicas.lost.is_empty()
+                    || led
+                        .filter(|(standing, _)| **standing == Standing::Leads)
+                        .any(|of| ended(of.1)))
         }
     }
 
@@ -168,9 +171,10 @@ impl<E: Env> Shard<E> {
 
     fn settle_at(&mut self, place: u32) {
         let committed = self.partition(place).committed().index;
-        let led = self.partition(place).is_ready();
+        let (led, was_ready) =
+            (self.partition(place).is_leader(), self.partition(place).is_ready());
         self.stir(place);
-        if !led && self.partition(place).is_ready() {
+        if !was_ready && self.partition(place).is_ready() {
             // It can not answer a read before.
             let now = self.env.now();
             self.partitions[place as usize].renew_lease(now);
@@ -184,9 +188,12 @@ impl<E: Env> Shard<E> {
             self.install(place, staged);
         }
         let partition = &mut self.partitions[place as usize];
-        if led && !partition.is_ready() {
-            self.replicas.lost.push((place, committed));
+        if !partition.is_ready() && self.replicas.standings[place as usize] == Standing::Leads {
             self.replicas.standings[place as usize] = Standing::Waits;
+        }
+        // One that only hands over still hears of what it has proposed.
+        if led && !partition.is_leader() {
+            self.replicas.lost.push((place, committed));
         }
     }
 
@@ -241,6 +248,11 @@ impl<E: Env> Shard<E> {
     /// Whether an entry that this shard proposed is committed, as what it was proposed as.
     pub fn has_committed(&self, place: u32, index: u64) -> bool {
         self.partition(place).committed().index >= index && !self.has_lost(place, index)
+    }
+
+    /// Whether any leadership was lost in this turn.
+    pub fn has_lost_any(&self) -> bool {
+        !self.replicas.lost.is_empty()
     }
 
     /// Whether leadership was lost in this turn before an entry was committed. Another leader's may
