@@ -16,6 +16,11 @@ use super::{
 };
 use crate::id::NodeId;
 
+mod outlook;
+
+use outlook::Haste;
+pub use outlook::Outlook;
+
 /// Committed entries are looked through in portions of this many payload bytes.
 const COMMIT_PORTION_LEN: u64 = 1 << 20;
 
@@ -31,6 +36,12 @@ pub struct Group {
     lone: bool,
     uncommitted_max: u64,
     timeout: ElectionTimeout,
+    /// See [`Config::guard_ticks`].
+    guard_ticks: usize,
+    election_ticks: usize,
+    /// A leader's ticks since it looked whether a majority is there.
+    unchecked_ticks: usize,
+    haste: Haste,
     /// For so many ticks this replica may have forgotten that it follows a leader.
     quiet_ticks: usize,
     /// Entries proposed or received since the last drain, which raft-rs may or may not take in.
@@ -54,15 +65,16 @@ impl Group {
     /// * [`Error::Membership`]: a restored payload is none of a membership entry.
     pub fn new(config: Config, mut restored: Restored) -> Result<Self, Error> {
         let seed = config.seed;
-        let Config {
-            id, voters, learners, election_ticks, heartbeat_ticks, uncommitted_max, ..
-        } = config;
+        let Config { id, voters, learners, uncommitted_max, turn, .. } = config;
+        let Config { election_ticks, guard_ticks, heartbeat_ticks, .. } = config;
         let (term, applied) = (restored.term, restored.applied.max(restored.snapshot_index));
         let members = restored_members(&mut restored, Membership::new(voters, learners))?;
         let log = Log::new(message::conf_state(members.now()), restored)?;
         let raft_config = raft::Config {
             id: id.0,
-            election_tick: election_ticks,
+            election_tick: guard_ticks,
+            min_election_tick: guard_ticks,
+            max_election_tick: 2 * election_ticks,
             heartbeat_tick: heartbeat_ticks,
             applied,
             max_size_per_msg: MESSAGE_PAYLOAD_LEN_MAX,
@@ -85,47 +97,17 @@ impl Group {
             members,
             uncommitted_max,
             timeout: ElectionTimeout::new(seed, id.0, election_ticks, term),
-            quiet_ticks: if term > 0 { election_ticks } else { 0 },
+            guard_ticks,
+            election_ticks,
+            unchecked_ticks: 0,
+            haste: Haste::new(turn, term),
+            quiet_ticks: if term > 0 { guard_ticks } else { 0 },
             staged: Vec::new(),
             held: VecDeque::new(),
             ready_newest: 0,
             write_newest: WriteId(0),
             write_durable: WriteId(0),
         })
-    }
-
-    /// Seeks leadership without waiting for a timeout. A lone voter has it at once.
-    ///
-    /// Of no effect on a leader, a learner, while more than [`CAMPAIGN_LAG_MAX`] entries wait to be
-    /// applied, while a snapshot is being installed, or, in a group of several, within an election
-    /// timeout from a restart.
-    pub fn campaign(&mut self) {
-        let is_quiet = self.quiet_ticks > 0 && !self.lone;
-        if is_quiet || self.lags() || !self.node.raft.promotable() {
-            return;
-        }
-        // Errs on local messages of a removed replica only; there is none.
-        let _ = self.node.campaign();
-    }
-
-    /// One unit of time has passed.
-    pub fn tick(&mut self) {
-        self.quiet_ticks = self.quiet_ticks.saturating_sub(1);
-        let raft = &mut self.node.raft;
-        let ticks = self.timeout.ticks(raft.term, raft.state);
-        raft.set_randomized_election_timeout(ticks);
-        if raft.state == StateRole::Leader {
-            raft.tick();
-            return;
-        }
-        let fires = raft.election_elapsed + 1 >= ticks;
-        if fires && self.lags() {
-            return;
-        }
-        self.node.tick();
-        if fires {
-            self.timeout.redraw();
-        }
     }
 
     /// A message of another replica has arrived.
@@ -280,6 +262,7 @@ impl Group {
     /// timeout has passed, proposals are refused.
     pub fn transfer(&mut self, to: NodeId) {
         if self.role() == Role::Leader {
+            self.unchecked_ticks = 0;
             self.node.transfer_leader(to.0);
         }
     }

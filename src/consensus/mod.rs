@@ -8,7 +8,7 @@
 //! 1. Give the turn's events, in any number and order: [`Group::step`] per message of a peer,
 //!    [`Group::propose`] at most a few times (all writes of the turn are one entry),
 //!    [`Group::persisted`] per log write that became durable, [`Group::applied`],
-//!    [`Group::tick`] each 100 ms or so.
+//!    [`Group::look_around`] and [`Group::tick`] each 100 ms or so.
 //! 2. Call [`Group::drain`] once. It takes all that those events caused.
 //! 3. [`Effects::install`]: fetch and install that snapshot; it is part of the write below, and
 //!    once that is persisted, [`Group::applied`] with the snapshot's index.
@@ -33,9 +33,9 @@
 //!   *and* durable here. With a lone voter therefore `commit <= persisted`.
 //! * No vote and no acknowledgement leaves before the writes that it speaks of, and all earlier
 //!   ones, are durable.
-//! * Who has answered a leader helps to elect no other for an election timeout, unless that leader
-//!   hands over. A leader's lease counts on it; so a replica that restarted, and has forgotten whom
-//!   it answered, helps nobody during its first one.
+//! * Who has answered a leader helps to elect no other for [`Config::guard_ticks`], unless that
+//!   leader hands over. A leader's lease counts on it; so a replica that restarted, and has
+//!   forgotten whom it answered, helps nobody during its first ones.
 //! * Equal configuration, restored state and events give equal effects.
 //!
 //! **Why the entries given to raft-rs are empty.** It copies each entry four or five times on its
@@ -46,7 +46,8 @@
 //!
 //! **Why the thread's generator is of no effect.** raft-rs draws a random election timeout on each
 //! change of role. It reads the value in `tick` alone, so [`Group::tick`] overwrites it right
-//! before, with one drawn from [`Config::seed`].
+//! before, with one drawn from [`Config::seed`]. raft-rs has one setting for the guard and for how
+//! long a leader stays without a majority; the second is longer here, so `tick` counts it.
 //!
 //! Gaps of raft-rs 0.7.0 and what stands before them: a stale rejection moves a follower's next
 //! index to or below its match (tikv/raft-rs#557): `step` drops or raises it. A campaign copies all
@@ -70,7 +71,7 @@
 //!
 //! Not here: payloads and their encoding (the partition; of members alone: `membership`), the log's
 //! format ([`crate::wal`]), the peer codec, hibernation. Reading order: `effects`, `message`,
-//! `membership`, `group`, `log`, `timeout`.
+//! `membership`, `group`, `group/outlook`, `log`, `timeout`.
 
 mod effects;
 mod group;
@@ -85,7 +86,7 @@ mod tests;
 use crate::id::{Lsn, NodeId};
 
 pub use effects::{Effects, HardState, ReadState, Role, RoleChange, WriteId};
-pub use group::Group;
+pub use group::{Group, Outlook};
 pub use message::{Message, MessageKind};
 
 /// A replica does not campaign while more committed entries than this wait to be applied.
@@ -184,6 +185,11 @@ pub struct Config {
     /// Ticks without a leader before a campaign: at least this, less than twice as many. Also how
     /// long a leader leads without hearing from a majority.
     pub election_ticks: usize,
+    /// Ticks for which whoever has heard of a leader helps to elect no other; more than
+    /// `heartbeat_ticks`, at most `election_ticks`. A lease has to be shorter.
+    pub guard_ticks: usize,
+    /// At which of its voters the group begins: who is to lead, other things being equal.
+    pub turn: u64,
     /// Ticks between a leader's heartbeats; less than `election_ticks`.
     pub heartbeat_ticks: usize,
     /// Proposals are refused from this many uncommitted entries on.
@@ -193,13 +199,16 @@ pub struct Config {
 }
 
 impl Config {
-    /// A group of `voters` without learners, with ten ticks to an election and two to a heartbeat.
+    /// A group of `voters` without learners, with ten ticks to an election, seven to its guard and
+    /// two to a heartbeat.
     pub fn new(id: NodeId, voters: Vec<NodeId>, seed: u64) -> Self {
         Self {
             id,
             voters,
             learners: Vec::new(),
             election_ticks: 10,
+            guard_ticks: 7,
+            turn: 0,
             heartbeat_ticks: 2,
             uncommitted_max: 1024,
             seed,

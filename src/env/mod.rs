@@ -84,7 +84,13 @@ pub enum Event<C> {
         /// The buffer, cleared, for reuse.
         buf: Vec<u8>,
     },
-    /// The peer sends no more (end of stream or an error), or [`Env::connect`] came to nothing.
+    /// What [`Env::connect`] began came to nothing at once: nobody listens there, or a firewall
+    /// says so. Then [`Env::close`].
+    Refused {
+        /// The connection that is none.
+        conn: ConnId,
+    },
+    /// The peer sends no more (end of stream or an error), or [`Env::connect`] was not answered.
     /// What is still to be sent may be tried; then [`Env::close`]. Comes a second time when a send
     /// in flight was given up: its [`Event::Sent`] will not come.
     Ended {
@@ -197,9 +203,9 @@ pub trait Env: Clone + 'static {
     fn close_listeners(&self);
 
     /// Begins to connect to `addr`. [`Event::Connected`] tells that it is done, after which this is
-    /// a connection as those accepted are; [`Event::Ended`] without it that it came to nothing,
-    /// after [`crate::limits::CONNECT_MAX`] at the latest. Nothing may be sent before; what was
-    /// begun is given up by [`Env::close`].
+    /// a connection as those accepted are; [`Event::Refused`] that nobody listens there;
+    /// [`Event::Ended`] without either that no answer came, after [`crate::limits::CONNECT_MAX`] at
+    /// the latest. Nothing may be sent before; what was begun is given up by [`Env::close`].
     ///
     /// # Errors
     /// As `socket`: out of descriptors.

@@ -97,6 +97,10 @@ pub enum Planted {
     InstallKeepsLog,
     /// The tables of an install are read before its rows are taken over.
     InstallShowsEarly,
+    /// A leader trusts its lease for longer than others wait.
+    LongLease,
+    /// Whoever takes its leader for gone campaigns at once.
+    CampaignUnguarded,
 }
 
 /// Who waits for an entry to commit: a token that only the shard can read.

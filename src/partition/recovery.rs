@@ -16,7 +16,7 @@ use std::sync::Arc;
 use super::apply::{Fault, Rows};
 use super::install::left_after;
 use super::log_cache::{Content, LogCache};
-use super::replica::{ELECTION_TICKS, Replica};
+use super::replica::{ELECTION_TICKS, GUARD_TICKS, Replica};
 use super::{Committed, Entry, Flushed, Partition, Sizes};
 use crate::consensus::{self, Config, EntryKind, Group, Handle, Restored};
 use crate::id::{Lsn, NodeId, PartitionId, Timestamp};
@@ -289,7 +289,8 @@ impl Recovery {
         };
         let mut config = Config::new(node, voters, seed);
         if self.replicated.is_some() {
-            (config.election_ticks, config.uncommitted_max) = (ELECTION_TICKS, u64::MAX);
+            (config.election_ticks, config.guard_ticks) = (ELECTION_TICKS, GUARD_TICKS);
+            (config.turn, config.uncommitted_max) = (self.id.0.into(), u64::MAX);
         }
         let group = Group::new(config, restored).expect("a log that was read without a gap");
         let open = Entry { index: group.last_index() + 1, ..Entry::default() };

@@ -8,20 +8,25 @@
 //!
 //! **The lease.** A leader answers reads by itself while it knows that nobody else can lead: from
 //! the moment at which it asked a round of heartbeats that a majority answered, for
-//! [`LEASE`]. A follower that has heard of its leader votes for nobody during an election timeout,
-//! and one that has just started votes for nobody during its first ([`crate::consensus`]); ticks
-//! are never closer than [`TICK_MIN`]. So another leader is at least
-//! `(ELECTION_TICKS - 1) * TICK_MIN` away, of which a good tenth is left for clocks that drift. A
-//! leader that hands over has no lease from then on. Chosen over a round of messages per read,
-//! which costs a round trip; without a lease reads wait until there is one.
+//! [`LEASE`]. A follower that has heard of its leader votes for nobody during [`GUARD_TICKS`],
+//! whatever it knows of the leader otherwise, and one that has just started votes for nobody during
+//! its first ones ([`crate::consensus`]); ticks are never closer than [`TICK_MIN`]. So another
+//! leader is at least `(GUARD_TICKS - 1) * TICK_MIN` away, of which a good tenth is left for clocks
+//! that drift. A leader that hands over has no lease from then on. Chosen over a round of messages
+//! per read, which costs a round trip; without a lease reads wait until there is one.
+//!
+//! **How soon another leads.** A leader whose process is seen to have ended is followed when the
+//! guard is over. One that is only silent may be busy: it is given [`ELECTION_TICKS`] at least. So
+//! the guard is short, since only the lease is bound to it, and a lease that ends too early costs
+//! a wait, not an election.
 
 use std::time::Duration;
 
 use super::apply::{Fault, Rows};
 use super::install::left_after;
 use super::log_cache::{Blob, Content, LogCache};
-use super::{MayHave, Partition, Waiter};
-use crate::consensus::{self, Message, ReadState, Role, RoleChange};
+use super::{MayHave, Partition, Planted, Waiter};
+use crate::consensus::{self, Message, Outlook, ReadState, Role, RoleChange};
 use crate::id::{NodeId, PartitionId};
 
 /// How often a replica's time goes on.
@@ -31,16 +36,18 @@ const TICK_MIN: Duration = Duration::from_millis(95);
 /// Ticks without a leader before a campaign; at most twice as many.
 pub const ELECTION_TICKS: usize = 10;
 /// See the module's header.
-const LEASE: Duration = Duration::from_millis(750);
+pub const GUARD_TICKS: usize = 7;
+/// See the module's header.
+const LEASE: Duration = Duration::from_millis(500);
 /// A lease is renewed when less than this is left of it.
-const LEASE_LOW: Duration = Duration::from_millis(550);
+const LEASE_LOW: Duration = Duration::from_millis(420);
 /// A round that was not answered for so long is asked again.
-const ROUND_MAX: Duration = Duration::from_millis(300);
+const ROUND_MAX: Duration = Duration::from_millis(200);
 /// A turn that begins with less than this left of the lease does not count on it.
 pub const LEASE_SPARE: Duration = Duration::from_millis(100);
 
 const _: () = assert!(
-    LEASE.as_millis() * 10 <= (ELECTION_TICKS as u128 - 1) * TICK_MIN.as_millis() * 9,
+    LEASE.as_millis() * 10 <= (GUARD_TICKS as u128 - 1) * TICK_MIN.as_millis() * 9,
     "a lease ends well before another can lead"
 );
 
@@ -151,11 +158,11 @@ impl Replica {
         }
     }
 
-    fn on_reads(&mut self, reads: &[ReadState]) {
+    fn on_reads(&mut self, reads: &[ReadState], lease: Duration) {
         for read in reads {
             if let Some((_, at)) = self.lease.asked.filter(|(name, _)| *name == read.context) {
                 self.lease.asked = None;
-                self.lease.until = self.lease.until.max(at + LEASE);
+                self.lease.until = self.lease.until.max(at + lease);
             }
         }
     }
@@ -205,13 +212,20 @@ impl Partition {
         self.group.step(message)
     }
 
-    /// Time goes on. Of effect when [`Partition::settle`] is called next.
-    pub fn tick(&mut self, now: Duration) {
+    /// Time goes on, and other nodes come and go. Of effect when [`Partition::settle`] is called
+    /// next.
+    pub fn tick(&mut self, now: Duration, outlook: &Outlook) {
         let Some(replica) = self.replica.as_mut() else { return };
         if now.saturating_sub(replica.ticked) < TICK_MIN || replica.installing.is_some() {
             return;
         }
         replica.ticked = now;
+        if self.planted == Some(Planted::CampaignUnguarded)
+            && self.group.leader().is_some_and(|leader| outlook.gone.contains(&leader))
+        {
+            self.group.campaign();
+        }
+        self.group.look_around(outlook);
         self.group.tick();
     }
 
@@ -333,7 +347,8 @@ impl Partition {
                 replica.blobs.clear();
             }
         }
-        replica.on_reads(&self.effects.reads);
+        let lease = if self.has(Planted::LongLease) { 4 * LEASE } else { LEASE };
+        replica.on_reads(&self.effects.reads, lease);
         replica.wanted = self.effects.snapshot_wanted.or(replica.wanted);
         if let (Some(snapshot), Some(write)) = (&self.effects.install, self.effects.write) {
             let index = snapshot.index;

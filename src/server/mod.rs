@@ -383,6 +383,7 @@ impl<E: Env> Server<E> {
             Event::Accepted { conn, listener: peers::LISTENER } => self.accept_peer(conn),
             Event::Accepted { conn, listener } => self.on_accepted(conn, listener),
             Event::Connected { conn } => self.on_peer_connected(conn),
+            Event::Refused { conn } => self.on_peer_refused(conn),
             Event::Received { conn, chunk } if self.is_peer(conn) => {
                 self.receive_from_peer(conn, &chunk);
             }
@@ -660,8 +661,9 @@ impl<E: Env> Server<E> {
         self.look_for_slow();
         self.shard.sweep_readers();
         self.on_typed_tick();
-        self.shard.tick_replicas();
         self.tick_peers();
+        let outlook = self.peers.as_ref().map(|peers| peers.outlook());
+        self.shard.tick_replicas(&outlook.unwrap_or_default());
         self.node.look_at_members(self.shard.map());
         self.look_at_pause();
         self.look_at_save();

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::{Shard, Staged};
 use crate::cluster::{Members, NOWHERE};
-use crate::consensus::{self, Message};
+use crate::consensus::{self, Message, Outlook};
 use crate::env::Env;
 use crate::id::{NodeId, PartitionId, ShardId, Slot};
 use crate::partition::{Content, LEASE_SPARE, Partition, Standing};
@@ -261,15 +261,16 @@ impl<E: Env> Shard<E> {
         self.replicas.lost.iter().any(|(lost, committed)| *lost == place && index > *committed)
     }
 
-    /// Time goes on for the replicas: some 100 ms after the last time.
-    pub fn tick_replicas(&mut self) {
+    /// Time goes on for the replicas: some 100 ms after the last time. What is known of the other
+    /// nodes, by their shards of this number.
+    pub fn tick_replicas(&mut self, outlook: &Outlook) {
         if self.replicas.members.is_none() || self.failed.is_some() {
             return;
         }
         let now = self.env.now();
         for place in 0..self.partitions.len() as u32 {
             let partition = &mut self.partitions[place as usize];
-            partition.tick(now);
+            partition.tick(now, outlook);
             partition.renew_lease(now);
             self.settle_at(place);
         }

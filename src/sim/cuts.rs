@@ -4,7 +4,8 @@
 //! back once the window is full of what the cut keeps from being acknowledged. Then the connection
 //! breaks, at each end by itself: at once, after a while, or not before the road is healed. Healing
 //! breaks some and lets the others go on where they were. Nobody connects across a cut in either
-//! direction. Tests as clients reach every node whatever is cut.
+//! direction: there is no answer, or, as of a firewall that rejects, a refusal, which looks as if
+//! the process had ended. Tests as clients reach every node whatever is cut.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -27,12 +28,18 @@ type Road = (Option<NodeId>, Option<NodeId>);
 #[derive(Default)]
 pub(super) struct Roads {
     cut: BTreeSet<(NodeId, NodeId)>,
+    /// Those of the cut ones that refuse connections.
+    rejecting: BTreeSet<(NodeId, NodeId)>,
     slow: BTreeMap<(NodeId, NodeId), RangeInclusive<u64>>,
 }
 
 impl Roads {
     fn is_cut(&self, road: Road) -> bool {
         road.0.zip(road.1).is_some_and(|road| self.cut.contains(&road))
+    }
+
+    fn is_rejecting(&self, road: Road) -> bool {
+        road.0.zip(road.1).is_some_and(|road| self.rejecting.contains(&road))
     }
 
     fn cuts(&self, link: &Link) -> bool {
@@ -73,6 +80,10 @@ impl World {
         self.roads.is_cut(road)
     }
 
+    pub fn is_rejecting(&self, road: Road) -> bool {
+        self.roads.is_rejecting(road)
+    }
+
     /// Draws how long a chunk takes.
     pub fn latency(&mut self, road: Road) -> u64 {
         let slow = road.0.zip(road.1).and_then(|road| self.roads.slow.get(&road));
@@ -84,6 +95,9 @@ impl World {
         self.note(What::Cut, from.0, to.0);
         if from == to || !self.roads.cut.insert((from, to)) {
             return;
+        }
+        if self.rng.one_in(2) {
+            self.roads.rejecting.insert((from, to));
         }
         let is_hit =
             |link: &Link| Side::BOTH.iter().any(|s| link.road(*s) == (Some(from), Some(to)));

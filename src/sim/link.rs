@@ -35,6 +35,8 @@ impl Side {
 pub(super) enum Item {
     /// To the opener: somebody accepted.
     Connected,
+    /// To the opener: nobody listens.
+    Refused,
     Chunk(Vec<u8>),
     /// The other end sends no more; [`End::end_queued`] there says how it left.
     End,

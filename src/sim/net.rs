@@ -94,6 +94,7 @@ fn conn_of(event: &Event<SimChunk>) -> ConnId {
         | Event::Connected { conn }
         | Event::Received { conn, .. }
         | Event::Sent { conn, .. }
+        | Event::Refused { conn }
         | Event::Ended { conn } => *conn,
     }
 }
@@ -393,6 +394,9 @@ impl World {
         let (road, port) = (link.road(Side::Acceptor), link.end(Side::Acceptor).addr.port());
         let is_shards = matches!(link.end(Side::Opener).place, Place::Open(..));
         if Side::BOTH.iter().any(|to| self.is_cut(link.road(*to))) {
+            if Side::BOTH.iter().any(|to| self.is_rejecting(link.road(*to))) {
+                self.refused(number);
+            }
             return;
         }
         let found = road.1.map_or(Vec::new(), |node| self.listeners(node, port));
@@ -421,20 +425,21 @@ impl World {
         }
     }
 
-    /// Nobody listens there. A test learns it at once; a shard later, and from a machine without
-    /// power, or none, perhaps never.
+    /// Nobody listens there. A test learns it at once; a shard later, from a machine without power
+    /// perhaps never, and never where there is none.
     fn refuse(&mut self, number: u64) {
         let link = &self.links[&number];
         let is_shards = matches!(link.end(Side::Opener).place, Place::Open(..));
         let machine = link.end(Side::Acceptor).node.and_then(|node| self.machines.get(&node));
-        let (is_there, is_up) = (machine.is_some(), machine.is_some_and(|machine| machine.up));
-        let is_silent = is_shards && (!is_there || !is_up && self.rng.one_in(2));
+        let is_powered = machine.map(|machine| machine.powered);
+        let is_silent =
+            is_shards && is_powered.is_none_or(|is_powered| !is_powered && self.rng.one_in(2));
         let link = self.links.get_mut(&number).expect("looked at above");
         link.lose(Side::Acceptor);
         if is_silent {
             return;
         } else if is_shards {
-            return self.push(number, Side::Opener, Item::End);
+            return self.push(number, Side::Opener, Item::Refused);
         }
         let opener = link.end_mut(Side::Opener);
         opener.is_over = true;
@@ -478,6 +483,7 @@ impl World {
         match item {
             // It gave up on the other side before.
             Item::Chunk(_) | Item::Connected if end.peer_left != Leaving::No => {}
+            Item::Refused => self.refused(number),
             Item::Chunk(chunk) => {
                 self.note(What::Received, number, xxh3_64(&chunk));
                 let chunk = SimChunk(chunk.into_boxed_slice());
@@ -492,6 +498,17 @@ impl World {
                 let left = self.links[&number].end(side.other()).end_queued;
                 self.end(number, side, left);
             }
+        }
+    }
+
+    /// The shard that connects learns that it is refused.
+    fn refused(&mut self, number: u64) {
+        let end = self.links.get_mut(&number).expect("the caller has it").end_mut(Side::Opener);
+        let Place::Open(owner, conn) = end.place else { return };
+        if std::mem::replace(&mut end.peer_left, Leaving::Closed) == Leaving::No {
+            end.connecting = false;
+            self.note(What::Refused, number, 0);
+            self.event(owner, Event::Refused { conn });
         }
     }
 
@@ -520,7 +537,7 @@ impl World {
                 print = xxh3_64(&chunk);
                 end.inbox.extend(chunk);
             }
-            Item::End | Item::Connected => end.is_over = true,
+            Item::End | Item::Connected | Item::Refused => end.is_over = true,
         }
         if end.is_over && end.dropped {
             self.links.remove(&number);

@@ -80,7 +80,7 @@ impl Node {
         let mut world = self.core.world.borrow_mut();
         let now = world.now;
         let machine = world.machine(self.id);
-        machine.up = true;
+        (machine.up, machine.powered) = (true, true);
         machine.started = now;
         world.note(What::Up, self.id.0, 0);
     }
@@ -98,7 +98,7 @@ impl Node {
         let world = &mut *world;
         let machine = world.machine(self.id);
         machine.life += 1;
-        machine.up = false;
+        (machine.up, machine.powered) = (false, !power);
         machine.paused = false;
         machine.shards.clear();
         world.give_up_ops(self.id, power);

@@ -47,6 +47,7 @@ pub(super) enum What {
     Completed,
     Connected,
     Arrived,
+    Refused,
     Received,
     SendEnded,
     Sent,
@@ -63,6 +64,8 @@ pub(super) enum What {
 pub(super) struct Machine {
     pub life: u64,
     pub up: bool,
+    /// Without its process the kernel refuses connections; without power nobody does.
+    pub powered: bool,
     pub paused: bool,
     pub started: u64,
     pub wall_offset_ms: i64,
@@ -163,6 +166,7 @@ impl World {
         self.machines.entry(node).or_insert_with(|| Machine {
             life: 0,
             up: true,
+            powered: true,
             paused: false,
             started: now,
             wall_offset_ms: 0,

@@ -1,5 +1,5 @@
 //! Tests of the group as its driver sees it: here a lone voter, in `groups` three of them, in
-//! `members` as many as come and go.
+//! `members` as many as come and go, in `outlook` those that know more than messages tell.
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -9,6 +9,7 @@
 mod groups;
 mod members;
 mod net;
+mod outlook;
 
 use std::hint::black_box;
 use std::time::Instant;

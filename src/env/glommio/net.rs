@@ -172,28 +172,40 @@ pub fn connect(core: &Rc<Core>, addr: SocketAddr) -> io::Result<ConnId> {
 async fn finish_connect(core: Rc<Core>, conn: Rc<Conn>, begun: io::Result<()>) {
     let made = match begun {
         Ok(()) => is_made(&conn).await,
-        Err(_) => false,
+        Err(error) => Err(error),
     };
     conn.connecting.set(false);
-    if !made {
-        return end(&core, &conn);
-    }
-    if !conn.closed.get() {
-        core.emit(Event::Connected { conn: conn.id });
-        core.spawn(Class::Foreground, read(Rc::clone(&core), conn));
+    match made {
+        Ok(()) if !conn.closed.get() => {
+            core.emit(Event::Connected { conn: conn.id });
+            core.spawn(Class::Foreground, read(Rc::clone(&core), conn));
+        }
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            if !conn.closed.get() && !conn.ended.replace(true) {
+                core.emit(Event::Refused { conn: conn.id });
+            }
+        }
+        Err(_) => end(&core, &conn),
     }
 }
 
 /// Waits until the kernel has connected `conn` or not, or the time is over.
-async fn is_made(conn: &Conn) -> bool {
+async fn is_made(conn: &Conn) -> io::Result<()> {
     let mut writable = pin!(conn.socket.writable());
     let mut limit = Timer::new(CONNECT_MAX);
     let polled = poll_fn(|cx| match writable.as_mut().poll(cx) {
         Poll::Ready(result) => Poll::Ready(result.is_ok()),
         Poll::Pending => Pin::new(&mut limit).poll(cx).map(|_| false),
     });
-    let stream = conn.stream();
-    polled.await && matches!(stream.take_error(), Ok(None)) && !os::is_connected_to_itself(stream)
+    let (is_in_time, stream) = (polled.await, conn.stream());
+    match stream.take_error()? {
+        Some(error) => Err(error),
+        None if !is_in_time => Err(ErrorKind::TimedOut.into()),
+        // It got its own port for a peer's on which nobody listens.
+        None if os::is_connected_to_itself(stream) => Err(ErrorKind::ConnectionRefused.into()),
+        None => Ok(()),
+    }
 }
 
 async fn read(core: Rc<Core>, conn: Rc<Conn>) {
@@ -342,6 +354,7 @@ impl Net {
         | Event::Connected { conn }
         | Event::Received { conn, .. }
         | Event::Sent { conn, .. }
+        | Event::Refused { conn }
         | Event::Ended { conn }) = event;
         self.open(*conn).is_some()
     }

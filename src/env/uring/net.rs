@@ -163,9 +163,15 @@ impl Net {
             return self.free_if_done(index);
         }
         let id = ConnId { index, generation: conn.generation };
-        if done.result < 0 || os::is_connected_to_itself(&conn.stream) {
+        // Who is connected to itself got its own port for a peer's on which nobody listens.
+        let is_refused =
+            done.result == -libc::ECONNREFUSED || os::is_connected_to_itself(&conn.stream);
+        if is_refused || done.result < 0 {
             conn.ended = true;
-            return events.push(Event::Ended { conn: id });
+            return events.push(match is_refused {
+                true => Event::Refused { conn: id },
+                false => Event::Ended { conn: id },
+            });
         }
         events.push(Event::Connected { conn: id });
         self.receive(ring, index);

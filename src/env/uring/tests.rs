@@ -48,8 +48,8 @@ fn a_connection_paused_before_it_is_made_is_not_read() {
 }
 
 #[test]
-fn a_refused_connect_ends_and_a_dropped_one_leaves_nothing() {
-    both(tests::a_refused_connect_ends_and_a_dropped_one_leaves_nothing);
+fn a_refused_connect_says_so_and_a_dropped_one_leaves_nothing() {
+    both(tests::a_refused_connect_says_so_and_a_dropped_one_leaves_nothing);
 }
 
 #[test]

@@ -36,7 +36,7 @@ enum State {
 /// See the module's header.
 pub(super) struct Link {
     pub node: NodeId,
-    shard: ShardId,
+    pub shard: ShardId,
     addr: SocketAddr,
     pub conn: Option<ConnId>,
     state: State,
@@ -56,6 +56,8 @@ pub(super) struct Link {
     asked: Asked,
     /// A refusal was told of.
     is_told: bool,
+    /// Nobody listened there when it was tried last.
+    is_refused: bool,
 }
 
 impl Link {
@@ -76,7 +78,18 @@ impl Link {
             since: Duration::ZERO,
             asked: Asked::default(),
             is_told: false,
+            is_refused: false,
         }
+    }
+
+    /// Whether the other's process has ended, by all signs.
+    pub fn is_refused(&self) -> bool {
+        self.is_refused
+    }
+
+    /// Its connection was refused, and was dropped.
+    pub fn note_refusal(&mut self) {
+        self.is_refused = true;
     }
 
     pub fn is_up(&self) -> bool {
@@ -121,7 +134,7 @@ impl Link {
         let at = start(&mut self.out);
         Hello::new(*own, self.node, self.shard).encode(&mut self.out);
         let _ = finish(&mut self.out, at, Kind::Hello);
-        (self.state, self.since) = (State::Greeting, now);
+        (self.state, self.since, self.is_refused) = (State::Greeting, now, false);
         self.send(env);
     }
 
@@ -272,8 +285,10 @@ impl Link {
         if let Some(conn) = self.conn.take() {
             env.close(conn);
         }
-        (self.state, self.is_sending) = (State::Down, false);
-        self.retry_at = env.now() + REDIAL_EVERY;
+        // Whether the other is gone for good is to be known soon.
+        let rest = if self.is_up() { Duration::ZERO } else { REDIAL_EVERY };
+        self.retry_at = env.now() + rest;
+        (self.state, self.is_sending, self.is_refused) = (State::Down, false, false);
         (self.early, self.out, self.batch, self.parser) = Default::default();
         std::mem::take(&mut self.asked)
     }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::Server;
 use crate::cluster::Members;
-use crate::consensus::Message;
+use crate::consensus::{Message, Outlook};
 use crate::env::{ConnId, Env, ListenerId};
 use crate::id::{NodeId, PartitionId, ShardId};
 use crate::protocol::peer::Place;
@@ -86,6 +86,15 @@ impl Peers {
     pub fn has(&self, conn: ConnId) -> bool {
         self.incoming.get(&conn.index).is_some_and(|incoming| incoming.conn == conn)
             || self.links.values().any(|link| link.conn == Some(conn))
+    }
+
+    /// What the links tell of the other nodes' shards of this shard's number.
+    pub fn outlook(&self) -> Outlook {
+        let replicas = || self.links.values().filter(|link| link.shard == self.own.shard);
+        let nodes = |is_meant: fn(&Link) -> bool| {
+            replicas().filter(|link| is_meant(link)).map(|link| link.node).collect()
+        };
+        Outlook { up: nodes(Link::is_up), gone: nodes(Link::is_refused) }
     }
 
     /// Whether nothing is on its way to them.
@@ -188,6 +197,17 @@ impl<E: Env> Server<E> {
         let (own, now) = (peers.own, self.env.now());
         if let Some(link) = peers.links.values_mut().find(|link| link.conn == Some(conn)) {
             link.greet(&self.env, &own, now);
+        }
+    }
+
+    /// Nobody listens where a link leads.
+    pub(super) fn on_peer_refused(&mut self, conn: ConnId) {
+        let Some(peers) = self.peers.as_ref() else { return };
+        let of_link = peers.links.iter().find(|(_, link)| link.conn == Some(conn));
+        let Some(number) = of_link.map(|(number, _)| *number) else { return };
+        self.on_peer_ended(conn);
+        if let Some(link) = self.peers.as_mut().and_then(|peers| peers.links.get_mut(&number)) {
+            link.note_refusal();
         }
     }
 

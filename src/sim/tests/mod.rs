@@ -68,6 +68,7 @@ fn echo_one(env: &SimEnv, event: Event<SimChunk>, waiting: &mut BTreeMap<u32, Wa
             env.resume(conn);
             conn
         }
+        Event::Refused { conn } => panic!("{conn:?} was not asked for"),
         Event::Ended { conn } => {
             of(waiting, conn).ended = true;
             conn

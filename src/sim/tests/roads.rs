@@ -67,7 +67,7 @@ fn connections_of_a_simulated_shard_are_as_those_of_a_real_one() {
         let sim = Sim::new(seed);
         let env = sim.env(NODE, ShardId(0));
         sim.run_on(&env, tests::connects_and_both_ends_talk_and_close);
-        sim.run_on(&env, tests::a_refused_connect_ends_and_a_dropped_one_leaves_nothing);
+        sim.run_on(&env, tests::a_refused_connect_says_so_and_a_dropped_one_leaves_nothing);
     });
 }
 
@@ -153,7 +153,8 @@ fn what_comes_against_a_cut_stops_when_the_window_is_full() {
 
 #[test]
 fn an_isolated_a_dead_and_an_unknown_node_let_nobody_connect() {
-    check(50, |seed| {
+    let mut rejected = 0;
+    for seed in 0..50 {
         let sim = Sim::new(seed);
         let (env, seen) = noting_on(&sim, NODE, 0);
         let (other, _) = noting_on(&sim, OTHER, 0);
@@ -162,11 +163,17 @@ fn an_isolated_a_dead_and_an_unknown_node_let_nobody_connect() {
             let conn = env.connect(to).expect("it always begins");
             sim.run_until(|| !seen.borrow().is_empty());
             assert!(sim.now() - begin < CONNECT_MAX * 2);
-            assert!(matches!(seen.borrow_mut().pop(), Some(Event::Ended { conn: c }) if c == conn));
+            let (last, is_refused) = match seen.borrow_mut().pop() {
+                Some(Event::Ended { conn }) => (conn, false),
+                Some(Event::Refused { conn }) => (conn, true),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(last, conn);
             env.close(conn);
+            is_refused
         };
         sim.isolate(OTHER);
-        ends_without_connect(sim.node(OTHER).addr(PORT));
+        rejected += u32::from(ends_without_connect(sim.node(OTHER).addr(PORT)));
         let back = other.connect(sim.node(NODE).addr(PORT)).expect("it always begins");
         sim.run_for(CONNECT_MAX * 2);
         assert!(seen.borrow().is_empty(), "connected from an isolated node");
@@ -174,8 +181,12 @@ fn an_isolated_a_dead_and_an_unknown_node_let_nobody_connect() {
         sim.heal();
         sim.node(OTHER).power_cut();
         ends_without_connect(sim.node(OTHER).addr(PORT));
-        ends_without_connect(([192, 0, 2, 1], PORT).into());
-    });
+        assert!(!ends_without_connect(([192, 0, 2, 1], PORT).into()), "there is nobody to refuse");
+        sim.node(OTHER).restart();
+        sim.node(OTHER).kill();
+        assert!(ends_without_connect(sim.node(OTHER).addr(PORT)), "its kernel is there");
+    }
+    assert!((10..50).contains(&rejected), "{rejected}");
 }
 
 #[test]

@@ -46,6 +46,8 @@ pub(super) struct Clients {
     pub history: History,
     clients: Vec<Client>,
     keys: u64,
+    /// How many only read, and at the first node.
+    readers: usize,
     /// Commands to be sent yet.
     left: u64,
     /// Longest rest between two.
@@ -63,12 +65,27 @@ impl Clients {
             history: History::default(),
             clients: (0..rng.between(3, 10)).map(client).collect(),
             keys: rng.between(1, 8),
+            readers: 0,
             left: ops,
             rest_max: Duration::from_millis([1, 20, 300][rng.index(3)]),
             last_number: 0,
             refused: 0,
             unknown: 0,
         }
+    }
+
+    /// Some of them, which send commands on one key as fast as they can. The first only read, at
+    /// the first node: a write might wait there for ever.
+    #[cfg(test)]
+    pub fn on_one_key(rng: &mut Rng) -> Self {
+        let drawn = Self::drawn(rng, u64::MAX);
+        Self { keys: 1, readers: 2, rest_max: Duration::from_millis(5), ..drawn }
+    }
+
+    /// Nothing more is sent.
+    #[cfg(test)]
+    pub fn stop(&mut self) {
+        self.left = 0;
     }
 
     /// Whether all was sent and nobody waits.
@@ -89,7 +106,8 @@ impl Clients {
         let client = &mut self.clients[who];
         let Some(talk) = &client.talk else {
             if now >= client.rests_until && self.left > 0 {
-                client.talk = Some(cluster.connect(rng.index(cluster.houses.len())));
+                let node = rng.index(cluster.houses.len());
+                client.talk = Some(cluster.connect(if who < self.readers { 0 } else { node }));
             }
             return Ok(());
         };
@@ -122,6 +140,7 @@ impl Clients {
         self.left -= 1;
         self.last_number += APART;
         let op = match rng.below(10) {
+            _ if who < self.readers => Op::Get,
             0..4 => Op::Get,
             4..7 => Op::Put(self.last_number),
             7 => Op::Delete,

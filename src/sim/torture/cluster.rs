@@ -74,10 +74,6 @@ mod tests {
     #[test]
     fn three_nodes_elect_leaders_and_replicate() {
         let cluster = Cluster::new(1, 3, &shape());
-        cluster.run_ms(5000);
-        for house in &cluster.houses {
-            eprintln!("{:?} entries {}", house, house.stats[0].entries_committed.get());
-        }
         let talks: Vec<_> = (0..3).map(|node| cluster.connect(node)).collect();
         for n in 0..20 {
             let key = format!("key{n}");
@@ -89,5 +85,58 @@ mod tests {
             let reply = cluster.ask(&talks[(n + 1) % 3], &["GET", &key]);
             assert_eq!(reply, Some(Value::bulk(n.to_string())), "{key}");
         }
+    }
+
+    /// How long it takes until keys of all partitions are written over a node.
+    fn time_to_write(cluster: &Cluster, node: usize) -> Duration {
+        let begin = cluster.sim.now();
+        let talks: Vec<_> = (0..8).map(|_| cluster.connect(node)).collect();
+        for (n, talk) in talks.iter().enumerate() {
+            talk.send(&["SET", &format!("key{n}"), "x"]);
+        }
+        for (n, talk) in talks.iter().enumerate() {
+            let mut got = None;
+            cluster.sim.run_until(|| {
+                got = talk.next();
+                got.is_some() || talk.is_ended()
+            });
+            // It had been sent on before the leader was known to be dead.
+            while got != Some(Value::ok()) {
+                assert!(got.is_some_and(|reply| reply.is_error("UNKNOWN")));
+                got = cluster.ask(talk, &["SET", &format!("key{n}"), "x"]);
+            }
+        }
+        cluster.sim.now() - begin
+    }
+
+    #[test]
+    fn a_new_cluster_a_dead_leader_and_a_whole_restart_cost_less_than_a_timeout() {
+        let (mut starts, mut kills, mut restarts) = (Vec::new(), Vec::new(), Vec::new());
+        for seed in 0..30 {
+            let mut cluster = Cluster::new(seed, 3, &shape());
+            starts.push(time_to_write(&cluster, 1));
+            cluster.run_ms(2_000 + seed * 37);
+            cluster.houses[0].node.kill();
+            kills.push(time_to_write(&cluster, 1));
+            cluster.houses.iter().for_each(|house| house.node.kill());
+            cluster.houses.iter_mut().for_each(|house| house.boot().expect("it starts"));
+            restarts.push(time_to_write(&cluster, 1));
+        }
+        for (what, times, ms) in [
+            ("start", starts, [500, 1_000]),
+            ("kill", kills, [1_000, 1_500]),
+            ("restart", restarts, [1_600, 2_500]),
+        ] {
+            let median = median(times.clone());
+            let most = times.iter().max().expect("there are seeds");
+            eprintln!("{what}: median {median:?}, at most {most:?}");
+            let [usual_max, max] = ms.map(Duration::from_millis);
+            assert!(median <= usual_max && *most <= max, "{what}: {times:?}");
+        }
+    }
+
+    fn median(mut times: Vec<Duration>) -> Duration {
+        times.sort_unstable();
+        times[times.len() / 2]
     }
 }

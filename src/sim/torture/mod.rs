@@ -25,6 +25,8 @@ mod groups;
 mod model;
 mod nemesis;
 #[cfg(test)]
+mod ousted;
+#[cfg(test)]
 mod planted;
 mod run;
 pub mod storm;
