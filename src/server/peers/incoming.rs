@@ -46,8 +46,9 @@ impl<E: Env> Server<E> {
     pub(in crate::server) fn receive_from_peer(&mut self, conn: ConnId, bytes: &[u8]) {
         let Some(mut peers) = self.peers.take() else { return };
         let now = self.env.now();
-        let link = peers.links.iter_mut().find(|(_, link)| link.conn == Some(conn));
-        if let Some((&number, link)) = link {
+        let number = peers.link_of(conn);
+        let link = number.and_then(|number| Some((number, peers.links.get_mut(&number)?)));
+        if let Some((number, link)) = link {
             let topology = self.node.topology();
             let own = topology.endpoints.get(topology.myself);
             let own = own.map_or(("", 0), |own| (own.host.as_str(), own.port));

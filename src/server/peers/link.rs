@@ -106,10 +106,10 @@ impl Link {
         self.state != State::Down && now.saturating_sub(heard.max(self.since)) > SILENCE_MAX
     }
 
-    /// Dials if it is down, beats if it is up and idle.
-    pub fn tick<E: Env>(&mut self, env: &E, own: &Place, now: Duration) {
+    /// Dials if it is down, beats if it is up and idle. The connection that it has begun.
+    pub fn tick<E: Env>(&mut self, env: &E, own: &Place, now: Duration) -> Option<ConnId> {
         match self.state {
-            State::Down if now >= self.retry_at => self.dial(env, own, now),
+            State::Down if now >= self.retry_at => return self.dial(env, own, now),
             State::Up if now.saturating_sub(self.spoke) >= BEAT_EVERY && self.out.is_empty() => {
                 let at = start(&mut self.out);
                 Body::encode_beat(now.as_nanos() as u64, &mut self.out);
@@ -118,14 +118,15 @@ impl Link {
             }
             _ => {}
         }
+        None
     }
 
-    fn dial<E: Env>(&mut self, env: &E, own: &Place, now: Duration) {
+    fn dial<E: Env>(&mut self, env: &E, own: &Place, now: Duration) -> Option<ConnId> {
         debug_assert_ne!(own.node, self.node, "nobody dials itself");
         (self.retry_at, self.since) = (now + REDIAL_EVERY, now);
-        if let Ok(conn) = env.connect(self.addr) {
-            (self.conn, self.state) = (Some(conn), State::Dialling);
-        }
+        let conn = env.connect(self.addr).ok()?;
+        (self.conn, self.state) = (Some(conn), State::Dialling);
+        Some(conn)
     }
 
     /// It is connected: says hello.

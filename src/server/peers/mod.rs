@@ -42,6 +42,8 @@ pub struct Peers {
     own: Place,
     /// By the other shard's number.
     links: BTreeMap<ShardId, Link>,
+    /// Which of them was dialled last on the connection of a place.
+    dialled: Vec<Option<ShardId>>,
     /// By the connection's place.
     incoming: BTreeMap<u32, Incoming>,
     /// Parcels that came.
@@ -63,6 +65,7 @@ impl Peers {
         let mut peers = Self {
             own,
             links: BTreeMap::new(),
+            dialled: Vec::new(),
             incoming: BTreeMap::new(),
             mail: VecDeque::new(),
             messages: Vec::new(),
@@ -84,8 +87,23 @@ impl Peers {
 
     /// Whether a connection is one of theirs.
     pub fn has(&self, conn: ConnId) -> bool {
-        self.incoming.get(&conn.index).is_some_and(|incoming| incoming.conn == conn)
-            || self.links.values().any(|link| link.conn == Some(conn))
+        self.link_of(conn).is_some()
+            || self.incoming.get(&conn.index).is_some_and(|incoming| incoming.conn == conn)
+    }
+
+    /// The number of the shard to which a connection is the link.
+    fn link_of(&self, conn: ConnId) -> Option<ShardId> {
+        let number = (*self.dialled.get(conn.index as usize)?)?;
+        self.links.get(&number).filter(|link| link.conn == Some(conn)).map(|_| number)
+    }
+
+    /// A link has a new connection.
+    fn note_dialled(&mut self, number: ShardId, conn: ConnId) {
+        let index = conn.index as usize;
+        if index >= self.dialled.len() {
+            self.dialled.resize(index + 1, None);
+        }
+        self.dialled[index] = Some(number);
     }
 
     /// What the links tell of the other nodes' shards of this shard's number.
@@ -169,16 +187,17 @@ impl<E: Env> Server<E> {
     pub(super) fn tick_peers(&mut self) {
         let Some(mut peers) = self.peers.take() else { return };
         let now = self.env.now();
-        let mut gone = Vec::new();
+        let (mut gone, mut dialled) = (Vec::new(), Vec::new());
         for (number, link) in &mut peers.links {
             let from_there = peers.incoming.values().find(|other| other.from == Some(*number));
             let heard = from_there.map_or(Duration::ZERO, |other| other.heard);
             if link.is_lost(heard, now) {
                 gone.push(*number);
-            } else {
-                link.tick(&self.env, &peers.own, now);
+            } else if let Some(conn) = link.tick(&self.env, &peers.own, now) {
+                dialled.push((*number, conn));
             }
         }
+        dialled.into_iter().for_each(|(number, conn)| peers.note_dialled(number, conn));
         for number in gone {
             self.drop_link(&mut peers, number);
         }
@@ -195,7 +214,7 @@ impl<E: Env> Server<E> {
     pub(super) fn on_peer_connected(&mut self, conn: ConnId) {
         let Some(peers) = self.peers.as_mut() else { return };
         let (own, now) = (peers.own, self.env.now());
-        if let Some(link) = peers.links.values_mut().find(|link| link.conn == Some(conn)) {
+        if let Some(link) = peers.link_of(conn).and_then(|number| peers.links.get_mut(&number)) {
             link.greet(&self.env, &own, now);
         }
     }
@@ -203,8 +222,7 @@ impl<E: Env> Server<E> {
     /// Nobody listens where a link leads.
     pub(super) fn on_peer_refused(&mut self, conn: ConnId) {
         let Some(peers) = self.peers.as_ref() else { return };
-        let of_link = peers.links.iter().find(|(_, link)| link.conn == Some(conn));
-        let Some(number) = of_link.map(|(number, _)| *number) else { return };
+        let Some(number) = peers.link_of(conn) else { return };
         self.on_peer_ended(conn);
         if let Some(link) = self.peers.as_mut().and_then(|peers| peers.links.get_mut(&number)) {
             link.note_refusal();
@@ -213,15 +231,14 @@ impl<E: Env> Server<E> {
 
     pub(super) fn on_peer_sent(&mut self, conn: ConnId, buf: Vec<u8>) {
         let Some(peers) = self.peers.as_mut() else { return };
-        if let Some(link) = peers.links.values_mut().find(|link| link.conn == Some(conn)) {
+        if let Some(link) = peers.link_of(conn).and_then(|number| peers.links.get_mut(&number)) {
             link.on_sent(&self.env, buf);
         }
     }
 
     pub(super) fn on_peer_ended(&mut self, conn: ConnId) {
         let Some(mut peers) = self.peers.take() else { return };
-        let of_link = peers.links.iter().find(|(_, link)| link.conn == Some(conn));
-        match of_link.map(|(number, _)| *number) {
+        match peers.link_of(conn) {
             Some(number) => self.drop_link(&mut peers, number),
             None => {
                 peers.incoming.remove(&conn.index);
