@@ -27,6 +27,7 @@ mod directory;
 mod duration;
 mod failure;
 mod get;
+mod history;
 mod info;
 mod inspect;
 mod log;

@@ -6,10 +6,11 @@
 
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::{EXIT_FAILURE, EXIT_OK};
+use super::{EXIT_FAILURE, EXIT_OK, history};
 use crate::env::os;
 use crate::sim::torture::house::Shape;
 use crate::sim::torture::{self, Done, Kind};
@@ -44,8 +45,12 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(super) struct Torture {
     /// The storage engine: log, tables and manifest, with the server above them
-    #[arg(long, required = true)]
+    #[arg(long, required_unless_present = "check_history")]
     engine: bool,
+
+    /// Check what clients of a real cluster wrote down (tools/cluster-crash), a line for each call
+    #[arg(long, value_name = "FILE", hide = true, conflicts_with_all = ["engine", "seed", "seeds"])]
+    check_history: Option<PathBuf>,
 
     /// What is done to it
     #[arg(long, value_enum, default_value_t = Campaign::Crashes)]
@@ -106,7 +111,10 @@ struct Found {
 impl Torture {
     /// Runs and prints to `out`; returns the exit code.
     pub(super) fn run(&self, out: &mut impl Write) -> u8 {
-        self.run_with(out, |_| {})
+        match &self.check_history {
+            Some(path) => check_history(out, path),
+            None => self.run_with(out, |_| {}),
+        }
     }
 
     /// With nodes that `alter` changes.
@@ -209,6 +217,21 @@ impl Torture {
     }
 }
 
+fn check_history(out: &mut impl Write, path: &Path) -> u8 {
+    let verdict = std::fs::read(path).and_then(|text| history::check(text.as_slice()));
+    let (told, code) = match verdict {
+        Ok(Ok((calls, answered))) => {
+            (writeln!(out, "{calls} calls, {answered} answered: linearizable"), EXIT_OK)
+        }
+        Ok(Err(violation)) => (writeln!(out, "{violation}"), EXIT_FAILURE),
+        Err(error) => {
+            eprintln!("stave: {}: {error}", path.display());
+            return EXIT_FAILURE;
+        }
+    };
+    told.map_or_else(|error| gone(&error), |()| code)
+}
+
 /// Nobody reads what is printed any more, or it can not be.
 fn gone(error: &io::Error) -> u8 {
     if error.kind() == io::ErrorKind::BrokenPipe {
@@ -226,6 +249,7 @@ mod tests {
     fn torture(seed: u64, seeds: u64) -> Torture {
         Torture {
             engine: true,
+            check_history: None,
             campaign: Campaign::Crashes,
             seed: Some(seed),
             seeds: Some(seeds),
