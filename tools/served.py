@@ -35,12 +35,12 @@ class ReplyError(RuntimeError):
 class Client:
     """Just enough RESP to pipeline and read replies."""
 
-    def __init__(self, port, timeout=20, receive_buffer=None):
+    def __init__(self, port, timeout=20, receive_buffer=None, host="127.0.0.1"):
         self.socket = socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(timeout)
-        self.socket.connect(("127.0.0.1", port))
+        self.socket.connect((host, port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer, self.at = b"", 0
 
