@@ -215,6 +215,8 @@ pub struct Counters {
     pub scrub_cycles: u64,
     /// SSTables that a scrub found damaged.
     pub scrub_errors: u64,
+    /// Seconds since the bytes of SSTables were verified that were not for the longest time.
+    pub scrub_oldest_s: u64,
     /// Bytes of memory that open SSTables take.
     pub sstable_memory: u64,
     /// Rows that were read from SSTables because they were not in memory.

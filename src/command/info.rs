@@ -238,6 +238,7 @@ fn stave(s: &mut Section<'_>) {
     s.line("stave_scrubbed_bytes", s.counters.scrubbed_bytes);
     s.line("stave_scrub_cycles", s.counters.scrub_cycles);
     s.line("stave_scrub_errors", s.counters.scrub_errors);
+    s.line("stave_scrub_oldest_s", s.counters.scrub_oldest_s);
     s.line("stave_rows_fetched", s.counters.rows_fetched);
     s.line("stave_rows_evicted", s.counters.rows_evicted);
     s.line("stave_stalls", s.counters.stalls);

@@ -129,6 +129,9 @@ stats! {
     scrub_cycles,
     /// Tables that one found damaged.
     scrub_errors,
+    /// Gauge: seconds since the bytes of tables were verified that were not for the longest time;
+    /// of several shards the highest counts, not the sum.
+    unverified_s,
     /// Compactions that the manifest has.
     compactions,
     /// Gauge: tables.

@@ -321,6 +321,7 @@ impl Facts for View<'_> {
             + now.table_memory_bytes;
         let peak = common.memory_peak.fetch_max(used, Ordering::Relaxed).max(used);
         let usage = crate::env::os::usage();
+        let ages = common.stats.iter().map(|stats| stats.unverified_s.get());
         Counters {
             clients: now.clients,
             clients_max: common.clients_max,
@@ -363,6 +364,7 @@ impl Facts for View<'_> {
             scrubbed_bytes: now.scrubbed_bytes,
             scrub_cycles: now.scrub_cycles,
             scrub_errors: now.scrub_errors,
+            scrub_oldest_s: ages.max().unwrap_or(0),
             rows_fetched: now.rows_fetched,
             rows_evicted: now.rows_evicted,
             stalls: now.stalls,

@@ -549,6 +549,7 @@ impl<E: Env> Shard<E> {
         self.is_partial = self.partitions.iter().any(Partition::is_partial);
         let stats = &self.stats;
         stats.table_memory_bytes.set(tables as u64);
+        stats.unverified_s.set(self.tree.unverified_for().as_secs());
         stats.memtable_bytes.set(bytes as u64);
         stats.connection_bytes.set(other_bytes as u64);
         stats.wal_backlog_bytes.set(backlog as u64);

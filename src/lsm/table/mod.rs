@@ -19,6 +19,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 mod chunks;
 mod error;
@@ -130,6 +131,8 @@ struct Inner<E: Env> {
     leaves: RefCell<HashMap<u64, Rc<Block>, ahash::RandomState>>,
     /// Bytes of them.
     leaves_len: Cell<usize>,
+    /// When all of it was last known to be as it was written.
+    verified_at: Cell<Duration>,
 }
 
 /// A table open for reading; a handle that clones cheaply. Lives on one core.
@@ -171,8 +174,10 @@ impl<E: Env> Table<E> {
         }
         let (env, path, meta) = (env.clone(), path.to_owned(), meta.clone());
         let seeds = ahash::RandomState::with_seeds(seed, meta.number, meta.checksum, 0);
-        let (leaves, leaves_len) = (RefCell::new(HashMap::with_hasher(seeds)), Cell::default());
-        let inner = Inner { env, file, path, meta, footer, top, filter, leaves, leaves_len };
+        let leaves = RefCell::new(HashMap::with_hasher(seeds));
+        let (leaves_len, verified_at) = (Cell::default(), Cell::new(env.now()));
+        let inner =
+            Inner { env, file, path, meta, footer, top, filter, leaves, leaves_len, verified_at };
         Ok(Self { inner: Rc::new(inner) })
     }
 
@@ -201,6 +206,16 @@ impl<E: Env> Table<E> {
     pub fn forget_leaves(&self) {
         self.inner.leaves.borrow_mut().clear();
         self.inner.leaves_len.set(0);
+    }
+
+    /// When all of it was last read and found as it was written; before that, when it was opened.
+    pub fn verified_at(&self) -> Duration {
+        self.inner.verified_at.get()
+    }
+
+    /// All of it was read and is as it was written.
+    pub fn note_verified(&self, at: Duration) {
+        self.inner.verified_at.set(at);
     }
 
     /// False: the key of `hash` ([`hash_of`]) is not in the table. One key in a hundred that is not

@@ -273,6 +273,20 @@ fn a_damaged_part_of_a_table_costs_its_own_keys_alone() {
     house.run_ms(400_000);
     let found = |stats: &ShardStats| (stats.scrub_cycles.get(), stats.scrub_errors.get());
     assert_eq!(found(&house.stats[0]), (1, 1), "a scrub finds it, too");
+    let age = house.stats[0].unverified_s.get();
+    assert!(age >= 400, "what is damaged is not verified: {age} s");
+}
+
+#[test]
+fn the_age_of_what_was_not_verified_falls_when_a_scrub_has_read_it() {
+    let house = house();
+    let age = || house.stats.iter().map(|stats| stats.unverified_s.get()).max();
+
+    house.run_ms(290_000);
+    let before = age();
+    house.run_ms(100_000);
+
+    assert!(before >= Some(280) && age() <= Some(110), "{before:?}, then {:?}", age());
 }
 
 /// Its keys are refused, and those alone, for as long as they can not be read.

@@ -350,6 +350,13 @@ impl<E: Env> Tree<E> {
         self.store.memory_len((rows_len_max / 8) as usize)
     }
 
+    /// How long ago the bytes of tables were verified that were not for the longest time. Since the
+    /// start at most: what was verified before is not kept.
+    pub fn unverified_for(&self) -> Duration {
+        let oldest = self.store.oldest_verified();
+        oldest.map_or(Duration::ZERO, |oldest| self.env.now().saturating_sub(oldest))
+    }
+
     /// Some time has passed, in which the slowest read of a row took so long.
     pub fn tick(&mut self, slowest_read: Duration) {
         self.compaction.tick(slowest_read);

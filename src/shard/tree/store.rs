@@ -15,6 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use super::{Checkpoint, Error, RETRY_DELAY};
 use crate::env::Env;
@@ -152,6 +153,11 @@ impl<E: Env> Store<E> {
             inside.tables.values().for_each(Table::forget_leaves);
         }
         inside.tables.values().map(Table::memory_len).sum()
+    }
+
+    /// When the table was verified that was not for the longest time; none: there is no table.
+    pub fn oldest_verified(&self) -> Option<Duration> {
+        self.0.borrow().tables.values().map(Table::verified_at).min()
     }
 
     /// Where table `number` is.
