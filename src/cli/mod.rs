@@ -24,6 +24,7 @@ mod completion;
 mod condition;
 mod del;
 mod directory;
+mod doctor;
 mod duration;
 mod failure;
 mod get;
@@ -31,6 +32,7 @@ mod history;
 mod info;
 mod inspect;
 mod log;
+mod parts;
 mod ping;
 mod ready;
 mod repl;
@@ -90,6 +92,7 @@ enum Command {
     Ping(Remote<ping::Ping>),
     Repl(repl::Repl),
     Inspect(inspect::Inspect),
+    Doctor(doctor::Doctor),
     Torture(torture::Torture),
     Completion(completion::Completion),
 }
@@ -107,6 +110,7 @@ pub fn run() -> ExitCode {
         Command::Ping(ping) => ping.run(out),
         Command::Repl(repl) => repl.run(out),
         Command::Inspect(inspect) => inspect.run(out),
+        Command::Doctor(doctor) => doctor.run(out),
         Command::Torture(torture) => torture.run(out),
         Command::Completion(completion) => completion.run(out),
     };

@@ -17,6 +17,7 @@ mod cluster;
 mod cluster_slots;
 mod conformance;
 mod crash;
+mod doctor;
 mod fuzz;
 mod hostile;
 mod keyspace;

@@ -19,7 +19,7 @@ const KEY_SHOWN_MAX: usize = 64;
 /// See the module's header. Places are bytes from the start of a file, but for `lsn` and `durable`.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
-pub(super) enum Line<'a> {
+pub(in crate::cli) enum Line<'a> {
     /// A log begins.
     Log { shard: u16, dir: &'a Path },
     /// It goes on in this file, whose header is sound.
@@ -125,7 +125,7 @@ pub(super) enum Line<'a> {
 
 /// The key of an effect.
 #[derive(Debug, Serialize)]
-pub(super) struct Key {
+pub(in crate::cli) struct Key {
     /// Escaped, and cut if it is long.
     key: String,
     key_len: usize,
@@ -134,7 +134,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    pub(super) fn of(encoded: &[u8]) -> Option<Self> {
+    pub(in crate::cli) fn of(encoded: &[u8]) -> Option<Self> {
         let user_key = decode_user_key(encoded)?;
         let shown = &user_key[..user_key.len().min(KEY_SHOWN_MAX)];
         let dots = if shown.len() < user_key.len() { "..." } else { "" };
@@ -153,7 +153,7 @@ impl fmt::Display for Key {
 
 impl Line<'_> {
     /// What an entry does at its byte `at`.
-    pub(super) fn of_effect(effect: &Effect<'_>, at: usize) -> Self {
+    pub(in crate::cli) fn of_effect(effect: &Effect<'_>, at: usize) -> Self {
         let timestamp = effect.timestamp().0;
         let key = effect.key().map(Key::of);
         match (*effect, key) {
@@ -366,35 +366,49 @@ impl Line<'_> {
 }
 
 /// Where lines go.
-pub(super) struct Printer<'a> {
-    out: &'a mut dyn Write,
-    json: bool,
+pub(in crate::cli) struct Printer<'a> {
+    to: To<'a>,
     /// What the first line that could not be printed met; no other is tried.
     failure: Option<io::Error>,
 }
 
+enum To<'a> {
+    Text(&'a mut dyn Write),
+    Json(&'a mut dyn Write),
+    Listener(&'a mut dyn FnMut(&Line<'_>)),
+}
+
 impl<'a> Printer<'a> {
-    pub(super) fn new(out: &'a mut dyn Write, json: bool) -> Self {
-        Self { out, json, failure: None }
+    pub(in crate::cli) fn new(out: &'a mut dyn Write, json: bool) -> Self {
+        Self { to: if json { To::Json(out) } else { To::Text(out) }, failure: None }
+    }
+
+    /// Of one who prints nothing and looks at the lines.
+    pub(in crate::cli) fn listener(listener: &'a mut dyn FnMut(&Line<'_>)) -> Self {
+        Self { to: To::Listener(listener), failure: None }
     }
 
     /// Prints a line, unless one before could not be printed: see [`Printer::check`].
-    pub(super) fn line(&mut self, line: &Line<'_>) {
+    pub(in crate::cli) fn line(&mut self, line: &Line<'_>) {
         if self.failure.is_some() {
             return;
         }
-        let printed = match self.json {
-            false => writeln!(self.out, "{line}"),
-            true => serde_json::to_writer(&mut *self.out, line)
+        let printed = match &mut self.to {
+            To::Text(out) => writeln!(out, "{line}"),
+            To::Json(out) => serde_json::to_writer(&mut *out, line)
                 .map_err(io::Error::from)
-                .and_then(|()| writeln!(self.out)),
+                .and_then(|()| writeln!(out)),
+            To::Listener(listener) => {
+                listener(line);
+                Ok(())
+            }
         };
         self.failure = printed.err();
     }
 
     /// # Errors
     /// Why a line could not be printed, once.
-    pub(super) fn check(&mut self) -> io::Result<()> {
+    pub(in crate::cli) fn check(&mut self) -> io::Result<()> {
         self.failure.take().map_or(Ok(()), Err)
     }
 }

@@ -84,7 +84,7 @@ fn inspect(path: &Path, printer: &mut Printer<'_>) -> anyhow::Result<bool> {
 }
 
 /// The manifest that counts in a directory.
-fn newest(dir: &Path) -> anyhow::Result<Option<PathBuf>> {
+pub(in crate::cli) fn newest(dir: &Path) -> anyhow::Result<Option<PathBuf>> {
     if !dir.is_dir() {
         return Ok(None);
     }

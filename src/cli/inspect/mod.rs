@@ -11,13 +11,13 @@ use line::Printer;
 use super::directory;
 use super::{EXIT_DATA_DIR, EXIT_FAILURE, EXIT_OK};
 
-mod line;
-mod manifest;
+pub(in crate::cli) mod line;
+pub(in crate::cli) mod manifest;
 mod sstable;
 #[cfg(test)]
-mod tests;
+pub(in crate::cli) mod tests;
 mod wal;
-mod walk;
+pub(in crate::cli) mod walk;
 
 /// Look into the files of a data directory; nothing is changed
 #[derive(clap::Args)]

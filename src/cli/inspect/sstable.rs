@@ -1,22 +1,18 @@
 //! `stave inspect sstable`: one table, part by part, each verified; with `--rows` its rows.
 //!
-//! The file is read as a table's reader does ([`crate::lsm::block`]), on plain files. Only what it
+//! The file is read as any reader does ([`crate::cli::parts`]), on plain files. Only what it
 //! says of itself is known: which file should be here is the manifest's to say.
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::unix::fs::FileExt as _;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
-
 use super::line::{Key, Line, Printer};
-use crate::limits::SECTOR_LEN;
+use crate::cli::parts::{Parts, Piece};
 use crate::lsm::block::{
-    BadFooter, Cursor, Footer, HEADER_LEN, Handle, Head, Kind, Malformed, PART_LEN_MAX, Part,
-    PartKind, Run, VERSION, Value, fold, part_len,
+    Cursor, Footer, Handle, Head, Kind, Malformed, PartKind, Run, VERSION, Value,
 };
 use crate::lsm::filter::Filter;
+use crate::lsm::table::Error;
 
 const HELP: &str = "\
 Examples:
@@ -58,121 +54,53 @@ impl Sstable {
     }
 }
 
-/// Why a table is refused.
-enum Refused {
-    /// It can not be read.
-    Io(io::Error),
-    /// At this byte.
-    Malformed(u64, &'static str),
-    /// Of another version.
-    Version(u32),
-    /// Longer or shorter than it says.
-    Length { len: u64, expected: u64 },
-}
-
 /// Prints the table at `path`. False: it is refused.
 fn inspect(path: &Path, rows: bool, printer: &mut Printer<'_>) -> anyhow::Result<bool> {
-    let at = || path.display().to_string();
-    let file = File::open(path).with_context(at)?;
-    let len = file.metadata().with_context(at)?.len();
-    let verdict = Reader { file, len, rows, printer }.read();
+    let verdict = Reader { rows, printer }.read(path);
     let is_sound = verdict.is_ok();
-    if let Err(refused) = verdict {
-        let path = path.display();
-        let error = match refused {
-            Refused::Io(error) => return Err(error).with_context(at),
-            Refused::Malformed(offset, what) => {
-                format!("corrupt table: no valid {what} at byte {offset} of {path}")
-            }
-            Refused::Version(version) => format!(
-                "{path} has table format {version} and this program knows {VERSION}: use the \
-                 version of stave that wrote it"
-            ),
-            Refused::Length { len, expected } => {
-                format!("corrupt table: {path} has {len} bytes and its footer says {expected}")
-            }
-        };
-        printer.line(&Line::Refused { error });
+    match verdict {
+        Err(error @ Error::Io { .. }) => return Err(error.into()),
+        Err(error) => printer.line(&Line::Refused { error: error.to_string() }),
+        Ok(()) => {}
     }
     printer.check()?;
     Ok(is_sound)
 }
 
 struct Reader<'a, 'p> {
-    file: File,
-    len: u64,
     rows: bool,
     printer: &'a mut Printer<'p>,
 }
 
 impl Reader<'_, '_> {
-    fn read(mut self) -> Result<(), Refused> {
-        let footer = self.footer()?;
-        self.print_footer(&footer);
-        let (mut offset, mut digest, mut found) = (0, 0, Found::default());
-        let end = self.len - SECTOR_LEN as u64;
-        while offset < end {
-            let (handle, checksum) = self.part(&footer, offset, &mut found)?;
-            digest = fold(digest, checksum);
-            offset = handle.end();
-        }
-        found.check(&footer, digest)?;
-        self.printer.line(&Line::SoundTable { bytes: self.len, parts: found.parts });
-        Ok(())
-    }
-
-    fn footer(&self) -> Result<Footer, Refused> {
-        let sector_len = SECTOR_LEN as u64;
-        if self.len < 2 * sector_len || !self.len.is_multiple_of(sector_len) {
-            return Err(Refused::Malformed(self.len / sector_len * sector_len, "footer"));
-        }
-        let (mut sector, at) = ([0; SECTOR_LEN], self.len - sector_len);
-        self.file.read_exact_at(&mut sector, at).map_err(Refused::Io)?;
-        match Footer::decode(&sector) {
-            Ok((footer, _)) if footer.file_len != self.len => {
-                Err(Refused::Length { len: self.len, expected: footer.file_len })
+    fn read(mut self, path: &Path) -> Result<(), Error> {
+        let mut parts = Parts::open(path)?;
+        self.print_footer(parts.footer());
+        let mut filter = Vec::new();
+        while let Some(Piece { part, handle, raw, .. }) = parts.next()? {
+            let Handle { offset, len } = handle;
+            self.printer.line(&Line::Part {
+                kind: part.kind.name(),
+                offset,
+                bytes: len,
+                raw_bytes: part.raw_len,
+                count: part.count,
+            });
+            let wrong = |malformed| Error::corrupt(path, offset, malformed);
+            match part.kind {
+                PartKind::Rows => self.print_rows(&raw).map_err(wrong)?,
+                PartKind::Filter => filter.extend_from_slice(&raw),
+                _ => {}
             }
-            Ok((footer, _)) => Ok(footer),
-            Err(BadFooter::Absent) => Err(Refused::Malformed(at, "footer")),
-            Err(BadFooter::Version(version)) => Err(Refused::Version(version)),
         }
-    }
-
-    /// Verifies and prints the part at `offset`; its place and its checksum.
-    fn part(
-        &mut self,
-        footer: &Footer,
-        offset: u64,
-        found: &mut Found,
-    ) -> Result<(Handle, u64), Refused> {
-        let mut header = [0; HEADER_LEN];
-        self.file.read_exact_at(&mut header, offset).map_err(Refused::Io)?;
-        let Some((claimed, _)) = Part::peek(&header) else {
-            return Err(Refused::Malformed(offset, "part"));
-        };
-        let len = part_len(claimed.body_len).min(PART_LEN_MAX);
-        if offset + len as u64 > self.len - SECTOR_LEN as u64 {
-            return Err(Refused::Malformed(offset, claimed.kind.name()));
+        let Run { offset, len } = parts.footer().filter;
+        if filter.len() as u64 != len || Filter::of(&filter).is_none() {
+            return Err(Error::corrupt(path, offset, Malformed { what: "filter" }));
         }
-        let mut bytes = vec![0; len];
-        self.file.read_exact_at(&mut bytes, offset).map_err(Refused::Io)?;
-        let wrong = |malformed: Malformed| Refused::Malformed(offset, malformed.what);
-        let (part, checksum) =
-            Part::open(claimed.kind, footer.seed(), offset, &bytes).map_err(wrong)?;
-        self.printer.line(&Line::Part {
-            kind: part.kind.name(),
-            offset,
-            bytes: len,
-            raw_bytes: part.raw_len,
-            count: part.count,
-        });
-        let mut raw = Vec::new();
-        part.decompress(&bytes, &mut raw).map_err(wrong)?;
-        found.take(&part, &raw);
-        if part.kind == PartKind::Rows {
-            self.print_rows(&raw).map_err(wrong)?;
-        }
-        Ok((Handle { offset, len }, checksum))
+        parts.check()?;
+        let bytes = parts.footer().file_len;
+        self.printer.line(&Line::SoundTable { bytes, parts: parts.count() });
+        Ok(())
     }
 
     fn print_footer(&mut self, footer: &Footer) {
@@ -228,41 +156,5 @@ impl Reader<'_, '_> {
             });
         }
         Ok(())
-    }
-}
-
-/// What was met, to be held against the footer.
-#[derive(Default)]
-struct Found {
-    parts: u64,
-    rows: u64,
-    row_parts: u64,
-    filter: Vec<u8>,
-}
-
-impl Found {
-    fn take(&mut self, part: &Part, raw: &[u8]) {
-        self.parts += 1;
-        match part.kind {
-            PartKind::Rows => {
-                self.rows += u64::from(part.count);
-                self.row_parts += 1;
-            }
-            PartKind::Filter => self.filter.extend_from_slice(raw),
-            _ => {}
-        }
-    }
-
-    /// That all parts are there, in their order, and no other.
-    fn check(&self, footer: &Footer, digest: u64) -> Result<(), Refused> {
-        let Run { offset, len } = footer.filter;
-        if self.filter.len() as u64 != len || Filter::of(&self.filter).is_none() {
-            return Err(Refused::Malformed(offset, "filter"));
-        }
-        let is_all = self.rows == footer.statistics.row_count
-            && self.row_parts == footer.row_parts
-            && digest == footer.digest;
-        let footer_at = footer.file_len - SECTOR_LEN as u64;
-        if is_all { Ok(()) } else { Err(Refused::Malformed(footer_at, "digest of all parts")) }
     }
 }

@@ -243,7 +243,7 @@ fn nothing_is_changed_and_a_served_directory_is_refused() {
 }
 
 /// A file with the golden table of version 1.
-fn table_scene(name: &str) -> (TempDir, PathBuf, Vec<u8>) {
+pub(in crate::cli) fn table_scene(name: &str) -> (TempDir, PathBuf, Vec<u8>) {
     let mut bytes = Vec::new();
     let golden = include_str!("../../lsm/testdata/table_v1.txt");
     for line in golden.lines().filter(|line| !line.starts_with('#')) {
@@ -297,7 +297,7 @@ fn a_table_that_is_not_as_it_was_is_refused_and_the_place_named() {
     }
     let longer = [&sound[..SECTOR_LEN], &sound].concat();
     let (text, code) = inspect_bytes(&longer);
-    let length = format!("has {} bytes and its footer says {}", longer.len(), sound.len());
+    let length = format!("has {} bytes and had {}", longer.len(), sound.len());
     assert!(code == EXIT_DATA_DIR && text.contains(&length), "{text}");
 }
 

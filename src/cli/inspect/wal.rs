@@ -79,7 +79,7 @@ fn logs(
         let identity = identity?;
         let log = |shard| {
             let id = LogId { directory: identity.log_id(), shard: ShardId(shard) };
-            Log { dir: log_dir(dir, id.shard), id, only: None }
+            Log { dir: log_dir(dir, id.shard), id, only: None, needed_from: None }
         };
         return Ok((0..identity.cores).map(log).collect());
     }
@@ -90,7 +90,7 @@ fn logs(
     });
     let only = only.transpose()?;
     let dir = if only.is_some() { path.parent().unwrap_or(path) } else { path };
-    Ok(vec![Log { id: id_of(dir)?, dir: dir.to_owned(), only }])
+    Ok(vec![Log { id: id_of(dir)?, dir: dir.to_owned(), only, needed_from: None }])
 }
 
 /// Whose log a directory holds, as the first header there says that can be read.

@@ -14,41 +14,54 @@ use crate::id::Lsn;
 use crate::limits::SECTOR_LEN;
 use crate::mvcc;
 use crate::wal::format::{BLOCK_HEADER_LEN, RECORD_HEADER_LEN, Record, RecordKind};
-use crate::wal::walk::{Defect, Fed, Found, Met, Walker};
+use crate::wal::walk::{Defect, Fed, Found, Met, Walker, unneeded};
 use crate::wal::{Error, LogId, segment_path, segment_seq};
 
 /// Bytes that are read at a time, at least.
 const PIECE_LEN: usize = 1 << 20;
 
 /// Which log.
-pub(super) struct Log {
+pub(in crate::cli) struct Log {
     /// Its directory.
-    pub(super) dir: PathBuf,
+    pub(in crate::cli) dir: PathBuf,
     /// Whose it must be.
-    pub(super) id: LogId,
+    pub(in crate::cli) id: LogId,
     /// The only segment to be printed.
-    pub(super) only: Option<u64>,
+    pub(in crate::cli) only: Option<u64>,
+    /// From where on it is needed, if that is known: what was before may be released.
+    pub(in crate::cli) needed_from: Option<Lsn>,
 }
 
 /// Prints a log. False: it is refused, which was said.
-pub(super) fn walk(log: &Log, printer: &mut Printer<'_>) -> anyhow::Result<bool> {
-    let result = find(log)?.and_then(|found| {
-        // From where on the log is needed is not known here: what was before may be released.
-        let first = found.first().and_then(|found| found.header);
-        let needed_from = first.map_or(Lsn(0), |(header, _)| header.base);
-        let names = found.iter().map(|found| name_of(&log.dir, found.seq)).collect();
-        let walker = Walker::new(log.id, found.clone(), needed_from, None)?;
-        Ok(Walk { log, found, names, walker, printer: &mut *printer, shown: None, void: None })
-    });
-    let verdict = match result {
-        Ok(walk) => walk.run()?,
-        Err(defect) => Err(defect),
-    };
+pub(in crate::cli) fn walk(log: &Log, printer: &mut Printer<'_>) -> anyhow::Result<bool> {
+    let verdict = judge(log, printer)?;
     if let Err(defect) = verdict {
         printer.line(&Line::Refused { error: Error::of(&log.dir, defect).to_string() });
     }
     printer.check()?;
     Ok(verdict.is_ok())
+}
+
+/// Prints a log as far as it is sound.
+pub(in crate::cli) fn judge(
+    log: &Log,
+    printer: &mut Printer<'_>,
+) -> anyhow::Result<Result<(), Defect>> {
+    let walk = find(log)?.and_then(|mut found| {
+        if let Some(needed_from) = log.needed_from {
+            found.drain(..unneeded(&found, needed_from));
+        }
+        let first = found.first().and_then(|found| found.header);
+        let begin = first.map_or(Lsn(0), |(header, _)| header.base);
+        let names = found.iter().map(|found| name_of(&log.dir, found.seq)).collect();
+        let needed_from = log.needed_from.unwrap_or(begin);
+        let walker = Walker::new(log.id, found.clone(), needed_from, None)?;
+        Ok(Walk { log, found, names, walker, printer, shown: None, void: None })
+    });
+    match walk {
+        Ok(walk) => walk.run(),
+        Err(defect) => Ok(Err(defect)),
+    }
 }
 
 fn name_of(dir: &Path, seq: u64) -> String {

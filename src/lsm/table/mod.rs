@@ -431,8 +431,16 @@ async fn read_footer<E: Env>(
     Footer::decode(&sector).map_err(|bad| Error::footer(path, offset, bad))
 }
 
-/// That the file is the one that `meta` was made of, by its footer alone.
-fn check_identity(footer: &Footer, checksum: u64, meta: &Meta, path: &Path) -> Result<(), Error> {
+/// That the file at `path` is the one that `meta` was made of, by its footer alone.
+///
+/// # Errors
+/// [`Error::Foreign`].
+pub fn check_identity(
+    footer: &Footer,
+    checksum: u64,
+    meta: &Meta,
+    path: &Path,
+) -> Result<(), Error> {
     let origin = meta.origin();
     let what = if footer.log != origin.log {
         "log"
