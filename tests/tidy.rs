@@ -89,7 +89,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("clap_complete", &["cli"]),
     ("anyhow", &["cli"]),
     ("rustyline", &["cli"]),
-    ("serde_json", &["cli"]),
+    ("serde_json", &["cli", "cluster"]),
     ("stavekv_client", &["cli"]),
     ("tracing_subscriber", &["cli"]),
     ("toml", &["config", "cli"]),

@@ -57,7 +57,7 @@ pub struct Identity {
 }
 
 /// As what a directory is made that is to be a node of a cluster.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Birth {
     /// The cluster.
     pub cluster_id: u128,
@@ -65,6 +65,14 @@ pub struct Birth {
     pub node_id: NodeId,
     /// How many there are.
     pub nodes: u16,
+}
+
+impl Birth {
+    /// That of a directory that was born.
+    pub fn of(identity: Identity) -> Self {
+        let Identity { cluster_id, node_id, nodes, .. } = identity;
+        Self { cluster_id, node_id, nodes }
+    }
 }
 
 impl Identity {
@@ -240,7 +248,8 @@ pub enum Error {
     /// Another node than at its birth.
     #[error(
         "data directory {} was born as node {} of {} and can not be served as node {} of {}: give \
-         the initial-cluster and node-id that it was born with, or an empty directory",
+         the initial-cluster and node-id that it was born with, or the join or peer-port of a node \
+         that joined, or an empty directory",
         path.display(), born.0, born.1, asked.0, asked.1
     )]
     Node {

@@ -32,6 +32,7 @@ mod history;
 mod info;
 mod inspect;
 mod log;
+mod nodes;
 mod parts;
 mod ping;
 mod ready;
@@ -90,6 +91,7 @@ enum Command {
     Scan(Remote<scan::Scan>),
     Info(Remote<info::Info>),
     Ping(Remote<ping::Ping>),
+    Cluster(nodes::Nodes),
     Repl(repl::Repl),
     Inspect(inspect::Inspect),
     Doctor(doctor::Doctor),
@@ -108,6 +110,7 @@ pub fn run() -> ExitCode {
         Command::Scan(scan) => scan.run(out),
         Command::Info(info) => info.run(out),
         Command::Ping(ping) => ping.run(out),
+        Command::Cluster(nodes) => nodes.run(out),
         Command::Repl(repl) => repl.run(out),
         Command::Inspect(inspect) => inspect.run(out),
         Command::Doctor(doctor) => doctor.run(out),

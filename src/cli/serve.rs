@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use super::cluster::Founders;
-use super::directory::{self, Birth, DataDir};
+use super::cluster::Seat;
+use super::directory::{self, DataDir};
 use super::ready::{Ready, ReadyFile};
 use super::settings::Settings;
 use super::start::{self, Plan, Running};
@@ -172,14 +172,13 @@ fn serve(resolved: Resolved) -> anyhow::Result<()> {
     let mut config = resolved.config;
     // Never dropped: only when the process is gone does nothing of it write there any more, also
     // when a shard did not end. The kernel releases the lock then.
-    let founders = Founders::of(&config)?;
-    let birth = founders.as_ref().map(|founders| Birth {
-        cluster_id: founders.id,
-        node_id: founders.own,
-        nodes: founders.addrs.len() as u16,
-    });
+    let seat = Seat::of(&mut config, asked)?;
+    let birth = seat.as_ref().and_then(|seat| seat.birth);
     let opened = DataDir::open_as(&config.data_dir, config.cores, asked, birth)?;
     let dir = ManuallyDrop::new(opened);
+    if let Some(seat) = &seat {
+        seat.save(&config.data_dir)?;
+    }
     config.cores = dir.identity().cores;
     config.check()?;
     fit_open_files(&mut config)?;
@@ -188,8 +187,11 @@ fn serve(resolved: Resolved) -> anyhow::Result<()> {
     if let Some(path) = &config.ready_file {
         ReadyFile::clear(path).with_context(|| path.display().to_string())?;
     }
-    let plan = Plan { config, identity: dir.identity(), founders };
+    let plan = Plan { config, identity: dir.identity(), seat };
     let running = start::start(&plan)?;
+    if let Some(seat) = &plan.seat {
+        seat.announce(&plan.config);
+    }
     let ready_file = announce(&plan, &running)?;
     stops.add_end(running.wait).context("start a thread")?;
     let first = stops.wait(None);
@@ -259,7 +261,7 @@ fn announce(plan: &Plan, running: &Running) -> anyhow::Result<Option<ReadyFile>>
         resp_port: running.resp_port,
         binary_port: Some(running.binary_port),
         http_port: None,
-        peer_port: plan.founders.as_ref().map(|founders| founders.own_port()),
+        peer_port: plan.seat.as_ref().map(|seat| seat.members(&plan.identity).own_addr().port()),
         shard_ports: running.shard_ports.clone(),
     };
     let file = ReadyFile::write(path, &ready).with_context(|| path.display().to_string())?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use super::cluster::Founders;
+use super::cluster::Seat;
 use super::directory::Identity;
 use crate::cluster::SlotMap;
 use crate::command;
@@ -26,7 +26,7 @@ pub(super) struct Plan {
     /// Who this node is. Its directory is locked.
     pub(super) identity: Identity,
     /// The cluster that it is a node of, if it is.
-    pub(super) founders: Option<Founders>,
+    pub(super) seat: Option<Seat>,
 }
 
 /// A server that serves.
@@ -65,7 +65,7 @@ fn options(plan: &Plan) -> server::Options {
     let per_shard = identity.partitions / u32::from(identity.cores);
     let memory_max = usize::try_from(config.memory).unwrap_or(usize::MAX);
     server::Options {
-        members: plan.founders.as_ref().map(|founders| founders.members(identity)),
+        members: plan.seat.as_ref().map(|seat| seat.members(identity)),
         data_dir: config.data_dir.clone(),
         node: identity.node_id,
         log_id: identity.log_id(),

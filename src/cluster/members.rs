@@ -2,26 +2,31 @@
 //!
 //! The shards of other nodes have numbers behind this node's own: to whoever sends a request, a
 //! shard is a shard, and only its number says whether a ring or a connection leads there. Who leads
-//! is written by the shard that has the replica and read by all.
+//! and who has replicas is written by the shard that has one, which nodes there are by the shard of
+//! the first partition; all is read by all.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::topology::NODES_MAX;
+use super::{Member, State, Topology};
+use crate::consensus::Membership;
 use crate::id::{NodeId, PartitionId, ShardId};
 
 /// Where a request waits that nobody can answer now.
 pub const NOWHERE: ShardId = ShardId(u16::MAX);
 
-/// A node of the cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// Which.
-    pub id: NodeId,
-    /// Where its peers reach it: the host and the first of its peer ports, shard n listens n ports
-    /// further on.
-    pub peer_addr: SocketAddr,
+/// A partition's replicas, as this node's own knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReplicaSet {
+    /// Who has one, as of the entries that are applied here.
+    pub members: Membership,
+    /// The newest of them.
+    pub applied: u64,
+    /// ReplicaSet that lack more than what is on its way, if this node leads.
+    pub behind: Vec<NodeId>,
 }
 
 /// See the module's header.
@@ -29,12 +34,16 @@ pub struct Member {
 pub struct Members {
     own: NodeId,
     cluster: u128,
-    all: Vec<Member>,
+    founders: Vec<NodeId>,
+    topology: Mutex<Arc<Topology>>,
+    /// Where nodes are reached, whatever they have agreed on.
+    configured: Vec<(u64, SocketAddr)>,
     shards: u16,
     leaders: Vec<AtomicU64>,
+    replicas: Mutex<Vec<ReplicaSet>>,
     /// Where clients reach the shards of all nodes, as far as they have said.
     endpoints: Mutex<BTreeMap<(NodeId, ShardId), (String, u16)>>,
-    /// Rises with each change of leaders and endpoints.
+    /// Rises with each change of leaders, endpoints and nodes.
     version: AtomicU64,
 }
 
@@ -43,13 +52,49 @@ impl Members {
     ///
     /// # Panics
     /// If `own` is not a member, or there are more shards than can be numbered.
-    pub fn new(own: NodeId, cluster: u128, all: Vec<Member>, shards: u16, partitions: u32) -> Self {
-        assert!(all.iter().any(|member| member.id == own), "{own} is not among {all:?}");
-        let numbers = (all.len() + 1) * usize::from(shards);
-        assert!(numbers < usize::from(NOWHERE.0), "{numbers} shards can not be numbered");
-        let leaders = (0..partitions).map(|_| AtomicU64::new(0)).collect();
-        let (endpoints, version) = (Mutex::default(), AtomicU64::new(1));
-        Self { own, cluster, all, shards, leaders, endpoints, version }
+    pub fn new(
+        own: NodeId,
+        cluster: u128,
+        topology: Topology,
+        shards: u16,
+        partitions: u32,
+    ) -> Self {
+        assert!(topology.get(own.0).is_some(), "{own} is not in {topology:?}");
+        Self {
+            own,
+            cluster,
+            founders: topology.founders.iter().map(|id| NodeId(*id)).collect(),
+            topology: Mutex::new(Arc::new(topology)),
+            configured: Vec::new(),
+            shards,
+            leaders: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
+            replicas: Mutex::new(vec![ReplicaSet::default(); partitions as usize]),
+            endpoints: Mutex::default(),
+            version: AtomicU64::new(1),
+        }
+    }
+
+    /// The same, with nodes that are reached here, whatever they agree on: the configuration is
+    /// newer.
+    #[must_use]
+    pub fn at(mut self, configured: Vec<(u64, SocketAddr)>) -> Self {
+        self.configured = configured;
+        let known = self.topology().as_ref().clone();
+        *locked(&self.topology) = Arc::new(self.configure(known));
+        self
+    }
+
+    fn configure(&self, mut topology: Topology) -> Topology {
+        for member in &mut topology.nodes {
+            let configured = self.configured.iter().find(|(id, _)| *id == member.id);
+            member.peer = configured.map_or(member.peer, |(_, addr)| *addr);
+        }
+        topology
+    }
+
+    /// Most cores of a node that can be in a cluster.
+    pub fn shards_max() -> u16 {
+        (u64::from(NOWHERE.0) / (NODES_MAX + 1)) as u16
     }
 
     /// This node.
@@ -62,35 +107,60 @@ impl Members {
         self.cluster
     }
 
-    /// All of them, this one too.
-    pub fn all(&self) -> &[Member] {
-        &self.all
+    /// Who had replicas at the groups' birth.
+    pub fn founders(&self) -> &[NodeId] {
+        &self.founders
+    }
+
+    /// Which nodes there are.
+    pub fn topology(&self) -> Arc<Topology> {
+        Arc::clone(&locked(&self.topology))
+    }
+
+    /// Takes over what the nodes have agreed on, if it is newer than what is known. True: it is.
+    pub fn note_topology(&self, new: Topology) -> bool {
+        let mut known = locked(&self.topology);
+        let is_newer = new.version > known.version && new.get(self.own.0).is_some();
+        if is_newer {
+            *known = Arc::new(self.configure(new));
+            self.version.fetch_add(1, Ordering::Relaxed);
+        }
+        is_newer
+    }
+
+    /// All that are not gone, this one too.
+    pub fn all(&self) -> Vec<Member> {
+        let topology = self.topology();
+        topology.nodes.iter().filter(|member| member.state != State::Removed).cloned().collect()
     }
 
     /// Their ids.
     pub fn ids(&self) -> Vec<NodeId> {
-        self.all.iter().map(|member| member.id).collect()
+        self.all().iter().map(Member::node).collect()
     }
 
-    /// This one among them.
-    pub fn own_member(&self) -> Option<&Member> {
-        self.all.iter().find(|member| member.id == self.own)
+    /// Where the peers of this one reach it.
+    pub fn own_addr(&self) -> SocketAddr {
+        self.topology().get(self.own.0).expect("it is always one of them").peer
     }
 
     /// All but this one.
-    pub fn others(&self) -> impl Iterator<Item = &Member> {
-        self.all.iter().filter(|member| member.id != self.own)
+    pub fn others(&self) -> Vec<Member> {
+        let mut others = self.all();
+        others.retain(|member| member.node() != self.own);
+        others
     }
 
     /// Where a shard of a node listens for the others.
     pub fn peer_port(&self, node: NodeId, shard: ShardId) -> u16 {
-        let member = self.all.iter().find(|member| member.id == node);
-        member.map_or(0, |member| member.peer_addr.port()) + shard.0
+        self.topology().get(node.0).map_or(0, |member| member.peer.port()) + shard.0
     }
 
     /// Followers of whom some have every acknowledged write on their disks: so many at least.
     pub fn sure_followers(&self) -> u64 {
-        self.all.len() as u64 / 2
+        let replicas = locked(&self.replicas);
+        let voters = replicas.iter().map(|of| of.members.voters.len()).filter(|voters| *voters > 0);
+        voters.min().unwrap_or(1) as u64 / 2
     }
 
     /// Shards of each node.
@@ -98,25 +168,32 @@ impl Members {
         self.shards
     }
 
-    /// How many numbers there are of shards of other nodes.
-    pub fn far_count(&self) -> usize {
-        self.all.len() * usize::from(self.shards)
-    }
-
     /// The number of a shard of a node.
     pub fn number(&self, node: NodeId, shard: ShardId) -> ShardId {
-        let place = self.all.iter().position(|member| member.id == node);
-        match place.filter(|_| node != self.own) {
-            Some(place) => ShardId(self.shards * (place as u16 + 1) + shard.0),
-            None => shard,
-        }
+        let before = if node == self.own { 0 } else { self.shards * node.0 as u16 };
+        ShardId(before + shard.0)
     }
 
     /// Which shard of which other node has a number.
     pub fn far(&self, number: ShardId) -> Option<(NodeId, ShardId)> {
-        let place = (number.0 / self.shards).checked_sub(1)?;
-        let member = self.all.get(usize::from(place))?;
-        Some((member.id, ShardId(number.0 % self.shards)))
+        let node = number.0 / self.shards;
+        let is_one = node > 0 && u64::from(node) <= NODES_MAX;
+        is_one.then(|| (NodeId(node.into()), ShardId(number.0 % self.shards)))
+    }
+
+    /// Whether this node has a replica of every partition.
+    pub fn has_all(&self) -> bool {
+        locked(&self.replicas).iter().all(|of| of.members.contains(self.own))
+    }
+
+    /// Notes what is known of a partition's replicas.
+    pub fn note_replicas(&self, partition: PartitionId, replicas: ReplicaSet) {
+        locked(&self.replicas)[partition.0 as usize] = replicas;
+    }
+
+    /// What is known of all partitions' replicas.
+    pub fn replicas(&self) -> Vec<ReplicaSet> {
+        locked(&self.replicas).clone()
     }
 
     /// Who leads a partition, as far as is known.
@@ -140,7 +217,7 @@ impl Members {
 
     /// Notes where clients reach a shard.
     pub fn note_endpoint(&self, node: NodeId, shard: ShardId, host: &str, port: u16) {
-        let mut endpoints = self.endpoints.lock().expect("no one panics holding it");
+        let mut endpoints = locked(&self.endpoints);
         let new = (host.to_owned(), port);
         if endpoints.insert((node, shard), new.clone()) != Some(new) {
             self.version.fetch_add(1, Ordering::Relaxed);
@@ -149,10 +226,14 @@ impl Members {
 
     /// Where clients reach all shards that have said so, in order.
     pub fn endpoints(&self) -> Vec<(NodeId, ShardId, String, u16)> {
-        let endpoints = self.endpoints.lock().expect("no one panics holding it");
+        let endpoints = locked(&self.endpoints);
         let all = endpoints.iter();
         all.map(|((node, shard), (host, port))| (*node, *shard, host.clone(), *port)).collect()
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no one panics holding it")
 }
 
 #[cfg(test)]
@@ -162,8 +243,10 @@ mod tests {
     #[test]
     fn the_shards_of_all_nodes_have_numbers_of_their_own() {
         let addr = SocketAddr::from(([127, 0, 0, 1], 7401));
-        let member = |id| Member { id: NodeId(id), peer_addr: addr };
-        let members = Members::new(NodeId(2), 1, [1, 2, 3].map(member).into(), 4, 8);
+        let (zone, state) = (String::new(), State::Serving);
+        let member = |id| Member { id, peer: addr, zone: zone.clone(), state };
+        let topology = Topology::founded([1, 2, 3].map(member).into());
+        let members = Members::new(NodeId(2), 1, topology, 4, 8);
 
         let numbers = |node| (0..4).map(move |shard| (NodeId(node), ShardId(shard)));
         for (node, shard) in numbers(1).chain(numbers(3)) {

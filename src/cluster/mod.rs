@@ -2,14 +2,19 @@
 //!
 //! On one node the map is arithmetic: partitions are equal ranges of slots, and each shard has an
 //! equal run of neighbouring partitions, so that a shard's slots are one contiguous range and
-//! `CLUSTER SLOTS` is one line per shard. All nodes of a cluster have the same map: each has a
-//! replica of every partition, on the shard of that number ([`members`]).
+//! `CLUSTER SLOTS` is one line per shard. All nodes of a cluster have the same map: each has its
+//! replica of a partition on the shard of that number ([`members`]). Which nodes there are is what
+//! they have agreed on ([`topology`]); who of them has replicas follows from it ([`plan`]).
 
 mod members;
+mod plan;
+mod topology;
 
 use std::ops::Range;
 
-pub use members::{Member, Members, NOWHERE};
+pub use members::{Members, NOWHERE, ReplicaSet};
+pub use plan::{Step, Wanted, next};
+pub use topology::{Action, Member, Refusal, State, Topology, text_of};
 
 use crate::id::{PartitionId, ShardId, Slot};
 use crate::limits::SLOT_COUNT;

@@ -40,10 +40,11 @@ impl Key {
 }
 
 const PORT: &str = "a port, 0 to 65535 (0: any free one)";
+const ADDRESSES: &str = "HOST:PORT, separated by commas";
 const SWITCH: &str = "true or false";
 
 /// Every setting there is, in the order of the help.
-pub static KEYS: [Key; 26] = [
+pub static KEYS: [Key; 30] = [
     Key {
         name: "data-dir",
         value_name: "DIR",
@@ -186,17 +187,55 @@ pub static KEYS: [Key; 26] = [
         help: "The nodes that are one cluster, by where their peers listen (core n: port + n); the \
                same list, in the same order, on all of them [default: none, one node alone]",
         secret: false,
+        set: |config, value| put(&mut config.initial_cluster, addresses(value), ADDRESSES),
+        show: |config| show_addresses(&config.initial_cluster),
+    },
+    Key {
+        name: "join",
+        value_name: "HOST:PORT,...",
+        help: "Become a node of the cluster of which these are nodes, by where their peers listen; \
+               of one that has joined: find them again [default: none]",
+        secret: false,
+        set: |config, value| put(&mut config.join, addresses(value), ADDRESSES),
+        show: |config| show_addresses(&config.join),
+    },
+    Key {
+        name: "peer-port",
+        value_name: "PORT",
+        help: "Where other nodes reach this one (core n: port + n), so that they can join it; 0: \
+               nowhere [default: 0; with join 7401]",
+        secret: false,
+        set: |config, value| put(&mut config.peer_port, value.parse().ok(), "a port, 0 to 65535"),
+        show: |config| (config.peer_port != 0).then(|| config.peer_port.to_string()),
+    },
+    Key {
+        name: "advertise-host",
+        value_name: "HOST",
+        help: "The name or IP address at which other nodes reach this one [default: bind]",
+        secret: false,
         set: |config, value| {
-            let names = value.split(',').map(|name| name.trim().to_owned());
-            let names: Vec<_> = names.filter(|name| !name.is_empty()).collect();
-            let sound = !names.is_empty() && names.iter().all(|name| name.contains(':'));
-            let known = sound.then_some(names);
-            put(&mut config.initial_cluster, known, "HOST:PORT, separated by commas")
+            let host = (!value.is_empty()).then(|| value.to_owned());
+            put(&mut config.advertise_host, host, "a name or an IP address")
         },
         show: |config| {
-            let names = &config.initial_cluster;
-            (!names.is_empty()).then(|| quote(&names.join(",")))
+            let host = &config.advertise_host;
+            (!host.is_empty()).then(|| quote(host))
         },
+    },
+    Key {
+        name: "zone",
+        value_name: "NAME",
+        help: "Where a node that joins stands; nodes of one zone may fail together [default: none]",
+        secret: false,
+        set: |config, value| {
+            let sound = value.len() <= 64 && value.chars().all(|c| c.is_ascii_graphic());
+            put(
+                &mut config.zone,
+                sound.then(|| value.to_owned()),
+                "at most 64 printable characters",
+            )
+        },
+        show: |config| (!config.zone.is_empty()).then(|| quote(&config.zone)),
     },
     Key {
         name: "node-id",
@@ -359,6 +398,18 @@ pub static KEYS: [Key; 26] = [
         show: |config| Some(config.slowlog_max_len.to_string()),
     },
 ];
+
+/// `HOST:PORT,HOST:PORT`.
+fn addresses(value: &str) -> Option<Vec<String>> {
+    let names = value.split(',').map(|name| name.trim().to_owned());
+    let names: Vec<_> = names.filter(|name| !name.is_empty()).collect();
+    let sound = !names.is_empty() && names.iter().all(|name| name.contains(':'));
+    sound.then_some(names)
+}
+
+fn show_addresses(names: &[String]) -> Option<String> {
+    (!names.is_empty()).then(|| quote(&names.join(",")))
+}
 
 fn put<T>(into: &mut T, value: Option<T>, expected: &'static str) -> Result<(), &'static str> {
     *into = value.ok_or(expected)?;

@@ -120,6 +120,14 @@ pub struct Config {
     pub initial_cluster: Vec<String>,
     /// Which of them this one is, from 1; 0 if it is alone.
     pub node_id: u64,
+    /// Nodes of a cluster to join, `HOST:PEERPORT`.
+    pub join: Vec<String>,
+    /// Where the peers of this node's first core listen; 0: nowhere.
+    pub peer_port: u16,
+    /// The host at which the other nodes reach this one; empty: `bind`.
+    pub advertise_host: String,
+    /// Where this node stands; empty: nowhere in particular.
+    pub zone: String,
     /// Written once the server serves.
     pub ready_file: Option<PathBuf>,
     /// What `AUTH` must say.
@@ -167,6 +175,10 @@ impl Config {
             shard_port_base: 7500,
             initial_cluster: Vec::new(),
             node_id: 0,
+            join: Vec::new(),
+            peer_port: 0,
+            advertise_host: String::new(),
+            zone: String::new(),
             ready_file: None,
             requirepass: None,
             insecure: false,

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use raft::eraftpb::{self, EntryType};
-use raft::{CAMPAIGN_TRANSFER, RawNode, ReadOnlyOption, Ready, StateRole};
+use raft::{CAMPAIGN_TRANSFER, ProgressState, RawNode, ReadOnlyOption, Ready, StateRole};
 
 use super::effects::{Effects, HardState, ReadState, Role, RoleChange, WriteId};
 use super::log::Log;
@@ -291,17 +291,19 @@ impl Group {
         self.node.report_unreachable(peer.0);
     }
 
-    /// The state at `index`, which is applied, can be shipped to whoever lags behind the log.
+    /// The state at `index`, which is applied, can be shipped to `to`, which lags behind the log.
     ///
     /// # Panics
     /// If the log no longer knows the term at `index`, or it is not applied.
-    pub fn offer_snapshot(&mut self, index: u64) {
+    pub fn offer_snapshot(&mut self, to: NodeId, index: u64) {
         let applied = self.applied_index();
         assert!(index > 0 && index <= applied, "snapshot at {index}, applied is {applied}");
         let term = raft::Storage::term(self.node.store(), index)
             .expect("a snapshot is offered before the log behind it is compacted");
         let membership = self.members.at(index).expect("as far back as the log").clone();
-        self.node.mut_store().offer(Snapshot { index, term, membership });
+        self.node.mut_store().offer(to, Snapshot { index, term, membership });
+        // Their answers let those go on who wait for it.
+        self.node.ping();
     }
 
     /// A snapshot has reached `peer` and was installed there, or failed to. Until told so, or until
@@ -345,6 +347,22 @@ impl Group {
     /// The entry at `index`, unless it was compacted or never drained.
     pub fn entry(&self, index: u64) -> Option<Entry> {
         self.node.store().get(index).copied()
+    }
+
+    /// Whether no other node has a replica, or is to have one.
+    pub fn is_lone(&self) -> bool {
+        self.lone
+    }
+
+    /// Whether the members change: an entry that says so is in the log and not applied, or a change
+    /// is half done.
+    pub fn is_changing(&self) -> bool {
+        self.node.raft.has_pending_conf() || self.members.now().is_changing()
+    }
+
+    /// Whether this node belongs to the group, as far as entries are applied.
+    pub fn is_member(&self) -> bool {
+        self.members.now().contains(self.id)
     }
 
     /// This replica's role.
@@ -400,6 +418,18 @@ impl Group {
     /// The next entry that a leader would send to `peer`.
     pub fn next_index(&self, peer: NodeId) -> Option<u64> {
         self.node.raft.prs().get(peer.0).map(|progress| progress.next_idx)
+    }
+
+    /// How far a follower is known to have the log, if this replica leads, has heard of it within
+    /// an election timeout, and it has all or is sent entries as they come: nothing has to be found
+    /// out first, and no snapshot is on its way.
+    pub fn matched(&self, peer: NodeId) -> Option<u64> {
+        let is_leader = self.role() == Role::Leader;
+        let progress = self.node.raft.prs().get(peer.0).filter(|_| is_leader)?;
+        let has_all = progress.matched == self.last_index();
+        let follows = progress.state == ProgressState::Replicate || has_all;
+        let is_heard = peer == self.id || progress.recent_active;
+        (follows && is_heard).then_some(progress.matched)
     }
 
     fn check_proposal(&self) -> Result<(), Error> {

@@ -2,7 +2,7 @@
 //! still need, in memory. Durability is the driver's; here an entry is held from its draining on.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use raft::eraftpb::{self, ConfState, EntryType};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
@@ -23,8 +23,8 @@ pub(super) struct Log {
     entries: VecDeque<Entry>,
     /// What the group starts from; not kept up to date, since raft-rs reads it once.
     initial: RaftState,
-    /// The state that the driver can ship.
-    offered: Option<Snapshot>,
+    /// The states that the driver can ship, and to whom.
+    offered: BTreeMap<NodeId, Snapshot>,
     /// Who asked for a snapshot that was not there.
     wanted: Cell<Option<NodeId>>,
 }
@@ -54,7 +54,7 @@ impl Log {
             base_term: snapshot_term,
             entries: entries.into(),
             initial: RaftState::new(hard, conf),
-            offered: None,
+            offered: BTreeMap::new(),
             wanted: Cell::new(None),
         })
     }
@@ -106,12 +106,12 @@ impl Log {
     pub(super) fn restore(&mut self, index: u64, term: u64) {
         self.entries.clear();
         (self.base_index, self.base_term) = (index, term);
-        self.offered = None;
+        self.offered.clear();
     }
 
-    /// From here on followers that need a snapshot are sent this one.
-    pub(super) fn offer(&mut self, snapshot: Snapshot) {
-        self.offered = Some(snapshot);
+    /// From here on a follower that needs a snapshot is sent this one.
+    pub(super) fn offer(&mut self, to: NodeId, snapshot: Snapshot) {
+        self.offered.insert(to, snapshot);
     }
 
     /// Who was refused a snapshot since the last call.
@@ -213,7 +213,7 @@ impl Storage for Log {
             let is_new = offered.index >= request_index && offered.index >= self.base_index;
             is_new && offered.membership.contains(to)
         };
-        let Some(offered) = self.offered.as_ref().filter(fits) else {
+        let Some(offered) = self.offered.get(&to).filter(fits) else {
             self.wanted.set(Some(to));
             return Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable));
         };

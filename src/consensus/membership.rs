@@ -40,8 +40,17 @@ impl Membership {
         [voters, learners, outgoing, learners_next].into_iter().flatten().any(|known| *known == id)
     }
 
+    /// Takes in what a committed entry of members says ([`Change::encode`], or nothing).
+    ///
+    /// # Errors
+    /// [`Error::Membership`]: it is none.
+    pub fn take(&mut self, payload: &[u8]) -> Result<(), Error> {
+        *self = self.after(Change::decode(payload)?.as_ref());
+        Ok(())
+    }
+
     /// Whether `id` has a vote.
-    pub(super) fn is_voter(&self, id: NodeId) -> bool {
+    pub fn is_voter(&self, id: NodeId) -> bool {
         self.voters.contains(&id) || self.outgoing.contains(&id)
     }
 
@@ -51,7 +60,7 @@ impl Membership {
     }
 
     /// Nobody but `id` needs the log.
-    pub(super) fn is_lone(&self, id: NodeId) -> bool {
+    pub fn is_lone(&self, id: NodeId) -> bool {
         self.voters == [id] && self.learners.is_empty() && !self.is_changing()
     }
 

@@ -8,14 +8,17 @@
 //! effect := kind:u8 flags:u8 zero:u16 key_len:u32 value_len:u32 timestamp:u64
 //!           expiry_ms:u64 if flags & 1 | key[key_len] | value[value_len]
 //! kind   := 1 put, 2 delete, 4 clear (every key of the partition; no key, no value),
-//!           5 elsewhere (the effects are too many for a record: they are a blob; no key)
+//!           5 elsewhere (the effects are too many for a record: they are a blob; no key),
+//!           6 members (who has replicas of the partition, crate::consensus; no key),
+//!           7 topology (which nodes there are, crate::cluster; no key)
 //! flags  := 1 has an expiry, 2 the value is a blob reference: id:u64 len:u64
 //! ```
 //!
 //! Little-endian. Keys are encoded as in [`crate::lsm::key`]. Timestamps rise from effect to
 //! effect and from entry to entry. A blob's bytes stand in blob records before the entry.
 //! *Elsewhere* stands alone in its entry, and not in the blob that it names: so an entry, which is
-//! all or nothing, may have any length.
+//! all or nothing, may have any length. *Members* and *topology* stand alone in theirs, and change
+//! no key.
 
 use crate::id::Timestamp;
 
@@ -76,6 +79,20 @@ pub enum Effect<'a> {
         /// Their bytes.
         blob: BlobRef,
     },
+    /// Other nodes have replicas of the partition from now on.
+    Members {
+        /// Nothing that counts.
+        timestamp: Timestamp,
+        /// A change of members, or none: the end of one.
+        change: &'a [u8],
+    },
+    /// The cluster is of other nodes from now on.
+    Topology {
+        /// The change's version.
+        timestamp: Timestamp,
+        /// What it is now.
+        topology: &'a [u8],
+    },
 }
 
 /// Why an entry could not be decoded. Its checksum was right, so it was written wrong.
@@ -106,6 +123,14 @@ impl Effect<'_> {
                 out.extend_from_slice(key);
             }
             Effect::Clear { timestamp } => header(out, 4, 0, 0, 0, timestamp, None),
+            Effect::Members { timestamp, change } => {
+                header(out, 6, 0, 0, change.len(), timestamp, None);
+                out.extend_from_slice(change);
+            }
+            Effect::Topology { timestamp, topology } => {
+                header(out, 7, 0, 0, topology.len(), timestamp, None);
+                out.extend_from_slice(topology);
+            }
             Effect::Elsewhere { timestamp, blob } => {
                 header(out, 5, FLAG_BLOB, 0, 16, timestamp, None);
                 out.extend_from_slice(&blob.id.to_le_bytes());
@@ -118,7 +143,10 @@ impl Effect<'_> {
     pub fn key(&self) -> Option<&[u8]> {
         match *self {
             Effect::Put { key, .. } | Effect::Delete { key, .. } => Some(key),
-            Effect::Clear { .. } | Effect::Elsewhere { .. } => None,
+            Effect::Clear { .. }
+            | Effect::Elsewhere { .. }
+            | Effect::Members { .. }
+            | Effect::Topology { .. } => None,
         }
     }
 
@@ -128,7 +156,9 @@ impl Effect<'_> {
             Effect::Put { timestamp, .. }
             | Effect::Delete { timestamp, .. }
             | Effect::Clear { timestamp }
-            | Effect::Elsewhere { timestamp, .. } => timestamp,
+            | Effect::Elsewhere { timestamp, .. }
+            | Effect::Members { timestamp, .. }
+            | Effect::Topology { timestamp, .. } => timestamp,
         }
     }
 }
@@ -201,6 +231,8 @@ impl<'a> Effects<'a> {
                 let blob = BlobRef { id: u64_at(value, 0), len: u64_at(value, 8) };
                 Some(Effect::Elsewhere { timestamp, blob })
             }
+            (6, false) => Some(Effect::Members { timestamp, change: value }),
+            (7, false) => Some(Effect::Topology { timestamp, topology: value }),
             _ => None,
         }
     }
@@ -254,7 +286,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 mod tests {
     use super::*;
 
-    fn samples() -> [Effect<'static>; 5] {
+    fn samples() -> [Effect<'static>; 7] {
         let timestamp = Timestamp(0x0102_0304_0506_0708);
         [
             Effect::Put { key: b"k", timestamp, expiry_ms: None, value: Logged::Inline(b"value") },
@@ -267,6 +299,8 @@ mod tests {
             Effect::Delete { key: b"gone", timestamp },
             Effect::Clear { timestamp },
             Effect::Elsewhere { timestamp, blob: BlobRef { id: 8, len: 3 } },
+            Effect::Members { timestamp, change: b"change" },
+            Effect::Topology { timestamp, topology: b"{}" },
         ]
     }
 
@@ -294,7 +328,7 @@ mod tests {
             _ => None,
         };
         let found: Vec<_> = decode(&entry).map(|e| names(e.expect("well formed"))).collect();
-        assert_eq!(found, [None, Some((107, 1 << 20)), None, None, Some((108, 3))]);
+        assert_eq!(found, [None, Some((107, 1 << 20)), None, None, Some((108, 3)), None, None]);
         rename_blobs(&mut entry, |id| id - 100);
         let back: Result<Vec<_>, _> = decode(&entry).collect();
         assert_eq!(back.expect("well formed"), samples());

@@ -96,6 +96,8 @@ impl Rows<'_> {
             }
             Effect::Delete { key, timestamp } => self.delete(hash, key, timestamp),
             Effect::Clear { .. } => self.clear(),
+            // They stand alone, and the partition has taken them in.
+            Effect::Members { .. } | Effect::Topology { .. } => {}
             Effect::Elsewhere { .. } => return Err(Fault::Malformed(mvcc::Error { offset: 0 })),
         }
         Ok(())

@@ -12,7 +12,9 @@
 //!
 //! Tombstones that are in a table are of no more use here, and are dropped by the next flush.
 
-use super::{Committed, Partition, Planted, Sizes};
+use std::sync::Arc;
+
+use super::{Committed, Partition, Planted, Roster, Sizes};
 use crate::id::Timestamp;
 use crate::lsm::memtable::Kind;
 use crate::lsm::rows::Rows;
@@ -48,6 +50,8 @@ pub struct Flush {
     from: Vec<u8>,
     /// About how many keys there were when it began.
     sizes: Sizes,
+    /// Who had replicas when it began.
+    roster: Arc<Roster>,
 }
 
 /// The keys were cleared while the flush was on its way: what it has taken is void.
@@ -68,6 +72,11 @@ impl Flush {
     /// Raft's term and vote when it began, 0: none. The log has what changed since.
     pub fn hard_state(&self) -> (u64, u64) {
         self.hard
+    }
+
+    /// Who had replicas when it began.
+    pub fn roster(&self) -> &Roster {
+        &self.roster
     }
 
     /// About how many keys there were when it began.
@@ -113,7 +122,8 @@ impl Partition {
         let (generation, sizes) = (self.generation, self.sizes);
         let until_term = self.group.term_of(until.index).unwrap_or(self.group.term());
         let (hard, from) = (self.group.hard_state(), Vec::new());
-        Some(Flush { generation, since, until, until_term, hard, from, sizes })
+        let roster = Arc::clone(&self.roster);
+        Some(Flush { generation, since, until, until_term, hard, from, sizes, roster })
     }
 
     /// Whether the tables that are there are void: all keys were cleared since they were written.

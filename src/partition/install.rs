@@ -27,6 +27,7 @@ impl Partition {
     /// that was not committed is handed over.
     pub fn install(&mut self, fresh: Recovery, hard: (u64, u64), abandoned: &mut Vec<Waiter>) {
         self.abandon(abandoned);
+        self.roster = fresh.roster();
         let old = std::mem::replace(&mut self.memtable, fresh.memtable);
         self.dying.push(old.dismantle());
         self.sizes = fresh.sizes;

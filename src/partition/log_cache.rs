@@ -157,10 +157,11 @@ impl LogCache {
         self.items.push_back(Item { term, content });
     }
 
-    /// Lets the oldest entries go while there are too many bytes, none behind `applied`. The first
-    /// that is kept follows the returned index.
-    pub fn trim(&mut self, applied: u64) -> u64 {
-        while self.len > self.len_max && self.base.0 < applied {
+    /// Lets the oldest entries go while there are too many bytes, or all if nobody `needs` them;
+    /// none behind `applied`. The first that is kept follows the returned index.
+    pub fn trim(&mut self, applied: u64, needs: bool) -> u64 {
+        let len_max = if needs { self.len_max } else { 0 };
+        while self.len > len_max && self.base.0 < applied {
             let Some(item) = self.items.pop_front() else { break };
             self.len -= len_of(&item.content);
             self.base = (self.base.0 + 1, item.term);
@@ -202,9 +203,9 @@ mod tests {
         let mut cache = LogCache::new((0, 0), 1000);
         (1..=10).for_each(|index| cache.push(index, index, content(400)));
 
-        assert_eq!(cache.trim(3), 3, "what is not applied stays, however long it is");
+        assert_eq!(cache.trim(3, true), 3, "what is not applied stays, however long it is");
         assert_eq!((cache.base(), cache.term(3), cache.get(3)), ((3, 3), Some(3), None));
-        assert_eq!(cache.trim(10), 8, "two of 464 bytes are fewer than 1000");
+        assert_eq!(cache.trim(10, true), 8, "two of 464 bytes are fewer than 1000");
         assert_eq!(cache.byte_len(), 2 * (ITEM_LEN + 400));
     }
 }

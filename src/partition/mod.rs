@@ -40,6 +40,7 @@ pub use log_cache::Content;
 pub use recovery::{Blobs, Error, MayHave, Recovery, Stored};
 pub use replica::{LEASE_SPARE, Standing, TICK};
 pub use resident::Epoch;
+pub use roster::Roster;
 pub use sizes::{DB_COUNT, Sizes};
 pub use together::{BLOB_CHUNK_LEN, Decided, Key, What, log_blob};
 pub use watch::Seen;
@@ -51,6 +52,7 @@ mod log_cache;
 mod recovery;
 mod replica;
 mod resident;
+mod roster;
 mod sizes;
 #[cfg(test)]
 mod tests;
@@ -258,6 +260,10 @@ pub struct Partition {
     hand: u64,
     /// Of versions up to this, tables may have newer ones than the log that is being applied.
     tables_clock: Timestamp,
+    /// Who has replicas of it; see [`roster`].
+    roster: Arc<Roster>,
+    /// The newest topology that was proposed here.
+    decreed: u64,
     /// What a lone voter does without.
     replica: Option<Box<Replica>>,
     planted: Option<Planted>,
@@ -491,7 +497,7 @@ impl Partition {
         let mut entry = std::mem::replace(&mut self.open, spare);
         entry.generation = self.generation;
         self.pending.push_back(entry);
-        let logging = self.settle(around);
+        let logging = self.settle_sealed(around);
         self.payload.clear();
         logging
     }
@@ -499,6 +505,15 @@ impl Partition {
     /// Carries out what Raft decided since the last time: appends to the log what it wants there,
     /// and commits what it allows. Returns the log write, if there was one.
     pub fn settle<E: Env>(&mut self, around: &mut Around<'_, E>) -> Option<Logging> {
+        // Raft ends a change of members with an entry of its own, which must not take the index of
+        // the open one.
+        match self.is_open() && self.group.is_changing() && self.is_ready() {
+            true => self.seal(around),
+            false => self.settle_sealed(around),
+        }
+    }
+
+    fn settle_sealed<E: Env>(&mut self, around: &mut Around<'_, E>) -> Option<Logging> {
         self.effects.clear();
         self.group.drain(&mut self.effects);
         self.take_decisions();
@@ -508,7 +523,11 @@ impl Partition {
         if let Some(commit) = self.effects.commit {
             self.apply(commit, around);
         }
-        logging
+        match self.open.index == self.group.last_index() + 1 {
+            true => logging,
+            // It has just ended one.
+            false => self.settle_sealed(around).or(logging),
+        }
     }
 
     /// Entries first: what the hard state says of the commit index is about them, too.
@@ -539,8 +558,9 @@ impl Partition {
             let payload = if is_empty { [].as_slice() } else { &self.payload };
             return around.log.append(record(self.id, RecordKind::Entry, term, index, payload));
         }
-        let mut content = Content::default();
-        if !is_empty {
+        let is_end = entry.kind == EntryKind::Membership && entry.handle.len == 0;
+        let mut content = if is_end { roster::end_of_change() } else { Content::default() };
+        if !is_empty && !is_end {
             let staged = self.take_staged(entry.handle.tag);
             content = staged.content;
             if !staged.is_logged {

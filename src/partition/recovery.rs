@@ -8,7 +8,8 @@
 //! A lone voter's durable log is its committed log, so each entry is applied as it is read and
 //! dropped from Raft's memory. What a voter among several has in its log may never be committed,
 //! and may be replaced by what another leader says: so an entry waits in the log's cache until a
-//! hard state says how far the log is committed, and what is left then is Raft's.
+//! hard state says how far the log is committed, and what is left then is Raft's. While the log
+//! says that there is no other voter, it is committed as far as it goes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,8 +18,9 @@ use super::apply::{Fault, Rows};
 use super::install::left_after;
 use super::log_cache::{Content, LogCache};
 use super::replica::{ELECTION_TICKS, GUARD_TICKS, Replica};
+use super::roster::{Decree, Roster};
 use super::{Committed, Entry, Flushed, Partition, Sizes};
-use crate::consensus::{self, Config, EntryKind, Group, Handle, Restored};
+use crate::consensus::{self, Config, EntryKind, Group, Handle, Membership, Restored};
 use crate::id::{Lsn, NodeId, PartitionId, Timestamp};
 use crate::lsm::memtable::{Memtable, Remains, Version};
 use crate::mvcc::{self, Effect, Logged};
@@ -32,6 +34,25 @@ pub type MayHave<'a> = &'a dyn Fn(&[u8]) -> bool;
 /// Why a record could not be applied.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
+    /// An entry of members that is none, though its checksum is right.
+    #[error("partition {partition} entry {index}: {source}")]
+    Members {
+        /// Whose.
+        partition: PartitionId,
+        /// Which.
+        index: u64,
+        /// What is wrong with it.
+        source: consensus::Error,
+    },
+    /// Other nodes have replicas, and this one was started as if it were alone.
+    #[error(
+        "partition {partition} has replicas on other nodes: start this one as a node of its \
+         cluster, with its initial-cluster or its peer-port"
+    )]
+    NotAlone {
+        /// Which.
+        partition: PartitionId,
+    },
     /// The entry does not decode, though its checksum is right.
     #[error("partition {partition} entry {index}: {source}")]
     Malformed {
@@ -65,7 +86,7 @@ pub enum Error {
 }
 
 /// What the manifest says of a partition.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
     /// How far the tables go.
     pub flushed: Flushed,
@@ -79,6 +100,8 @@ pub struct Stored {
     pub clock: Timestamp,
     /// Entries that were logged up to here are void.
     pub log_from: Lsn,
+    /// Who has replicas as of the entry that the tables go up to.
+    pub roster: Roster,
 }
 
 /// A partition being rebuilt.
@@ -101,9 +124,16 @@ pub struct Recovery {
     catch_up: Timestamp,
     /// Rises when the log clears what the tables have.
     generation: u32,
-    /// Of a voter among several: the log, the entry up to which it is applied, and up to which it
-    /// is known to be committed.
+    /// Of a node that may have others: the log, the entry up to which it is applied, and up to
+    /// which it is known to be committed.
     replicated: Option<(LogCache, u64, u64)>,
+    /// Who has replicas as of the entries that are applied.
+    roster: Roster,
+    /// Who had them as of the tables, and the entries that changed it, up to what is applied.
+    changed_from: Membership,
+    changes: Vec<(u64, Vec<u8>)>,
+    /// This node, if it may have others.
+    own: NodeId,
 }
 
 impl Recovery {
@@ -111,7 +141,6 @@ impl Recovery {
     pub fn new(id: PartitionId, hash_seed: u64, stored: Stored) -> Self {
         Self {
             id,
-            stored,
             hash_seed,
             memtable: Memtable::new(hash_seed),
             sizes: Sizes::default(),
@@ -126,13 +155,36 @@ impl Recovery {
             catch_up: stored.clock,
             generation: 0,
             replicated: None,
+            roster: stored.roster.clone(),
+            changed_from: Membership::default(),
+            changes: Vec::new(),
+            own: NodeId(0),
+            stored,
         }
     }
 
-    /// There are other voters: about so many bytes of log are kept in memory for them.
-    pub fn keep_log(&mut self, len_max: usize) {
+    /// There may be other voters: about so many bytes of log are kept in memory for them. At the
+    /// group's birth it had these.
+    pub fn keep_log(&mut self, len_max: usize, own: NodeId, founders: &[NodeId]) {
+        self.own = own;
+        if self.roster.members == Membership::default() {
+            self.roster.members = Membership::new(founders.to_vec(), Vec::new());
+        }
+        self.changed_from = self.roster.members.clone();
         let base = (self.last_index, self.last_term);
         self.replicated = Some((LogCache::new(base, len_max), base.0, base.0));
+    }
+
+    /// There are no other voters.
+    ///
+    /// # Errors
+    /// [`Error::NotAlone`]: there are.
+    pub fn be_alone(&self, own: NodeId) -> Result<(), Error> {
+        let members = &self.roster.members;
+        match *members == Membership::default() || members.is_lone(own) {
+            true => Ok(()),
+            false => Err(Error::NotAlone { partition: self.id }),
+        }
     }
 
     /// The tables of the partition have rows: tombstones have something to shadow.
@@ -215,7 +267,10 @@ impl Recovery {
             return Ok(());
         }
         if self.replicated.is_some() {
-            return self.keep(term, index, payload, blobs);
+            return self.keep(term, index, payload, blobs, may_have);
+        }
+        if matches!(Decree::of(payload), Some(Decree::Members(_))) {
+            return Err(Error::NotAlone { partition });
         }
         if index != self.last_index + 1 {
             return Err(Error::Gap { partition, last: self.last_index, found: index });
@@ -235,6 +290,7 @@ impl Recovery {
         index: u64,
         payload: &[u8],
         blobs: &mut Blobs,
+        may_have: MayHave<'_>,
     ) -> Result<(), Error> {
         let partition = self.id;
         let Some((cache, applied, _)) = &mut self.replicated else { return Ok(()) };
@@ -248,9 +304,41 @@ impl Recovery {
             blob,
         })?;
         cache.push(index, term, content);
-        cache.trim(*applied);
+        cache.trim(*applied, true);
         self.term = self.term.max(term);
+        if self.is_lone() {
+            let (_, _, committed) = self.replicated.as_mut().expect("looked at");
+            *committed = index;
+            return self.apply_committed(may_have);
+        }
         Ok(())
+    }
+
+    /// Whether the log says that nobody else has a vote.
+    fn is_lone(&self) -> bool {
+        self.roster.members.is_lone(self.own)
+    }
+
+    /// Takes in what a committed entry says that changes no key.
+    fn take_decree(&mut self, index: u64, payload: &[u8]) -> Result<(), Error> {
+        let partition = self.id;
+        match Decree::of(payload) {
+            Some(Decree::Members(change)) => {
+                self.changes.push((index, change.to_vec()));
+                let taken = self.roster.members.take(change);
+                taken.map_err(|source| Error::Members { partition, index, source })
+            }
+            Some(Decree::Topology(topology)) => {
+                self.roster.topology = topology.into();
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// As of what is applied.
+    pub(super) fn roster(&self) -> Arc<Roster> {
+        Arc::new(self.roster.clone())
     }
 
     fn apply_committed(&mut self, may_have: MayHave<'_>) -> Result<(), Error> {
@@ -259,6 +347,7 @@ impl Recovery {
             applied += 1;
             let content = cache.get(applied).expect("what is not applied is kept");
             self.catch_up = left_after(self.catch_up, &content.payload);
+            self.take_decree(applied, &content.payload)?;
             let done =
                 self.rows(may_have).apply_entry(&content.payload, &mut |blob| content.blob(blob));
             done.map_err(|fault| Error::of(self.id, applied, fault))?;
@@ -267,12 +356,9 @@ impl Recovery {
         Ok(())
     }
 
-    /// The partition, a follower for now, of these voters: a lone one is to campaign next.
-    ///
-    /// # Panics
-    /// If there are several voters and the log was not kept, or the other way round.
-    pub fn finish(self, node: NodeId, voters: Vec<NodeId>, seed: u64) -> Partition {
-        assert_eq!(voters.len() > 1, self.replicated.is_some(), "{voters:?}");
+    /// The partition, a follower for now: a lone voter is to campaign next.
+    pub fn finish(mut self, node: NodeId, seed: u64) -> Partition {
+        let roster = self.roster();
         let (applied, base, entries) = match &self.replicated {
             None => (self.last_index, (self.last_index, self.last_term), Vec::new()),
             Some((cache, applied, _)) => (*applied, cache.base(), entries_of(cache)),
@@ -285,15 +371,16 @@ impl Recovery {
             snapshot_index: base.0,
             snapshot_term: base.1,
             entries,
-            ..Restored::default()
+            membership: self.replicated.is_some().then(|| self.members_at(base.0)),
+            changes: std::mem::take(&mut self.changes),
         };
-        let mut config = Config::new(node, voters, seed);
+        let mut config = Config::new(node, vec![node], seed);
         if self.replicated.is_some() {
             (config.election_ticks, config.guard_ticks) = (ELECTION_TICKS, GUARD_TICKS);
             (config.turn, config.uncommitted_max) = (self.id.0.into(), u64::MAX);
         }
         let group = Group::new(config, restored).expect("a log that was read without a gap");
-        let open = Entry { index: group.last_index() + 1, ..Entry::default() };
+        let open = Entry::after(group.last_index());
         Partition {
             id: self.id,
             hash_seed: self.hash_seed,
@@ -317,9 +404,23 @@ impl Recovery {
             absences: Default::default(),
             hand: 0,
             tables_clock: self.tables_clock,
+            roster,
+            decreed: 0,
             replica: self.replicated.map(|(cache, ..)| Box::new(Replica::new(cache))),
             planted: None,
         }
+    }
+}
+
+impl Recovery {
+    /// Who had replicas as of an entry; what changed it later stays among the changes.
+    fn members_at(&mut self, index: u64) -> Membership {
+        let mut members = std::mem::take(&mut self.changed_from);
+        let later = self.changes.partition_point(|(at, _)| *at <= index);
+        for (_, change) in self.changes.drain(..later) {
+            members.take(&change).expect("it was taken in before");
+        }
+        members
     }
 }
 
@@ -335,9 +436,10 @@ impl Error {
 fn entries_of(cache: &LogCache) -> Vec<consensus::Entry> {
     let entry = |(index, term, content): (u64, u64, &Content)| {
         let len = u32::try_from(content.byte_len()).unwrap_or(u32::MAX);
-        let kind = match content.payload.is_empty() {
-            true => EntryKind::Empty,
-            false => EntryKind::Payload,
+        let kind = match Decree::of(&content.payload) {
+            Some(Decree::Members(_)) => EntryKind::Membership,
+            _ if content.payload.is_empty() => EntryKind::Empty,
+            _ => EntryKind::Payload,
         };
         consensus::Entry { index, term, kind, handle: Handle { lsn: Lsn(0), len, tag: 0 } }
     };

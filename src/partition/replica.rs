@@ -58,6 +58,8 @@ pub enum Standing {
     Leads,
     /// Another one.
     Follows(NodeId),
+    /// Another one, and there is no replica here.
+    Elsewhere,
     /// Nobody, or this one before long.
     Waits,
 }
@@ -129,6 +131,11 @@ impl Replica {
         self.cache.byte_len()
     }
 
+    /// What an entry says, if it is still here.
+    pub(super) fn content_at(&self, index: u64) -> Option<&Content> {
+        self.cache.get(index)
+    }
+
     /// The log begins anew behind an entry of a term.
     pub(super) fn begin_anew(&mut self, base: (u64, u64)) {
         self.cache.begin_anew(base);
@@ -174,15 +181,22 @@ impl Partition {
         self.replica.is_some()
     }
 
+    /// Whether other nodes have replicas of it at this moment, or are to have one.
+    pub fn has_others(&self) -> bool {
+        !self.group.is_lone()
+    }
+
     /// Who answers for it at `now`, a moment of this process's time.
     pub fn standing(&self, now: Duration) -> Standing {
         let Some(replica) = &self.replica else { return Standing::Leads };
         let (role, leader) = (self.group.role(), self.group.leader());
         match (role, leader) {
+            (Role::Leader, _) if !self.has_others() && self.is_ready() => Standing::Leads,
             (Role::Leader, _) => match self.is_ready() && now < replica.lease.until {
                 true => Standing::Leads,
                 false => Standing::Waits,
             },
+            _ if !self.group.is_member() => Standing::Elsewhere,
             (_, Some(leader)) => Standing::Follows(leader),
             (_, None) => Standing::Waits,
         }
@@ -272,12 +286,17 @@ impl Partition {
 
     /// Whoever lacks entries up to `index` has a snapshot of them staged. False: the log does not
     /// reach back to it any more.
-    pub fn offer_snapshot(&mut self, index: u64) -> bool {
+    pub fn offer_snapshot(&mut self, to: NodeId, index: u64) -> bool {
         let is_known = index <= self.committed.index && self.group.term_of(index).is_some();
         if is_known {
-            self.group.offer_snapshot(index);
+            self.group.offer_snapshot(to, index);
         }
         is_known
+    }
+
+    /// A snapshot for a node is over: if it was not taken up, the node is asked anew what it lacks.
+    pub fn end_snapshot(&mut self, node: NodeId) {
+        self.group.snapshot_sent(node, false);
     }
 
     /// Whether a node is known to have all entries up to `index`, or is another's to lead.
@@ -386,6 +405,7 @@ impl Partition {
     ) {
         while self.committed.index < commit {
             let index = self.committed.index + 1;
+            self.take_decree(index);
             match self.pending.front().is_some_and(|entry| entry.index == index) {
                 true => self.commit_front(released),
                 false => self.apply_logged(index, may_have),
@@ -393,8 +413,9 @@ impl Partition {
             self.committed.index = index;
         }
         let replica = self.replica.as_mut().expect("it is replicated");
-        let base = replica.cache.trim(replica.pinned.map_or(commit, |index| index.min(commit)));
         self.group.applied(commit);
+        let kept_from = replica.pinned.map_or(commit, |index| index.min(commit));
+        let base = replica.cache.trim(kept_from, !self.group.is_lone());
         self.group.compact(base);
     }
 

@@ -48,7 +48,7 @@ impl Scene {
         let ended = wal::replay(&env, &options(), |_, _| {}, |_| {}).await.expect("it is empty");
         let log = Writer::open(&env, &options(), ended).await.expect("the disk works");
         let recovery = Recovery::new(PartitionId(0), 7, Stored::default());
-        let partition = recovery.finish(NODE, vec![NODE], 9);
+        let partition = recovery.finish(NODE, 9);
         let (in_log, sealed, committed, released) = Default::default();
         let blob_next = 0;
         let mut scene =
@@ -345,5 +345,5 @@ async fn replayed(scene: Scene) -> Seen {
         RecordKind::Blob => panic!("no value here is large"),
     };
     wal::replay(&env, &options(), take, |_| {}).await.expect("nothing is wrong with the log");
-    Seen::of(&mut recovery.finish(NODE, vec![NODE], 9))
+    Seen::of(&mut recovery.finish(NODE, 9))
 }

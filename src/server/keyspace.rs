@@ -46,6 +46,12 @@ impl<E: Env> Server<E> {
             let text = "TRYAGAIN a partition has no leader at this moment, nothing was done";
             return self.refuse(index, text);
         }
+        let reads = !matches!(what, Keyspace::FlushAll | Keyspace::FlushDb);
+        if reads && self.shard.members().is_some_and(|members| !members.has_all()) {
+            let text = "CLUSTERDOWN this node has no replica of some partitions (it has just \
+                        joined, or is drained) and can not tell of all keys: ask another node";
+            return self.refuse(index, text);
+        }
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
         let (id, db, proto) = (conn.id, conn.session.db, conn.session.proto);
         let ticket = self.expect(index, combine, asked.len() as u32);

@@ -185,6 +185,7 @@ fn typed_slots(request: &TypedRequest, parcel: &Parcel) -> Vec<Slot> {
         Ok(Typed::Get { key, .. }) => vec![key::slot_of(key)],
         Ok(Typed::Write(op)) => vec![key::slot_of(op.key)],
         Ok(Typed::Batch(ops)) => ops.iter().map(|op| key::slot_of(op.key)).collect(),
+        Ok(Typed::Cluster(_)) => vec![Slot(0)],
         Ok(Typed::MultiGet(keys)) => keys.iter().map(key::slot_of).collect(),
         _ => Vec::new(),
     }

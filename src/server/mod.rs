@@ -177,16 +177,15 @@ impl<E: Env> Server<E> {
     pub fn new(
         env: E,
         shard: Shard<E>,
-        mut mailbox: Mailbox<E::Waker>,
+        mailbox: Mailbox<E::Waker>,
         node: Node,
         stop: Arc<AtomicBool>,
     ) -> Self {
         let channels = Channels::new(env.random());
         let partitions = shard.map().partition_count();
-        let peers = shard.members().map(|members| {
-            mailbox.reach(members.far_count());
-            Box::new(Peers::new(Arc::clone(members), shard.id(), partitions))
-        });
+        let peers = shard
+            .members()
+            .map(|members| Box::new(Peers::new(Arc::clone(members), shard.id(), partitions)));
         Self {
             env,
             shard,
@@ -385,6 +384,10 @@ impl<E: Env> Server<E> {
             Event::Connected { conn } => self.on_peer_connected(conn),
             Event::Refused { conn } => self.on_peer_refused(conn),
             Event::Received { conn, chunk } if self.is_peer(conn) => {
+                if self.is_client_of_peer_port(conn, &chunk) {
+                    self.on_accepted(conn, binary::LISTENER);
+                    return self.on_event(Event::Received { conn, chunk });
+                }
                 self.receive_from_peer(conn, &chunk);
             }
             Event::Sent { conn, buf } if self.is_peer(conn) => self.on_peer_sent(conn, buf),

@@ -344,8 +344,7 @@ pub(crate) fn node(
     ports: &[u16],
 ) -> Node {
     let everywhere = options.bind.is_unspecified();
-    let own = options.members.iter().flat_map(|members| members.own_member());
-    let named = own.map(|member| member.peer_addr.ip()).next();
+    let named = options.members.as_ref().map(|members| members.own_addr().ip());
     let visible = match everywhere {
         true => named.unwrap_or(IpAddr::from([127, 0, 0, 1])),
         false => options.bind,

@@ -327,9 +327,9 @@ impl<W: Wake> Mailbox<W> {
         Self { peers, far: Vec::new(), nowhere: Parcel::default() }
     }
 
-    /// There are so many numbers of shards of other nodes.
-    pub fn reach(&mut self, far_count: usize) {
-        self.far.resize_with(far_count, Parcel::default);
+    /// How many numbers of shards of other nodes have had a parcel.
+    pub fn far_count(&self) -> usize {
+        self.far.len()
     }
 
     /// What goes to a shard of another node, or nowhere; it is taken.
@@ -355,7 +355,13 @@ impl<W: Wake> Mailbox<W> {
         let count = self.peers.len();
         match self.peers.get_mut(shard.0 as usize) {
             Some(peer) => &mut peer.as_mut().expect("no shard writes to itself").open,
-            None => &mut self.far[shard.0 as usize - count],
+            None => {
+                let at = shard.0 as usize - count;
+                if at >= self.far.len() {
+                    self.far.resize_with(at + 1, Parcel::default);
+                }
+                &mut self.far[at]
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use super::replicas::Replicas;
 use super::tree::{self, Loaded, Tree};
 use super::{Ack, Planted, Shard};
 use crate::cluster::{Members, SlotMap};
+use crate::consensus::Outlook;
 use crate::env::Env;
 use crate::id::{Lsn, NodeId, PartitionId, ShardId};
 use crate::metrics::ShardStats;
@@ -144,18 +145,16 @@ pub async fn open<E: Env>(
         stats,
         planted: options.planted,
     };
-    if shard.members().is_none() {
-        lead(&env, &mut shard).await;
-    }
+    lead(&env, &mut shard).await;
+    shard.tick_replicas(&Outlook::default());
     shard.tree.begin(&shard.stats);
     shard.account(0);
     Ok(shard)
 }
 
 fn finish<E: Env>(env: &E, options: &Options, recoveries: Vec<Recovery>) -> Vec<Partition> {
-    let voters = options.members.as_ref().map_or(vec![options.node], |members| members.ids());
     let finish = |recovery: Recovery| {
-        let mut partition = recovery.finish(options.node, voters.clone(), env.random());
+        let mut partition = recovery.finish(options.node, env.random());
         partition.plant(options.planted);
         partition
     };
@@ -175,9 +174,14 @@ async fn make_log_dir<E: Env>(env: &E, dir: &Path) -> Result<(), wal::Error> {
     Ok(())
 }
 
-/// Campaigns everywhere and waits until each partition has committed its term's first entry.
+/// Campaigns where nobody else has a vote, and waits until each such partition has committed its
+/// term's first entry.
 async fn lead<E: Env>(env: &E, shard: &mut Shard<E>) {
+    let alone = |partition: &Partition| !partition.has_others();
     for place in 0..shard.partitions.len() as u32 {
+        if !alone(&shard.partitions[place as usize]) {
+            continue;
+        }
         let logging = shard.at(place, |partition, around| partition.campaign(around));
         shard.note(place, logging);
     }
@@ -185,7 +189,8 @@ async fn lead<E: Env>(env: &E, shard: &mut Shard<E>) {
     while shard.failed.is_none() {
         shard.advance();
         shard.log.flush(wal::Flush::Now);
-        if shard.in_log.is_empty() && shard.partitions.iter().all(|p| p.is_leader()) {
+        let mut campaigning = shard.partitions.iter().filter(|partition| alone(partition));
+        if shard.in_log.is_empty() && campaigning.all(|partition| partition.is_ready()) {
             return;
         }
         env.sleep(Duration::from_micros(200)).await;
@@ -194,8 +199,6 @@ async fn lead<E: Env>(env: &E, shard: &mut Shard<E>) {
 
 struct Replay {
     first: u32,
-    /// Bytes of a partition's log that are kept in memory, if there are other replicas.
-    log_len: Option<usize>,
     dir: PathBuf,
     recoveries: Vec<Recovery>,
     blobs: partition::Blobs,
@@ -204,10 +207,12 @@ struct Replay {
 }
 
 /// A partition as the manifest has it.
-fn begin<E: Env>(env: &E, id: PartitionId, loaded: &Loaded<E>, log_len: Option<usize>) -> Recovery {
+fn begin<E: Env>(env: &E, id: PartitionId, loaded: &Loaded<E>, options: &Options) -> Recovery {
     let mut recovery = Recovery::new(id, env.random(), loaded.stored(id));
-    if let Some(len_max) = log_len {
-        recovery.keep_log(len_max);
+    if let Some(members) = &options.members {
+        let count = options.map.partitions_per_shard() as usize;
+        let len_max = super::replicas::log_cache_len(options.memory_max, count);
+        recovery.keep_log(len_max, options.node, members.founders());
     }
     recovery
 }
@@ -216,22 +221,25 @@ impl Replay {
     fn new<E: Env>(env: &E, options: &Options, loaded: &Loaded<E>) -> Self {
         let partitions = options.map.partitions_of(options.shard);
         let seeds = [env.random(), env.random(), env.random(), env.random()];
-        let log_len = options.members.as_ref().map(|_| {
-            let count = options.map.partitions_per_shard() as usize;
-            super::replicas::log_cache_len(options.memory_max, count)
+        let first = partitions.start;
+        let recovery = |id| begin(env, id, loaded, options);
+        let recoveries: Vec<_> = partitions.map(PartitionId).map(recovery).collect();
+        let alone = recoveries.iter().try_for_each(|recovery| match options.members {
+            Some(_) => Ok(()),
+            None => recovery.be_alone(options.node),
         });
-        let recovery = |id| begin(env, id, loaded, log_len);
-        Self {
-            first: partitions.start,
-            log_len,
+        let mut replay = Self {
+            first,
             dir: options.log.dir.clone(),
-            recoveries: partitions.map(PartitionId).map(recovery).collect(),
+            recoveries,
             blobs: partition::Blobs::with_hasher(ahash::RandomState::with_seeds(
                 seeds[0], seeds[1], seeds[2], seeds[3],
             )),
             blob_last: loaded.blob_last(),
             failed: None,
-        }
+        };
+        replay.note(alone);
+        replay
     }
 
     /// Loads the rows of all tables, if they are few; returns their bytes.
@@ -260,7 +268,7 @@ impl Replay {
                 // The rows of the damaged part are refused when they are asked for, and no others.
                 Err(error) if error.is_corrupt() && options.tree.rows_len_max.is_some() => {
                     tracing::error!(shard = options.shard.0, %error, "some rows can not be read");
-                    *recovery = begin(env, id, loaded, self.log_len);
+                    *recovery = begin(env, id, loaded, options);
                     recovery.lean_on_tables(loaded.sizes(id));
                 }
                 Err(error) => return Err(error.into()),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Shard, Staged};
-use crate::cluster::{Members, NOWHERE};
+use crate::cluster::{Member, Members, NOWHERE};
 use crate::consensus::{self, Message, Outlook};
 use crate::env::Env;
 use crate::id::{NodeId, PartitionId, ShardId, Slot};
@@ -29,6 +29,8 @@ pub(super) struct Replicas {
     /// Who leads each partition, as of this turn's beginning; of a lone node nothing.
     standings: Vec<Standing>,
     turn_began: Duration,
+    /// Since when each partition is led, or not.
+    pub leads_since: Vec<Duration>,
     /// Partitions that got messages in this turn.
     stirred: Vec<u32>,
     /// Partitions whose leadership was lost in this turn, and how far they were committed.
@@ -43,7 +45,8 @@ impl Replicas {
     /// Of a shard of so many partitions.
     pub fn new(members: Option<Arc<Members>>, partitions: usize) -> Self {
         let count = members.iter().len() * partitions;
-        Self { standings: vec![Standing::Waits; count], members, ..Self::default() }
+        let (standings, leads_since) = (vec![Standing::Waits; count], vec![Duration::ZERO; count]);
+        Self { standings, leads_since, members, ..Self::default() }
     }
 }
 
@@ -58,14 +61,18 @@ impl<E: Env> Shard<E> {
     pub fn owner(&self, partition: PartitionId) -> ShardId {
         let home = self.map.shard_of(partition);
         let Some(members) = &self.replicas.members else { return home };
+        let led_elsewhere = |members: &Members| {
+            members.leader(partition).map_or(NOWHERE, |node| members.number(node, home))
+        };
         if let Some(place) = self.place_of(partition) {
             return match self.replicas.standings[place as usize] {
                 Standing::Leads => self.id,
                 Standing::Follows(node) => members.number(node, home),
                 Standing::Waits => NOWHERE,
+                Standing::Elsewhere => led_elsewhere(members),
             };
         }
-        members.leader(partition).map_or(NOWHERE, |node| members.number(node, home))
+        led_elsewhere(members)
     }
 
     /// Where this shard has a partition.
@@ -101,6 +108,8 @@ impl<E: Env> Shard<E> {
                     Standing::Leads => Some(members.own()),
                     Standing::Follows(node) => Some(node),
                     Standing::Waits => None,
+                    // Whoever leads tells.
+                    Standing::Elsewhere => continue,
                 };
                 members.note_leader(partition.id(), leader);
             }
@@ -169,7 +178,7 @@ impl<E: Env> Shard<E> {
         self.replicas.stirred = stirred;
     }
 
-    fn settle_at(&mut self, place: u32) {
+    pub(super) fn settle_at(&mut self, place: u32) {
         let committed = self.partition(place).committed().index;
         let (led, was_ready) =
             (self.partition(place).is_leader(), self.partition(place).is_ready());
@@ -222,8 +231,15 @@ impl<E: Env> Shard<E> {
     }
 
     /// See [`Partition::offer_snapshot`].
-    pub fn offer_snapshot(&mut self, place: u32, index: u64) -> bool {
-        self.partitions[place as usize].offer_snapshot(index)
+    pub fn offer_snapshot(&mut self, place: u32, to: NodeId, index: u64) -> bool {
+        let is_known = self.partitions[place as usize].offer_snapshot(to, index);
+        self.settle_at(place);
+        is_known
+    }
+
+    /// See [`Partition::end_snapshot`].
+    pub fn end_snapshot(&mut self, place: u32, node: NodeId) {
+        self.partitions[place as usize].end_snapshot(node);
     }
 
     /// Goes on with partitions whose snapshot is in the tables.
@@ -274,6 +290,7 @@ impl<E: Env> Shard<E> {
             partition.renew_lease(now);
             self.settle_at(place);
         }
+        self.tend_members();
     }
 
     /// Messages for the other replicas, since the last call. To be sent in the same turn: see
@@ -301,7 +318,7 @@ impl<E: Env> Shard<E> {
     /// Hands all leadership to other nodes; for a planned end.
     pub fn hand_over(&mut self) {
         let Some(members) = self.replicas.members.clone() else { return };
-        let others: Vec<_> = members.others().map(|member| member.id).collect();
+        let others: Vec<_> = members.others().iter().map(Member::node).collect();
         for place in 0..self.partitions.len() {
             if self.partitions[place].is_leader() {
                 self.partitions[place].hand_over(others[place % others.len()]);

@@ -9,7 +9,7 @@ use crate::client::{Client, Reply};
 use crate::server::Server;
 
 /// How long a change of leaders may take, on a machine that is busy with other tests.
-const CHANGE_MAX: Duration = Duration::from_secs(20);
+pub const CHANGE_MAX: Duration = Duration::from_secs(20);
 
 /// Starts `count` nodes.
 fn start(count: usize, flags: &[&str]) -> Vec<Server> {
@@ -26,7 +26,7 @@ fn start(count: usize, flags: &[&str]) -> Vec<Server> {
 }
 
 /// Two free ports in a row, and what keeps them.
-fn free_ports() -> (u16, [TcpListener; 2]) {
+pub fn free_ports() -> (u16, [TcpListener; 2]) {
     loop {
         let first = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let port = first.local_addr().expect("it is bound").port();
@@ -39,19 +39,19 @@ fn free_ports() -> (u16, [TcpListener; 2]) {
 }
 
 /// A client of any node that lives, which asks again where nothing was done.
-struct Patient<'a> {
+pub struct Patient<'a> {
     nodes: Vec<&'a Server>,
     open: Option<Client>,
     turn: usize,
 }
 
 impl<'a> Patient<'a> {
-    fn of(nodes: impl IntoIterator<Item = &'a Server>) -> Self {
+    pub fn of(nodes: impl IntoIterator<Item = &'a Server>) -> Self {
         Self { nodes: nodes.into_iter().collect(), open: None, turn: 0 }
     }
 
     /// The reply, and how long it took; errors that say so are tried again.
-    fn ask(&mut self, args: &[&str]) -> (Reply, Duration) {
+    pub fn ask(&mut self, args: &[&str]) -> (Reply, Duration) {
         let begun = Instant::now();
         loop {
             let reply = self.try_ask(args);
@@ -78,7 +78,7 @@ fn is_passing(text: &str) -> bool {
     ["TRYAGAIN", "CLUSTERDOWN", "UNKNOWN"].iter().any(|prefix| text.starts_with(prefix))
 }
 
-fn write_some(client: &mut Patient<'_>, round: usize, kept: &mut BTreeMap<String, String>) {
+pub fn write_some(client: &mut Patient<'_>, round: usize, kept: &mut BTreeMap<String, String>) {
     for n in 0..40 {
         let (key, value) = (format!("key:{n}"), format!("{round}:{n}"));
         assert_eq!(client.ask(&["SET", &key, &value]).0, Reply::ok());
@@ -86,7 +86,7 @@ fn write_some(client: &mut Patient<'_>, round: usize, kept: &mut BTreeMap<String
     }
 }
 
-fn assert_kept(client: &mut Patient<'_>, kept: &BTreeMap<String, String>) {
+pub fn assert_kept(client: &mut Patient<'_>, kept: &BTreeMap<String, String>) {
     for (key, value) in kept {
         assert_eq!(client.ask(&["GET", key]).0, Reply::bulk(value), "{key}");
     }

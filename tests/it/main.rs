@@ -24,6 +24,7 @@ mod keyspace;
 mod larger;
 mod latency;
 mod lifecycle;
+mod members;
 mod nc;
 mod node;
 mod notify;

@@ -163,7 +163,7 @@ impl Net {
         if let Some(peer) = out.snapshot_wanted {
             let applied = self.nodes[id as usize - 1].applied;
             self.say(&format!("{id} offers {peer} a snapshot at {applied}"));
-            self.group(id).offer_snapshot(applied);
+            self.group(id).offer_snapshot(peer, applied);
         }
     }
 

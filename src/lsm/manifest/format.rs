@@ -8,8 +8,8 @@
 //! body      := shard? partition_count:u32 remove_count:u32 add_count:u32 keys_count:u32
 //!              partition* remove* add* keys*
 //! shard     := has:u64 number_next:u64 blob_last:u64 log_from:u64      zeroes if has is 0
-//! partition := id:u32 zero:u32 index:u64 index_term:u64 term:u64 vote:u64 flushed:u64 clock:u64
-//!              log_from:u64
+//! partition := id:u32 roster_len:u32 index:u64 index_term:u64 term:u64 vote:u64 flushed:u64
+//!              clock:u64 log_from:u64 | roster[roster_len]
 //! remove    := number:u64
 //! add       := partition:u32 level:u8 has_origin:u8 zero[2] number:u64 file_len:u64 checksum:u64
 //!              rows:u64 puts:u64 deletes:u64 expiring:u64 timestamp_min:u64 timestamp_max:u64
@@ -21,7 +21,8 @@
 //! ```
 //!
 //! Version 1 has no keys: their count is 0. Before version 3 there is no `log_from`, which is 0,
-//! and no table has an origin.
+//! and no table has an origin. Before version 4 no partition has a roster: who has replicas of it,
+//! as [`crate::partition`] encodes it.
 //!
 //! Little-endian. `seq` is the file's number, `number` that of the record in it, from 0; `chain` is
 //! the checksum of the record before, 0 for the first. `checksum` is xxh3-64 of all that follows it
@@ -46,7 +47,7 @@ use crate::lsm::block::{Meta, Origin, Statistics};
 use crate::wal::format::LogId;
 
 /// The version this program writes.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 /// The oldest that it reads.
 const VERSION_MIN: u16 = 1;
 /// From this version on tables may come from elsewhere.
@@ -193,9 +194,11 @@ fn encode_edit(edit: &Edit, out: &mut Vec<u8>) {
         out.extend_from_slice(&(count as u32).to_le_bytes());
     }
     for (id, state) in &edit.partitions {
-        let PartitionState { index, index_term, term, vote, flushed, clock, log_from } = *state;
-        let id = u64::from(id.0);
-        numbers(out, &[id, index, index_term, term, vote, flushed.0, clock.0, log_from.0]);
+        let PartitionState { index, index_term, term, vote, flushed, clock, log_from, roster } =
+            state;
+        let id = u64::from(id.0) | (roster.len() as u64) << 32;
+        numbers(out, &[id, *index, *index_term, *term, *vote, flushed.0, clock.0, log_from.0]);
+        out.extend_from_slice(roster);
     }
     numbers(out, &edit.remove);
     edit.add.iter().for_each(|entry| encode_table(entry, out));
@@ -264,8 +267,10 @@ fn decode_edit(body: &[u8], log: LogId, version: u16) -> Option<Edit> {
         let [id, index, index_term, term, vote, flushed, clock] = rest.numbers()?;
         let (flushed, clock) = (Timestamp(flushed), Timestamp(clock));
         let log_from = Lsn(if version >= VERSION_ORIGIN { rest.u64()? } else { 0 });
-        let state = PartitionState { index, index_term, term, vote, flushed, clock, log_from };
-        edit.partitions.push((PartitionId(u32::try_from(id).ok()?), state));
+        let roster = rest.bytes((id >> 32) as usize)?.into();
+        let state =
+            PartitionState { index, index_term, term, vote, flushed, clock, log_from, roster };
+        edit.partitions.push((PartitionId(id as u32), state));
     }
     for _ in 0..removes {
         edit.remove.push(rest.u64()?);

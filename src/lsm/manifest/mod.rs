@@ -13,6 +13,7 @@
 //! themselves ([`super::table`]).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::id::{Lsn, PartitionId, Timestamp};
 use crate::lsm::block::Meta;
@@ -34,7 +35,7 @@ pub struct TableEntry {
 }
 
 /// How far a partition is in its tables.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PartitionState {
     /// The effects of all entries up to this are in tables.
     pub index: u64,
@@ -50,6 +51,8 @@ pub struct PartitionState {
     pub clock: Timestamp,
     /// What the log has of the partition up to here is void: its tables came from elsewhere.
     pub log_from: Lsn,
+    /// Who has replicas of it, as of `index`; empty: who had at its birth.
+    pub roster: Arc<[u8]>,
 }
 
 /// About how many keys a partition has in a database.
@@ -119,7 +122,7 @@ impl State {
 
     /// How far a partition is; the default if nothing of it is in tables.
     pub fn partition(&self, id: PartitionId) -> PartitionState {
-        self.partitions.get(&id).copied().unwrap_or_default()
+        self.partitions.get(&id).cloned().unwrap_or_default()
     }
 
     /// About how many keys a partition had when it was flushed last, by database; none: unknown.
@@ -193,7 +196,7 @@ impl State {
         Edit {
             add: self.tables.values().cloned().collect(),
             remove: Vec::new(),
-            partitions: self.partitions.iter().map(|(id, state)| (*id, *state)).collect(),
+            partitions: self.partitions.iter().map(|(id, state)| (*id, state.clone())).collect(),
             shard: Some(self.shard),
             keys: self.keys.values().flatten().copied().collect(),
         }

@@ -43,6 +43,8 @@ pub enum Opcode {
     Ping = 0x03,
     /// Figures of the node, as text.
     Info = 0x04,
+    /// Which nodes there are, or are to be.
+    Cluster = 0x05,
     /// One key's value.
     Get = 0x10,
     /// Gives a key a value.
@@ -59,11 +61,12 @@ pub enum Opcode {
 
 impl Opcode {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Hello,
         Self::Auth,
         Self::Ping,
         Self::Info,
+        Self::Cluster,
         Self::Get,
         Self::Set,
         Self::Delete,
@@ -84,6 +87,7 @@ impl Opcode {
             Self::Auth => "auth",
             Self::Ping => "ping",
             Self::Info => "info",
+            Self::Cluster => "cluster",
             Self::Get => "get",
             Self::Set => "set",
             Self::Delete => "delete",

@@ -62,6 +62,7 @@
 //! 02 auth      user_len:u16 password_len:u16 | user password
 //! 03 ping      any bytes, at most 4096
 //! 04 info      name of a section, or nothing for the default ones
+//! 05 cluster   what is to be done, JSON of at most 4096 bytes: see below
 //! 10 get       db:u8 zero[3] key_len:u32 | key
 //! 11 set       one op of kind 1
 //! 12 delete    one op of kind 2
@@ -88,6 +89,11 @@
 //! [`OPERAND_LEN_MAX`] bytes (name the version of what is longer), `version` zero but for
 //! condition 4.
 //!
+//! `cluster`: an object whose `action` is `status`, `join` (`peer`, `zone`, `cores`), `announce`
+//! (`node`, `peer`), `drain`, `restore`, `remove` or `transfer` (`node`); asked of any node. The
+//! reply, when a majority has it: `node` (which it is about), `cluster` (its id, 32 hex digits),
+//! `cores`, `partitions`, `topology`; of `status` also `partition`, one for each, and `asked`.
+//!
 //! `batch`: all its keys are of one partition, else the error is `cross_partition`: keys with the
 //! same `{hash tag}` always are; the partition of a key is `slot * partition_count / 16384`, where
 //! `slot` is CRC16/XMODEM of the key, or of its hash tag, modulo 16384. All conditions are checked
@@ -110,6 +116,7 @@
 //! auth       timestamp:u64
 //! ping       timestamp:u64 | the bytes of the request
 //! info       timestamp:u64 | text
+//! cluster    timestamp:u64 | JSON
 //! get        item
 //! set        outcome
 //! delete     outcome

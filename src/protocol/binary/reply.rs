@@ -407,7 +407,7 @@ impl<'a> Reply<'a> {
             Opcode::Batch => Self::Batch(Outcomes::read(&mut fields)?),
             Opcode::MultiGet => Self::MultiGet(Items::read(&mut fields)?),
             Opcode::Scan => Self::Scan(Scanned::read(&mut fields)?),
-            plain @ (Opcode::Auth | Opcode::Ping | Opcode::Info) => {
+            plain @ (Opcode::Auth | Opcode::Ping | Opcode::Info | Opcode::Cluster) => {
                 fields.zero(8)?;
                 let rest = std::mem::take(&mut fields.0);
                 match plain {

@@ -8,6 +8,9 @@ use crate::command::DB_COUNT;
 use crate::limits::{KEY_LEN_MAX, VALUE_LEN_MAX};
 use crate::protocol::fields::{Fields, put_u16, put_u32};
 
+/// Longest text of a `cluster` request, bytes.
+const CLUSTER_LEN_MAX: usize = 4096;
+
 /// A request, its header aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request<'a> {
@@ -24,6 +27,8 @@ pub enum Request<'a> {
     Ping(&'a [u8]),
     /// Asks for a section of the node's figures; empty: the default ones.
     Info(&'a str),
+    /// Asks which nodes there are, or changes it: JSON, [`crate::cluster::Action`].
+    Cluster(&'a str),
     /// Asks for a key.
     Get {
         /// Which database.
@@ -439,6 +444,8 @@ impl<'a> Request<'a> {
             Opcode::Ping if body.len() > PING_LEN_MAX => Err(Code::TooLarge),
             Opcode::Ping => Ok(Self::Ping(body)),
             Opcode::Info => str::from_utf8(body).map(Self::Info).map_err(|_| bad),
+            Opcode::Cluster if body.len() > CLUSTER_LEN_MAX => Err(Code::TooLarge),
+            Opcode::Cluster => str::from_utf8(body).map(Self::Cluster).map_err(|_| bad),
         }
     }
 
@@ -449,6 +456,7 @@ impl<'a> Request<'a> {
             Self::Auth { .. } => Opcode::Auth,
             Self::Ping(_) => Opcode::Ping,
             Self::Info(_) => Opcode::Info,
+            Self::Cluster(_) => Opcode::Cluster,
             Self::Get { .. } => Opcode::Get,
             Self::Write(Op { value: Some(_), .. }) => Opcode::Set,
             Self::Write(_) => Opcode::Delete,
@@ -469,7 +477,7 @@ impl<'a> Request<'a> {
                 out.extend_from_slice(password);
             }
             Self::Ping(bytes) => out.extend_from_slice(bytes),
-            Self::Info(section) => out.extend_from_slice(section.as_bytes()),
+            Self::Info(text) | Self::Cluster(text) => out.extend_from_slice(text.as_bytes()),
             Self::Get { db, key } => {
                 out.extend_from_slice(&[*db, 0, 0, 0]);
                 put_u32(out, key.len());

@@ -26,6 +26,8 @@ pub enum Body<'a> {
     Endpoint(Endpoint<'a>),
     /// A step of a snapshot's way.
     Snapshot(SnapshotStep<'a>),
+    /// Partitions that the sender leads and of which the receiver has no replica.
+    Leads(Leads<'a>),
 }
 
 /// What a step of a snapshot's way is. Numbers are the wire's.
@@ -83,6 +85,29 @@ impl<'a> SnapshotStep<'a> {
     }
 }
 
+/// Partitions, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leads<'a>(&'a [[u8; 4]]);
+
+impl<'a> Leads<'a> {
+    fn decode(body: &'a [u8]) -> Result<Self, &'static str> {
+        match body.as_chunks() {
+            (ids, []) => Ok(Self(ids)),
+            _ => Err("half a number"),
+        }
+    }
+
+    /// Each.
+    pub fn iter(&self) -> impl Iterator<Item = PartitionId> + 'a {
+        self.0.iter().map(|id| PartitionId(u32::from_le_bytes(*id)))
+    }
+
+    /// Appends the body.
+    pub fn encode(ids: impl Iterator<Item = PartitionId>, out: &mut Vec<u8>) {
+        ids.for_each(|id| out.extend_from_slice(&id.0.to_le_bytes()));
+    }
+}
+
 /// Where clients reach a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoint<'a> {
@@ -125,6 +150,7 @@ impl<'a> Body<'a> {
             Kind::Mail => Ok(Body::Mail(body)),
             Kind::Endpoint => Endpoint::decode(body).map(Body::Endpoint),
             Kind::Snapshot => SnapshotStep::decode(body).map(Body::Snapshot),
+            Kind::Leads => Leads::decode(body).map(Body::Leads),
             Kind::Beat => beat(body).map(Body::Beat).ok_or("not eight bytes"),
         };
         body.map_err(malformed)

@@ -52,11 +52,13 @@ pub enum Kind {
     Endpoint = 8,
     /// A step of a snapshot's way.
     Snapshot = 9,
+    /// What the sender leads.
+    Leads = 10,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Hello,
         Self::Welcome,
         Self::Refused,
@@ -66,6 +68,7 @@ impl Kind {
         Self::Beat,
         Self::Endpoint,
         Self::Snapshot,
+        Self::Leads,
     ];
 
     /// Of its number.

@@ -12,7 +12,7 @@
 //! header := 0..4    magic          D5 53 54 50 (D5 "STP")
 //!           4       version        1
 //!           5       kind           1 hello, 2 welcome, 3 refused, 4 raft, 5 blob, 6 mail, 7 beat,
-//!                           8 endpoint, 9 snapshot
+//!                           8 endpoint, 9 snapshot, 10 leads
 //!           6..8    zero
 //!           8..12   body_len:u32   at most 64 MiB
 //!           12..16  zero
@@ -77,13 +77,15 @@
 //!                  5 the last piece of a table: also c, the xxh3-64 of the table
 //!                  3 end
 //!                  4 staged, receiver to sender: a the index, b its term
+//! leads    := partition:u32*
 //! endpoint := port:u16 | host (UTF-8, 1 to 255 bytes)
 //! ```
 //!
 //! A `blob` is a piece of a large value of the sender's log, which entries name by its number; the
 //! pieces come in order and before the entry. A `beat` has the sender's monotonic clock: it fills a
 //! silence, so that a dead connection is noticed. An `endpoint` is where clients reach the sender's
-//! shard, for who redirects them there.
+//! shard, for who redirects them there. `leads` names the partitions that the sender leads and of
+//! which the receiver has no replica, which would hear of no leader else.
 //!
 //! **Why plain fields and not rkyv.** A message is 96 bytes that are read once, in order; what it
 //! is made of (an entry's payload, a parcel) is copied to its place anyway. Chosen: the same forty
@@ -102,7 +104,7 @@ mod parser;
 #[cfg(test)]
 mod tests;
 
-pub use body::{Blob, Body, Endpoint, SnapshotStep, Step};
+pub use body::{Blob, Body, Endpoint, Leads, SnapshotStep, Step};
 pub use error::Error;
 pub use frame::{
     BODY_LEN_MAX, GREETING_LEN_MAX, HEADER_LEN, Header, Kind, MAGIC, VERSION, finish, start,

@@ -43,6 +43,7 @@ use round::Round;
 
 pub use holds::WAITER;
 
+mod cluster;
 mod gather;
 mod holds;
 mod long;
@@ -228,6 +229,7 @@ impl<C> Default for Desk<C> {
                     Opcode::Auth => spec(b"auth"),
                     Opcode::Ping => spec(b"ping"),
                     Opcode::Info => spec(b"info"),
+                    Opcode::Cluster => spec(b"cluster"),
                     Opcode::Get => spec(b"get"),
                     Opcode::Set => spec(b"set"),
                     Opcode::Delete => spec(b"del"),

@@ -257,7 +257,7 @@ fn is_of_session(opcode: u8) -> bool {
 }
 
 fn writes(opcode: u8) -> bool {
-    let reads = [Opcode::Get, Opcode::MultiGet, Opcode::Scan];
+    let reads = [Opcode::Get, Opcode::MultiGet, Opcode::Scan, Opcode::Cluster];
     !reads.iter().any(|reads| *reads as u8 == opcode)
 }
 

@@ -72,6 +72,7 @@ impl<E: Env> Server<E> {
             Request::Batch(ops) => self.serve_batch(asker, &ops, body),
             Request::MultiGet(keys) => self.serve_multi_get(asker, &keys, body),
             Request::Scan(scan) => self.serve_scan(asker, &scan, body),
+            Request::Cluster(action) => self.serve_cluster(asker, action),
             _ => unreachable!("the session serves what is not on keys"),
         }
     }

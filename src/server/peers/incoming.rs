@@ -10,6 +10,7 @@ use crate::id::ShardId;
 use crate::limits::VALUE_LEN_MAX;
 use crate::mvcc::BlobRef;
 use crate::partition::Content;
+use crate::protocol::binary;
 use crate::protocol::peer::{
     BODY_LEN_MAX, Blob, Body, Endpoint, Frame, GREETING_LEN_MAX, Hello, Kind, Parser, Received,
     finish, start,
@@ -40,6 +41,21 @@ impl<E: Env> Server<E> {
         let (parser, blobs) = Default::default();
         let heard = self.env.now();
         peers.incoming.insert(conn.index, Incoming { conn, from: None, heard, parser, blobs });
+    }
+
+    /// Whether the first that comes over a connection is of the binary protocol: of a node that
+    /// wants to join, which knows no other port. It is no peer's any more then.
+    pub(in crate::server) fn is_client_of_peer_port(&mut self, conn: ConnId, bytes: &[u8]) -> bool {
+        let Some(peers) = self.peers.as_mut() else { return false };
+        let is_new = |other: &&Incoming| {
+            other.conn == conn && other.from.is_none() && other.parser.buffered_len() == 0
+        };
+        let is_client = bytes.starts_with(&binary::MAGIC)
+            && peers.incoming.get(&conn.index).as_ref().is_some_and(is_new);
+        if is_client {
+            peers.incoming.remove(&conn.index);
+        }
+        is_client
     }
 
     /// Bytes of a link or an incoming connection.
@@ -117,6 +133,12 @@ impl<E: Env> Server<E> {
             Body::Endpoint(Endpoint { host, port }) => {
                 if let Some((node, shard)) = peers.members.far(from) {
                     peers.members.note_endpoint(node, shard, host, port);
+                }
+                Ok(())
+            }
+            Body::Leads(leads) => {
+                if let Some((node, _)) = peers.members.far(from) {
+                    leads.iter().for_each(|id| self.shard.note_leader_elsewhere(id, node));
                 }
                 Ok(())
             }

@@ -11,8 +11,8 @@ use crate::env::{ConnId, Env, Sent};
 use crate::id::{NodeId, PartitionId, ShardId};
 use crate::partition::Content;
 use crate::protocol::peer::{
-    self, Batch, Blob, Body, Endpoint, GREETING_LEN_MAX, Hello, Kind, Parser, Place, SnapshotStep,
-    finish, start,
+    self, Batch, Blob, Body, Endpoint, GREETING_LEN_MAX, Hello, Kind, Leads, Parser, Place,
+    SnapshotStep, finish, start,
 };
 use crate::shard::mailbox::{Parcel, wire};
 
@@ -37,7 +37,7 @@ enum State {
 pub(super) struct Link {
     pub node: NodeId,
     pub shard: ShardId,
-    addr: SocketAddr,
+    pub addr: SocketAddr,
     pub conn: Option<ConnId>,
     state: State,
     parser: Parser,
@@ -231,6 +231,17 @@ impl Link {
             let at = start(&mut self.out);
             step.encode(&mut self.out);
             let _ = finish(&mut self.out, at, Kind::Snapshot);
+        }
+    }
+
+    /// Tells which partitions are led here, if the other has to be told of any.
+    pub fn push_leads(&mut self, led: impl Iterator<Item = PartitionId>) {
+        let mut led = led.peekable();
+        if self.is_up() && led.peek().is_some() {
+            self.end_batch();
+            let at = start(&mut self.out);
+            Leads::encode(led, &mut self.out);
+            let _ = finish(&mut self.out, at, Kind::Leads);
         }
     }
 

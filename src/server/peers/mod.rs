@@ -12,6 +12,7 @@ mod link;
 mod snapshots;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ pub struct Peers {
     incoming: BTreeMap<u32, Incoming>,
     /// Parcels that came.
     mail: VecDeque<(ShardId, Parcel)>,
+    /// The version of the members that was looked at.
+    known: u64,
     /// Scratch.
     messages: Vec<(PartitionId, Message)>,
 }
@@ -68,21 +71,34 @@ impl Peers {
             dialled: Vec::new(),
             incoming: BTreeMap::new(),
             mail: VecDeque::new(),
+            known: members.topology().version,
             messages: Vec::new(),
             members,
         };
-        let others: Vec<NodeId> = peers.members.others().map(|member| member.id).collect();
-        others.into_iter().for_each(|node| peers.want(node, shard));
+        peers.look_at_members();
         peers
     }
 
     /// From now on there is to be a link to a shard of another node.
     fn want(&mut self, node: NodeId, shard: ShardId) {
         let number = self.members.number(node, shard);
-        let Some(member) = self.members.others().find(|member| member.id == node) else { return };
-        let mut addr = member.peer_addr;
-        addr.set_port(addr.port() + shard.0);
+        let Some(addr) = self.addr_of(node, shard) else { return };
         self.links.entry(number).or_insert_with(|| Link::new(node, shard, addr));
+    }
+
+    fn addr_of(&self, node: NodeId, shard: ShardId) -> Option<SocketAddr> {
+        let mut addr = self.members.others().iter().find(|member| member.node() == node)?.peer;
+        addr.set_port(addr.port() + shard.0);
+        Some(addr)
+    }
+
+    /// Sees to a link to each node there is; those that lead elsewhere now, and have to go.
+    fn look_at_members(&mut self) -> Vec<ShardId> {
+        let others = self.members.others();
+        others.iter().for_each(|member| self.want(member.node(), self.own.shard));
+        let leads_elsewhere = |link: &Link| self.addr_of(link.node, link.shard) != Some(link.addr);
+        let stale = self.links.iter().filter(|(_, link)| leads_elsewhere(link));
+        stale.map(|(number, _)| *number).collect()
     }
 
     /// Whether a connection is one of theirs.
@@ -166,12 +182,16 @@ impl<E: Env> Server<E> {
 
     fn send_mail(&mut self, peers: &mut Peers) {
         let first = self.shard.map().shard_count();
-        for number in (first..).take(peers.members.far_count()).map(ShardId) {
+        for number in (first..).take(self.mailbox.far_count()).map(ShardId) {
             let Some(parcel) = self.mailbox.take_far(number) else { continue };
             if let Some((node, shard)) = peers.members.far(number) {
                 peers.want(node, shard);
             }
-            let Some(link) = peers.links.get_mut(&number) else { continue };
+            let Some(link) = peers.links.get_mut(&number) else {
+                // The node is gone for good.
+                self.postpone_all(&parcel);
+                continue;
+            };
             if !link.is_up() {
                 // What was not sent can go to another; answers are for that shard alone.
                 self.postpone_all(&parcel);
@@ -183,17 +203,36 @@ impl<E: Env> Server<E> {
         }
     }
 
+    /// Other nodes are there, or elsewhere, than before.
+    fn follow_topology(&mut self, peers: &mut Peers) {
+        let version = peers.members.topology().version;
+        if std::mem::replace(&mut peers.known, version) == version {
+            return;
+        }
+        for number in peers.look_at_members() {
+            self.drop_link(peers, number);
+            peers.links.remove(&number);
+        }
+        peers.look_at_members();
+    }
+
     /// Dials who is not there, drops who was not heard of, beats where nothing else is to say.
     pub(super) fn tick_peers(&mut self) {
         let Some(mut peers) = self.peers.take() else { return };
         let now = self.env.now();
         let (mut gone, mut dialled) = (Vec::new(), Vec::new());
+        self.follow_topology(&mut peers);
         for (number, link) in &mut peers.links {
             let from_there = peers.incoming.values().find(|other| other.from == Some(*number));
             let heard = from_there.map_or(Duration::ZERO, |other| other.heard);
             if link.is_lost(heard, now) {
                 gone.push(*number);
-            } else if let Some(conn) = link.tick(&self.env, &peers.own, now) {
+                continue;
+            }
+            if link.shard == self.shard.id() {
+                link.push_leads(self.shard.led_without(link.node));
+            }
+            if let Some(conn) = link.tick(&self.env, &peers.own, now) {
                 dialled.push((*number, conn));
             }
         }

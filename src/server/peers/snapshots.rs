@@ -3,8 +3,8 @@
 //!
 //! The leader makes a checkpoint, sends its head and its tables piece by piece as the link takes
 //! them, and offers it to Raft once the other says that it has staged them; until then, and a while
-//! longer, it keeps its log behind the checkpoint. One at a time to each node, since a snapshot
-//! takes what the disk and the link have to give.
+//! longer, it keeps its log behind the checkpoint. A few at a time to each node: each waits for
+//! several round trips and syncs, and all share what the disk and the link have to give.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -21,6 +21,8 @@ use crate::shard::{Awaited, Incoming, Made, Outgoing, Piece};
 const QUEUE_LEN_MAX: usize = 2 << 20;
 /// Pieces that may wait for the disk; more, and the snapshot is given up, to be sent anew.
 const WAITING_MAX: usize = 256;
+/// Snapshots that are on their way to a node at a time.
+const SENDING_MAX: usize = 4;
 /// How long the log is kept for whom nothing is heard of.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -34,7 +36,6 @@ enum Stage<E: Env> {
 }
 
 struct Sending<E: Env> {
-    place: u32,
     stage: Stage<E>,
     /// The entry up to which the checkpoint goes, once it is made.
     index: u64,
@@ -55,7 +56,8 @@ struct Receiving {
 
 /// See the module's header. Lives on one core.
 pub(in crate::server) struct Snapshots<E: Env> {
-    sending: BTreeMap<NodeId, Sending<E>>,
+    /// By node, and place of the partition.
+    sending: BTreeMap<(NodeId, u32), Sending<E>>,
     receiving: BTreeMap<u32, Receiving>,
     wanted: Vec<(u32, NodeId)>,
 }
@@ -76,38 +78,57 @@ impl<E: Env> Server<E> {
             self.begin_snapshot(place, node);
         }
         self.snapshots.wanted = wanted;
-        for (node, mut sending) in std::mem::take(&mut self.snapshots.sending) {
+        for ((node, place), mut sending) in std::mem::take(&mut self.snapshots.sending) {
             let number = peers.members.number(node, self.shard.id());
             let link = peers.links.get_mut(&number).filter(|link| link.is_up());
             let goes_on = match link {
                 Some(link) if self.env.now() < sending.until => {
-                    self.go_on_with(node, &mut sending, link)
+                    self.go_on_with((node, place), &mut sending, link)
                 }
                 _ => false,
             };
             match goes_on {
-                true => drop(self.snapshots.sending.insert(node, sending)),
-                false => self.shard.pin_log(sending.place, None),
+                true => drop(self.snapshots.sending.insert((node, place), sending)),
+                false => {
+                    self.unpin_log(place);
+                    self.shard.end_snapshot(place, node);
+                }
             }
         }
     }
 
     fn begin_snapshot(&mut self, place: u32, node: NodeId) {
-        if self.snapshots.sending.contains_key(&node) {
+        let (first, last) = ((node, 0), (node, u32::MAX));
+        let under_way = self.snapshots.sending.range(first..=last).count();
+        if under_way >= SENDING_MAX || self.snapshots.sending.contains_key(&(node, place)) {
             return;
         }
         // Nothing behind what is committed now is let go until the checkpoint says how far it goes.
         let index = self.shard.partition(place).committed().index;
-        self.shard.pin_log(place, Some(index));
+        let others = self.snapshots.sending.iter().filter(|((_, of), _)| *of == place);
+        let kept_from = others.map(|(_, sending)| sending.index).min().unwrap_or(index);
+        self.shard.pin_log(place, Some(kept_from.min(index)));
         tracing::info!(%node, partition = %self.shard.partition(place).id(), "sending a snapshot");
         let stage = Stage::Making(self.shard.checkpoint(place));
         let until = self.env.now() + PATIENCE;
-        self.snapshots.sending.insert(node, Sending { place, stage, index, until });
+        self.snapshots.sending.insert((node, place), Sending { stage, index, until });
+    }
+
+    /// A snapshot of a partition is over; the log is kept for those that are not.
+    fn unpin_log(&mut self, place: u32) {
+        let others = self.snapshots.sending.iter().filter(|((_, of), _)| *of == place);
+        let kept_from = others.map(|(_, sending)| sending.index).min();
+        self.shard.pin_log(place, kept_from);
     }
 
     /// False: it is over, one way or the other.
-    fn go_on_with(&mut self, node: NodeId, sending: &mut Sending<E>, link: &mut Link) -> bool {
-        let partition = self.shard.partition(sending.place).id();
+    fn go_on_with(
+        &mut self,
+        (node, place): (NodeId, u32),
+        sending: &mut Sending<E>,
+        link: &mut Link,
+    ) -> bool {
+        let partition = self.shard.partition(place).id();
         match &sending.stage {
             Stage::Making(made) => match made.take() {
                 None => true,
@@ -139,21 +160,21 @@ impl<E: Env> Server<E> {
                 }
             },
             // Until it has taken it up, and with it the log behind.
-            Stage::Sent => !self.shard.partition(sending.place).has_sent(node, sending.index),
+            Stage::Sent => !self.shard.partition(place).has_sent(node, sending.index),
         }
     }
 
     /// The other has staged what was sent.
     fn on_staged(&mut self, node: NodeId, partition: PartitionId, index: u64) {
         let Some(place) = self.shard.place_of(partition) else { return };
-        let Some(sending) = self.snapshots.sending.get_mut(&node) else { return };
-        if (sending.place, sending.index) != (place, index) {
+        let sending = self.snapshots.sending.get(&(node, place));
+        if sending.is_none_or(|sending| sending.index != index) {
             return;
         }
-        if !self.shard.offer_snapshot(place, index) {
+        if !self.shard.offer_snapshot(place, node, index) {
             tracing::warn!(%partition, "a snapshot came too late: the log has gone on");
-            self.snapshots.sending.remove(&node);
-            self.shard.pin_log(place, None);
+            self.snapshots.sending.remove(&(node, place));
+            self.unpin_log(place);
         }
     }
 }

@@ -454,7 +454,7 @@ async fn replayed(
         let applied = recovery.entry(term, index, &payload, &mut blobs, &may_have);
         applied.expect("the entries follow on the checkpoint");
     }
-    let partition = recovery.finish(options.node, vec![options.node], 9);
+    let partition = recovery.finish(options.node, 9);
     let mut rows = Rows::new();
     for n in 0..KEYS {
         let key = key(n);

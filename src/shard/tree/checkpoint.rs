@@ -82,7 +82,7 @@ impl<E: Env> Checkpoint<E> {
         let edit = Edit {
             add: self.tables.iter().map(entry).collect(),
             remove: Vec::new(),
-            partitions: vec![(self.partition, self.state)],
+            partitions: vec![(self.partition, self.state.clone())],
             shard: None,
             keys: self.keys.clone(),
         };

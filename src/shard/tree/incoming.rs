@@ -28,7 +28,7 @@ use crate::lsm::manifest::format::{Kind, decode};
 use crate::lsm::manifest::{Edit, Keys, PartitionState};
 use crate::lsm::pick::LEVEL_COUNT;
 use crate::lsm::table::{Meta, Output, Table};
-use crate::partition::{Partition, Recovery};
+use crate::partition::{Partition, Recovery, Roster};
 use crate::wal::LogId;
 
 /// What was staged, or why it could not be.
@@ -123,7 +123,7 @@ impl<E: Env> Tree<E> {
             output: None,
             hash: Xxh3::new(),
         };
-        let (state, keys) = (staging.edit.partitions[0].1, staging.edit.keys.clone());
+        let (state, keys) = (staging.edit.partitions[0].1.clone(), staging.edit.keys.clone());
         let recovery = Some(partition.blank(stored_of(&state)));
         let staged = Staged { state, keys, recovery, shared: Shared::default() };
         let (belt, end) = (Belt::default(), End::default());
@@ -139,14 +139,17 @@ fn check_head(head: &[u8], partition: PartitionId) -> Result<Edit, Error> {
     let refused = |what| Err(Error::Refused { what });
     let Ok(record) = decode(head) else { return refused("its head is damaged") };
     let edit = record.edit;
-    let [(id, state)] = edit.partitions[..] else { return refused("it is not of one partition") };
+    let [(id, state)] = &edit.partitions[..] else {
+        return refused("it is not of one partition");
+    };
     let is_of_it = edit.add.iter().all(|entry| entry.partition == partition)
         && edit.keys.iter().all(|keys| keys.partition == partition);
-    if id != partition || !is_of_it {
+    if *id != partition || !is_of_it {
         return refused("it is of another partition");
     }
     let is_whole = record.header.kind == Kind::Snapshot && edit.remove.is_empty();
-    if !is_whole || state.index == 0 || !has_levels(&edit) {
+    let has_roster = Roster::decode(&state.roster).is_some();
+    if !is_whole || !has_roster || state.index == 0 || !has_levels(&edit) {
         return refused("its head is not one of a checkpoint");
     }
     Ok(edit)

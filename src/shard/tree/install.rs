@@ -116,7 +116,7 @@ impl<E: Env> Tree<E> {
             hard_state => hard_state,
         };
         let log_from = if partition.has(Planted::InstallKeepsLog) { Lsn(0) } else { mark };
-        let state = PartitionState { term, vote, log_from, ..staged.state };
+        let state = PartitionState { term, vote, log_from, ..staged.state.clone() };
         let (id, keys, log_from) = (partition.id(), staged.keys.clone(), shard.log_from);
         if !partition.has(Planted::InstallShowsEarly) {
             self.store.hold(id);

@@ -20,7 +20,7 @@ use crate::lsm::memtable::{Kind, Payload, Version};
 use crate::lsm::merge::Merge;
 use crate::lsm::table::{self, Iter, Meta, Table};
 use crate::lsm::view::View;
-use crate::partition::{DB_COUNT, Flushed, Recovery, Sizes, Stored};
+use crate::partition::{DB_COUNT, Flushed, Recovery, Roster, Sizes, Stored};
 
 /// Bytes of rows between two yields: some 100 us.
 const YIELD_LEN: usize = 64 << 10;
@@ -164,6 +164,7 @@ pub fn stored_of(state: &PartitionState) -> Stored {
         vote: state.vote,
         clock: state.clock,
         log_from: state.log_from,
+        roster: Roster::decode(&state.roster).expect("its checksum is right"),
     }
 }
 

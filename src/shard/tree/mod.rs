@@ -386,14 +386,24 @@ impl<E: Env> Tree<E> {
         let share = if ground.is_short { SHORT_SHARE } else { 1 };
         let begin_at = Lsn(oldest.0 + flush_from / share);
         let place = place.filter(|_| ground.log.appended() >= begin_at);
-        let Some(place) = self.wanted_place(ground.partitions).or(place) else {
-            self.due_at = begin_at;
-            return;
+        let flushing = match (self.wanted_place(ground.partitions), place) {
+            // What is not committed may wait for the very replica that the checkpoint is for: it
+            // stays in the log, none of which is released.
+            (Some(place), _) => {
+                let (index, mark) = (0, self.marks[place as usize]);
+                Flushing { place, mark, stage: Stage::Marked { index } }
+            }
+            (None, Some(place)) => {
+                let index = ground.partitions[place as usize].newest_logged();
+                let mark = self.start_of_blobs(ground).unwrap_or(ground.log.appended());
+                Flushing { place, mark, stage: Stage::Marked { index } }
+            }
+            (None, None) => {
+                self.due_at = begin_at;
+                return;
+            }
         };
-        let partition = &ground.partitions[place as usize];
-        let index = partition.newest_logged();
-        let mark = self.start_of_blobs(ground).unwrap_or(ground.log.appended());
-        self.flushing = Some(Flushing { place, mark, stage: Stage::Marked { index } });
+        self.flushing = Some(flushing);
         self.env.notify();
     }
 
@@ -433,6 +443,11 @@ impl<E: Env> Tree<E> {
             Stage::Marked { index }
                 if partition.committed().index < index.min(partition.newest_logged()) =>
             {
+                if self.wanted_place(ground.partitions).is_some() {
+                    // It has not begun, and what it waits for may wait for a checkpoint.
+                    self.env.notify();
+                    return None;
+                }
                 Stage::Marked { index }
             }
             Stage::Marked { index } => match partition.begin_flush() {
@@ -540,7 +555,9 @@ impl<E: Env> Tree<E> {
         // The table may have whatever was committed until now.
         let clock = partition.committed().timestamp;
         let log_from = Lsn(0);
-        let state = PartitionState { index, index_term, term, vote, flushed, clock, log_from };
+        let roster = flush.roster().encode().into();
+        let state =
+            PartitionState { index, index_term, term, vote, flushed, clock, log_from, roster };
         let replaces_all = partition.has_void_tables(flush);
         let id = partition.id();
         let counts = flush.sizes().to_counts().into_iter();

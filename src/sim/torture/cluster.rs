@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::house::{House, PATIENCE, PEER_PORT, Shape};
 use super::talk::{Talk, Value};
-use crate::cluster::Member;
+use crate::cluster::{Member, State};
 use crate::id::NodeId;
 use crate::sim::Sim;
 
@@ -26,7 +26,10 @@ impl Cluster {
     pub fn new(seed: u64, count: u64, shape: &Shape) -> Self {
         let sim = Rc::new(Sim::new(seed));
         let ids = (1..=count).map(NodeId);
-        let member = |id| Member { id, peer_addr: sim.node(id).addr(PEER_PORT) };
+        let member = |id: NodeId| {
+            let (peer, zone) = (sim.node(id).addr(PEER_PORT), String::new());
+            Member { id: id.0, peer, zone, state: State::Serving }
+        };
         let members: Vec<_> = ids.clone().map(member).collect();
         let house = |id| House::in_cluster(&sim, id, members.clone(), shape.clone());
         let mut cluster = Self { houses: ids.map(house).collect(), sim: Rc::clone(&sim) };

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::talk::{Talk, Value};
-use crate::cluster::{Member, Members, SlotMap};
+use crate::cluster::{Member, Members, SlotMap, Topology};
 use crate::command::Identity;
 use crate::env::{Class, Env, Wake};
 use crate::id::{NodeId, ShardId};
@@ -290,7 +290,8 @@ impl House {
 
 fn options(shape: &Shape, node: NodeId, founders: &[Member]) -> Options {
     let partitions = u32::from(shape.shards) * shape.partitions;
-    let members = || Arc::new(Members::new(node, 9, founders.to_vec(), shape.shards, partitions));
+    let topology = || Topology::founded(founders.to_vec());
+    let members = || Arc::new(Members::new(node, 9, topology(), shape.shards, partitions));
     Options {
         members: (!founders.is_empty()).then(members),
         runtime: crate::config::Runtime::IoUring,

@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use super::Done;
 use super::cluster::Cluster;
+use super::house::BINARY_PORT;
+use crate::cluster::Action;
 use crate::id::NodeId;
-use crate::sim::{Node, Rng};
+use crate::protocol::binary::{Header, Hello, Request, VERSION, finish, start};
+use crate::sim::{Client, Node, Rng};
 
 /// The longest quiet time, and the longest trouble, of most and of some.
 const SHORT: Duration = Duration::from_millis(300);
@@ -18,7 +21,7 @@ const SLOW_NS: u64 = 2_000_000_000;
 const HOUR_MS: u64 = 3_600_000;
 
 /// What can go wrong.
-const TROUBLES: [Trouble; 9] = [
+const TROUBLES: [Trouble; 11] = [
     Trouble::Kill,
     Trouble::PowerCut,
     Trouble::AllPowerCut,
@@ -28,6 +31,8 @@ const TROUBLES: [Trouble; 9] = [
     Trouble::Ring,
     Trouble::Slow,
     Trouble::Clock,
+    Trouble::Members,
+    Trouble::Members,
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +50,8 @@ enum Trouble {
     Slow,
     /// A wall clock jumps.
     Clock,
+    /// Somebody wishes for other members.
+    Members,
 }
 
 /// See the module's header.
@@ -53,13 +60,21 @@ pub(super) struct Nemesis {
     /// What is due next is due then.
     next_at: Duration,
     in_trouble: bool,
+    /// Who wished for other members, as long as they may be heard.
+    wishes: Vec<Client>,
     /// What was done to the nodes so far.
     pub done: Done,
 }
 
 impl Nemesis {
     pub fn new(rng: Rng) -> Self {
-        Self { rng, next_at: Duration::ZERO, in_trouble: false, done: Done::default() }
+        Self {
+            rng,
+            next_at: Duration::ZERO,
+            in_trouble: false,
+            wishes: Vec::new(),
+            done: Done::default(),
+        }
     }
 
     /// Does what is due.
@@ -114,7 +129,32 @@ impl Nemesis {
                 let jump = self.rng.between(0, 2 * HOUR_MS) as i64 - HOUR_MS as i64;
                 node.set_wall_offset_ms(jump);
             }
+            Trouble::Members => self.wish(cluster, ids),
         }
+    }
+
+    /// Asks one node that another have replicas, have none, or lead. Whether it hears is open.
+    fn wish(&mut self, cluster: &Cluster, [at, about]: [NodeId; 2]) {
+        let node = about.0;
+        let action = match self.rng.index(5) {
+            0 | 1 => Action::Drain { node },
+            2 | 3 => Action::Restore { node },
+            _ => Action::Transfer { node: self.rng.one_in(2).then_some(node) },
+        };
+        let action = action.encode();
+        let hello = Hello { versions: &[VERSION], ..Hello::default() };
+        let mut frames = Vec::new();
+        for (request_id, request) in (1..).zip([Request::Hello(hello), Request::Cluster(&action)]) {
+            let at = start(&mut frames);
+            request.encode(&mut frames);
+            let opcode = request.opcode() as u8;
+            let header = Header { version: VERSION, opcode, request_id, ..Header::default() };
+            finish(&mut frames, at, header);
+        }
+        let client = cluster.sim.connect(at, BINARY_PORT);
+        client.send(&frames);
+        self.wishes.truncate(8);
+        self.wishes.insert(0, client);
     }
 
     fn power_cut(&mut self, node: &Node) {

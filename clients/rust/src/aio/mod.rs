@@ -86,6 +86,15 @@ impl Client {
         self.call(&Request::Info(section), wire::info).await
     }
 
+    /// Asks which nodes the cluster has, or changes it: an action and an answer in JSON, as the
+    /// protocol says.
+    ///
+    /// # Errors
+    /// As any request; a change that can not be is refused as `cluster_refused`.
+    pub async fn cluster(&self, action: &str) -> Result<String> {
+        self.call(&Request::Cluster(action), wire::info).await
+    }
+
     /// What a key holds; none: it is absent.
     ///
     /// # Errors

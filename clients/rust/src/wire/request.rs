@@ -12,6 +12,7 @@ pub(crate) enum Request<'a> {
     Hello(Hello<'a>),
     Ping(&'a [u8]),
     Info(&'a str),
+    Cluster(&'a str),
     Get { db: u8, key: &'a [u8] },
     Write { db: u8, op: &'a Op<'a> },
     Batch { db: u8, ops: &'a [Op<'a>] },
@@ -34,6 +35,7 @@ impl Request<'_> {
             Self::Hello(_) => 0x01,
             Self::Ping(_) => 0x03,
             Self::Info(_) => 0x04,
+            Self::Cluster(_) => 0x05,
             Self::Get { .. } => 0x10,
             Self::Write { op: Op { value: Some(_), .. }, .. } => SET,
             Self::Write { .. } => 0x12,
@@ -45,7 +47,7 @@ impl Request<'_> {
 
     /// Whether it changes anything.
     pub fn writes(&self) -> bool {
-        matches!(self, Self::Write { .. } | Self::Batch { .. })
+        matches!(self, Self::Write { .. } | Self::Batch { .. } | Self::Cluster(_))
     }
 
     /// Bytes of its body.
@@ -58,7 +60,7 @@ impl Request<'_> {
                     + hello.password.len()
             }
             Self::Ping(bytes) => bytes.len(),
-            Self::Info(section) => section.len(),
+            Self::Info(text) | Self::Cluster(text) => text.len(),
             Self::Get { key, .. } => 8 + key.len(),
             Self::Write { op, .. } => op_len(op),
             Self::Batch { ops, .. } => 8 + ops.iter().map(op_len).sum::<usize>(),
@@ -77,7 +79,7 @@ impl Request<'_> {
         match self {
             Self::Hello(hello) => put_hello(hello, out),
             Self::Ping(bytes) => out.extend_from_slice(bytes),
-            Self::Info(section) => out.extend_from_slice(section.as_bytes()),
+            Self::Info(text) | Self::Cluster(text) => out.extend_from_slice(text.as_bytes()),
             Self::Get { db, key } => {
                 out.extend_from_slice(&[*db, 0, 0, 0]);
                 put_bytes(key, out);

@@ -120,6 +120,10 @@ fn encoded(block: &Block) -> Vec<u8> {
             let section = block.bytes("section");
             put(Request::Info(str::from_utf8(&section).expect("text")));
         }
+        0x05 => {
+            let action = block.bytes("action");
+            put(Request::Cluster(str::from_utf8(&action).expect("text")));
+        }
         0x10 => put(Request::Get { db: block.db(), key: &block.bytes("key") }),
         0x11 | 0x12 => with_op(block, "", |op| put(Request::Write { db: block.db(), op: &op })),
         0x13 => with_ops(block, 0, &mut Vec::new(), &mut |ops| put(Request::Batch { db: 0, ops })),

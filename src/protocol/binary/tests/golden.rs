@@ -57,6 +57,7 @@ fn requests_are_as_the_vectors_say() {
         ("ping", u64::MAX, 0, Request::Ping(b"hello")),
         ("info", 4, 0, Request::Info("")),
         ("info of a section", 4, 0, Request::Info("memory")),
+        ("cluster", 5, 0, Request::Cluster(r#"{"action":"status"}"#)),
         ("get", 5, 0, Request::Get { db: 0, key: b"k" }),
         ("get with a deadline", 6, 250, Request::Get { db: 3, key: b"a longer key" }),
         ("set", 7, 0, Request::Write(set)),
@@ -254,6 +255,7 @@ fn request_fields(text: &mut String, request: &Request<'_>) {
             line(text, "password", quoted(password));
         }
         Request::Ping(bytes) => line(text, "bytes", quoted(bytes)),
+        Request::Cluster(action) => line(text, "action", quoted(action.as_bytes())),
         Request::Info(section) => line(text, "section", quoted(section.as_bytes())),
         Request::Get { db, key } => {
             line(text, "db", db);

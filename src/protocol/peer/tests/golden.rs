@@ -105,6 +105,10 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
                 Endpoint { host: "10.0.0.7", port: 7500 }.encode(out);
             }),
         ),
+        (
+            "leads",
+            framed(Kind::Leads, |out| Leads::encode([3, 17].map(PartitionId).into_iter(), out)),
+        ),
         ("beat", framed(Kind::Beat, |out| Body::encode_beat(1_000_000_007, out))),
     ]
 }
@@ -157,7 +161,7 @@ fn what_can_not_be_a_frame_is_refused() {
         (remade(0, b'*'), Error::Magic { found: *b"*STP" }),
         (remade(4, 9), Error::Version { found: 9 }),
         (remade(5, 0), Error::Kind { found: 0 }),
-        (remade(5, 10), Error::Kind { found: 10 }),
+        (remade(5, 11), Error::Kind { found: 11 }),
         (remade(6, 1), Error::Reserved),
         (remade(15, 1), Error::Reserved),
         (remade(11, 4), Error::TooLong { kind, len: max + 8, max }),

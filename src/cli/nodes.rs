@@ -1,0 +1,341 @@
+//! `stave cluster`: the nodes of a cluster, asked of any of them, and what is to become of them.
+//!
+//! A change is a wish that the cluster carries out by itself, whoever dies meanwhile; a command
+//! that waits for it only looks on.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::ask::{Ask, Remote, Session};
+use super::failure::Failure;
+use super::{EXIT_FAILURE, EXIT_OK};
+use crate::cluster::{Action, Member, State, Topology, Wanted};
+use crate::id::{NodeId, PartitionId};
+
+const EXAMPLES: &str = "\
+Examples:
+  stave serve --peer-port 7401                       a cluster of one node that others can join
+  stave serve --join 10.0.0.1:7401 --data-dir d2     another node, with an empty directory
+  stave cluster status                               who leads what, and who lacks something
+  stave cluster drain 2                              before its machine is taken down for long
+  stave cluster remove 2                             when it does not come back
+
+Ask any node that is there (--server HOST:PORT, its binary port or its peer port).";
+
+/// How often somebody who waits looks.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
+
+/// Look at the nodes of a cluster, or change them
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES, arg_required_else_help = true)]
+pub(super) struct Nodes {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Status(Remote<Status>),
+    Topology(Remote<ShowTopology>),
+    Drain(Remote<Drain>),
+    Restore(Remote<Restore>),
+    Remove(Remote<Remove>),
+    Transfer(Remote<Transfer>),
+}
+
+impl Nodes {
+    /// Runs it; returns the exit code.
+    pub(super) fn run(&self, out: &mut impl std::io::Write) -> u8 {
+        match &self.command {
+            Command::Status(ask) => ask.run(out),
+            Command::Topology(ask) => ask.run(out),
+            Command::Drain(ask) => ask.run(out),
+            Command::Restore(ask) => ask.run(out),
+            Command::Remove(ask) => ask.run(out),
+            Command::Transfer(ask) => ask.run(out),
+        }
+    }
+}
+
+/// Show the nodes, what they lead and whether anything is missing
+#[derive(clap::Args)]
+struct Status {
+    /// Exit with 1 unless all is as it is to be
+    #[arg(long)]
+    check: bool,
+}
+
+/// Print which nodes there are, as the cluster has agreed on it, in JSON
+#[derive(clap::Args)]
+struct ShowTopology {}
+
+/// Have a node keep no replicas; it stays a node
+#[derive(clap::Args)]
+struct Drain {
+    /// Which
+    #[arg(value_name = "NODE")]
+    node: u64,
+
+    #[command(flatten)]
+    how: How,
+}
+
+/// Have a node that was drained keep replicas again
+#[derive(clap::Args)]
+struct Restore {
+    /// Which
+    #[arg(value_name = "NODE")]
+    node: u64,
+
+    #[command(flatten)]
+    how: How,
+}
+
+/// Forget a node for good: it is dead, or is to be. Its number is not used again
+#[derive(clap::Args)]
+struct Remove {
+    /// Which
+    #[arg(value_name = "NODE")]
+    node: u64,
+
+    #[command(flatten)]
+    how: How,
+}
+
+/// Have a node lead all partitions; without one, each as many as the others
+#[derive(clap::Args)]
+struct Transfer {
+    /// Which
+    #[arg(value_name = "NODE")]
+    node: Option<u64>,
+
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(clap::Args)]
+struct How {
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Do not wait until it is done: the cluster goes on by itself
+    #[arg(long)]
+    no_wait: bool,
+
+    /// How long to wait
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = super::duration::parse)]
+    wait: Duration,
+}
+
+/// What a node answers.
+#[derive(Deserialize, Serialize)]
+struct Told {
+    cluster: String,
+    cores: u16,
+    partitions: u32,
+    topology: Topology,
+    asked: u64,
+    partition: Vec<Partition>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Partition {
+    leader: u64,
+    voters: Vec<u64>,
+    learners: Vec<u64>,
+    changing: bool,
+    applied: u64,
+    behind: Vec<u64>,
+}
+
+impl Partition {
+    fn has(&self, node: u64) -> bool {
+        self.voters.contains(&node) || self.learners.contains(&node)
+    }
+
+    /// Whether its replicas are those that are wanted, and it has a leader.
+    fn is_settled(&self, wanted: &Wanted, leader: Option<u64>) -> bool {
+        let same = |have: &[u64], want: &[NodeId]| {
+            have.len() == want.len() && want.iter().all(|node| have.contains(&node.0))
+        };
+        let leads = leader.map_or(self.leader != 0, |leader| self.leader == leader);
+        leads
+            && !self.changing
+            && same(&self.voters, &wanted.voters)
+            && same(&self.learners, &wanted.learners)
+    }
+}
+
+impl Told {
+    fn ask(session: &Session<'_>) -> Result<Self, Failure> {
+        let answer = session.client.cluster(&Action::Status.encode())?;
+        serde_json::from_str(&answer).map_err(|error| Failure::Usage(error.to_string()))
+    }
+
+    /// Partitions that are not as they are to be.
+    fn unsettled(&self) -> usize {
+        let unsettled = (0..).zip(&self.partition).filter(|(id, partition)| {
+            let wanted = Wanted::of(&self.topology, PartitionId(*id));
+            !partition.is_settled(&wanted, self.topology.leader)
+        });
+        unsettled.count()
+    }
+
+    fn count(&self, what: impl Fn(&Partition) -> bool) -> usize {
+        self.partition.iter().filter(|partition| what(partition)).count()
+    }
+
+    fn line(&self, member: &Member) -> String {
+        let Member { id, peer, zone, state } = member;
+        let state = format!("{state:?}").to_lowercase();
+        let zone = if zone.is_empty() { "-" } else { zone };
+        let leads = self.count(|partition| partition.leader == *id);
+        let votes = self.count(|partition| partition.voters.contains(id));
+        let learns = self.count(|partition| partition.learners.contains(id));
+        let behind = self.count(|partition| partition.behind.contains(id));
+        let peer = peer.to_string();
+        format!(
+            "{id:<5} {peer:<21} {zone:<10} {state:<9} {leads:>5} {votes:>6} {learns:>8} {behind:>6}"
+        )
+    }
+
+    fn summary(&self) -> String {
+        let leaderless = self.count(|partition| partition.leader == 0);
+        match (leaderless, self.unsettled()) {
+            (0, 0) => format!("all {} partitions are as they are to be", self.partitions),
+            (0, moving) => format!("{moving} of {} partitions are changing", self.partitions),
+            (lost, _) => format!("{lost} of {} partitions have no leader", self.partitions),
+        }
+    }
+}
+
+impl Ask for Status {
+    fn ask(&self, session: &mut Session<'_>) -> Result<u8, Failure> {
+        let told = Told::ask(session)?;
+        let Topology { version, nodes, .. } = &told.topology;
+        let mut lines = vec![
+            format!("cluster {}, version {version}, as node {} sees it", told.cluster, told.asked),
+            "node  peers                 zone       state     leads  votes   learns behind".into(),
+        ];
+        let there = nodes.iter().filter(|member| member.state != State::Removed);
+        lines.extend(there.map(|member| told.line(member)));
+        lines.push(told.summary());
+        session.print(&told, &lines.join("\n"))?;
+        Ok(if self.check && told.unsettled() > 0 { EXIT_FAILURE } else { EXIT_OK })
+    }
+}
+
+impl Ask for ShowTopology {
+    fn ask(&self, session: &mut Session<'_>) -> Result<u8, Failure> {
+        let told = Told::ask(session)?;
+        let text = serde_json::to_string_pretty(&told.topology).expect("it has no odd keys");
+        session.print(&told.topology, &text)?;
+        Ok(EXIT_OK)
+    }
+}
+
+impl Ask for Drain {
+    fn ask(&self, session: &mut Session<'_>) -> Result<u8, Failure> {
+        self.how.carry_out(session, &Action::Drain { node: self.node })
+    }
+}
+
+impl Ask for Restore {
+    fn ask(&self, session: &mut Session<'_>) -> Result<u8, Failure> {
+        self.how.carry_out(session, &Action::Restore { node: self.node })
+    }
+}
+
+impl Ask for Remove {
+    fn ask(&self, session: &mut Session<'_>) -> Result<u8, Failure> {
+        self.how.carry_out(session, &Action::Remove { node: self.node })
+    }
+}
+
+impl Ask for Transfer {
+    fn ask(&self, session: &mut Session<'_>) -> Result<u8, Failure> {
+        self.how.carry_out(session, &Action::Transfer { node: self.node })
+    }
+}
+
+impl How {
+    fn carry_out(&self, session: &mut Session<'_>, action: &Action) -> Result<u8, Failure> {
+        let told = Told::ask(session)?;
+        let (after, _) = told.topology.after(action, told.cores).map_err(Failure::Usage)?;
+        if self.dry_run {
+            return foretell(session, &told, &after);
+        }
+        session.client.cluster(&action.encode())?;
+        if self.no_wait {
+            let text = "agreed on; `stave cluster status` shows how far it is";
+            session.print(&after, text)?;
+            return Ok(EXIT_OK);
+        }
+        self.look_on(session, after.version)
+    }
+
+    /// Until all is as it is to be, or patience ends.
+    fn look_on(&self, session: &mut Session<'_>, version: u64) -> Result<u8, Failure> {
+        let (end, mut said) = (Instant::now() + self.wait, String::new());
+        loop {
+            // Who is asked may be on its way out of the cluster, or look for a leader.
+            let told = Told::ask(session).ok().filter(|told| told.topology.version >= version);
+            let is_done = told.as_ref().is_some_and(|told| told.unsettled() == 0);
+            let summary = told.as_ref().map_or("waiting".to_owned(), Told::summary);
+            if is_done {
+                session.print(&told, &summary)?;
+                return Ok(EXIT_OK);
+            }
+            if said != summary {
+                eprintln!("stave: {summary}");
+                said = summary;
+            }
+            if Instant::now() > end {
+                let text = format!(
+                    "not done after {:?}: {said}. It is agreed on, and goes on by itself; `stave \
+                     cluster status` shows how far it is",
+                    self.wait
+                );
+                return Err(Failure::Usage(text));
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+}
+
+/// A partition whose replicas would be others.
+#[derive(Serialize)]
+struct Foretold {
+    partition: u32,
+    gain: Vec<u64>,
+    lose: Vec<u64>,
+    leader: u64,
+}
+
+fn foretell(session: &mut Session<'_>, told: &Told, after: &Topology) -> Result<u8, Failure> {
+    let mut all = Vec::new();
+    for (partition, now) in (0..).zip(&told.partition) {
+        let Wanted { voters, learners } = Wanted::of(after, PartitionId(partition));
+        let wanted: Vec<u64> = voters.iter().chain(&learners).map(|node| node.0).collect();
+        let gain: Vec<_> = wanted.iter().copied().filter(|node| !now.has(*node)).collect();
+        let had = now.voters.iter().chain(&now.learners).copied();
+        let lose: Vec<_> = had.filter(|node| !wanted.contains(node)).collect();
+        let leader = voters.first().map_or(0, |node| node.0);
+        if !gain.is_empty() || !lose.is_empty() || leader != now.leader {
+            all.push(Foretold { partition, gain, lose, leader });
+        }
+    }
+    let lines = all.iter().map(|Foretold { partition, gain, lose, leader }| {
+        format!("partition {partition}: gains {gain:?}, loses {lose:?}, led by {leader}")
+    });
+    let mut lines: Vec<_> = lines.collect();
+    lines.push(format!(
+        "{} of {} partitions would change; nothing was done",
+        all.len(),
+        told.partitions
+    ));
+    session.print(&all, &lines.join("\n"))?;
+    Ok(EXIT_OK)
+}

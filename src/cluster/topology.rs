@@ -1,0 +1,327 @@
+//! Which nodes a cluster has, and what becomes of a wish to change that: a pure function.
+//!
+//! The topology is what the first partition's group has decided; each node has a copy. It says what
+//! is to be: which nodes exist and which of them are to have replicas. Who really has one is each
+//! group's own affair, which its leader brings in line ([`super::plan`]).
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::NodeId;
+
+/// Most nodes that a cluster can have had: their shards have numbers of 16 bits.
+pub const NODES_MAX: u64 = 60;
+/// Most nodes that have replicas at a time.
+pub const REPLICAS_MAX: usize = 7;
+/// Longest name of a zone, bytes.
+const ZONE_LEN_MAX: usize = 64;
+
+/// What is to become of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It has replicas.
+    Serving,
+    /// Its replicas go.
+    Draining,
+    /// It is gone for good; its number is not used again.
+    Removed,
+}
+
+/// A node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Which.
+    pub id: u64,
+    /// Where its peers reach its first shard; shard n listens n ports further on.
+    pub peer: SocketAddr,
+    /// Where it stands; nodes of one zone may fail together.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub zone: String,
+    /// What is to become of it.
+    pub state: State,
+}
+
+/// See the module's header.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Topology {
+    /// Rises with each change.
+    pub version: u64,
+    /// Who had replicas at the groups' birth.
+    pub founders: Vec<u64>,
+    /// By number.
+    pub nodes: Vec<Member>,
+    /// Who is to lead all partitions; none: each leads as many as the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<u64>,
+}
+
+/// A wish.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "action")]
+pub enum Action {
+    /// Tells what there is; changes nothing.
+    Status,
+    /// A node with an empty directory wants to be one of the cluster.
+    Join {
+        /// Where its peers are to reach it.
+        peer: SocketAddr,
+        /// See [`Member::zone`].
+        #[serde(default)]
+        zone: String,
+        /// Its shards: as many as the others have.
+        cores: u16,
+    },
+    /// A node that is one of the cluster has started, perhaps somewhere else than before.
+    Announce {
+        /// Which.
+        node: u64,
+        /// Where its peers reach it.
+        peer: SocketAddr,
+    },
+    /// A node is to have no replicas.
+    Drain {
+        /// Which.
+        node: u64,
+    },
+    /// A node that was drained is to have replicas again.
+    Restore {
+        /// Which.
+        node: u64,
+    },
+    /// A node is gone for good.
+    Remove {
+        /// Which.
+        node: u64,
+    },
+    /// A node is to lead all partitions; none: each as many as the others.
+    Transfer {
+        /// Which.
+        node: Option<u64>,
+    },
+}
+
+impl Action {
+    /// As text.
+    pub fn encode(&self) -> String {
+        text_of(self)
+    }
+
+    /// Back from text.
+    ///
+    /// # Errors
+    /// It is none: a sentence.
+    pub fn decode(text: &str) -> Result<Self, Refusal> {
+        serde_json::from_str(text).map_err(|error| format!("no action of a cluster: {error}"))
+    }
+}
+
+/// JSON of what nodes tell of a cluster.
+///
+/// # Panics
+/// If a map has keys that are no text.
+pub fn text_of(told: &impl Serialize) -> String {
+    serde_json::to_string(told).expect("it has no odd keys")
+}
+
+/// Why a wish is not granted: a sentence with the cause and the cure.
+pub type Refusal = String;
+
+impl Member {
+    /// Its number.
+    pub fn node(&self) -> NodeId {
+        NodeId(self.id)
+    }
+}
+
+impl Topology {
+    /// At the beginning: `founders` that serve, in the order of their numbers.
+    pub fn founded(founders: Vec<Member>) -> Self {
+        let ids = founders.iter().map(|member| member.id).collect();
+        Self { version: 1, founders: ids, nodes: founders, leader: None }
+    }
+
+    /// Back from bytes.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+
+    /// As bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        text_of(self).into_bytes()
+    }
+
+    /// A node, removed or not.
+    pub fn get(&self, id: u64) -> Option<&Member> {
+        self.nodes.iter().find(|member| member.id == id)
+    }
+
+    /// The nodes that are to have replicas.
+    pub fn serving(&self) -> impl Iterator<Item = &Member> {
+        self.nodes.iter().filter(|member| member.state == State::Serving)
+    }
+
+    /// What it is once a wish is granted, and which node that is about. Equal if nothing changes.
+    ///
+    /// # Errors
+    /// It can not be.
+    pub fn after(&self, action: &Action, cores: u16) -> Result<(Self, u64), Refusal> {
+        let mut after = self.clone();
+        let node = match action {
+            Action::Status => 0,
+            Action::Join { peer, zone, cores: asked } => {
+                after.join(*peer, zone, (*asked, cores))?
+            }
+            Action::Announce { node, peer } => after.announce(*node, *peer)?,
+            Action::Drain { node } => after.set_state(*node, State::Draining)?,
+            Action::Restore { node } => after.set_state(*node, State::Serving)?,
+            Action::Remove { node } => after.set_state(*node, State::Removed)?,
+            Action::Transfer { node } => after.lead(*node)?,
+        };
+        if after != *self {
+            after.version += 1;
+        }
+        Ok((after, node))
+    }
+
+    fn known(&self, id: u64) -> Result<&Member, Refusal> {
+        let known = self.get(id).filter(|member| member.state != State::Removed);
+        known.ok_or_else(|| match self.get(id) {
+            Some(_) => format!("node {id} was removed: its number is not used again"),
+            None => format!("there is no node {id}: `stave cluster status` names those there are"),
+        })
+    }
+
+    fn join(&mut self, peer: SocketAddr, zone: &str, cores: (u16, u16)) -> Result<u64, Refusal> {
+        if cores.0 != cores.1 {
+            let (asked, have) = cores;
+            return Err(format!(
+                "the nodes of this cluster have {have} core(s) each, this one has {asked}: start \
+                 it with --cores {have}"
+            ));
+        }
+        if zone.len() > ZONE_LEN_MAX || !zone.chars().all(|c| c.is_ascii_graphic()) {
+            return Err(format!("a zone is at most {ZONE_LEN_MAX} printable characters"));
+        }
+        let at = |member: &&Member| member.peer == peer && member.state != State::Removed;
+        if let Some(known) = self.nodes.iter().find(at) {
+            return Err(format!(
+                "node {id} of this cluster is reached at {peer}: if it has lost its data, remove \
+                 it first with `stave cluster remove {id}`; if not, start it with its own data \
+                 directory",
+                id = known.id
+            ));
+        }
+        let id = self.nodes.iter().map(|member| member.id).max().unwrap_or(0) + 1;
+        if id > NODES_MAX {
+            return Err(format!("{NODES_MAX} nodes have been in this cluster: no more can join"));
+        }
+        if self.serving().count() >= REPLICAS_MAX {
+            return Err(format!(
+                "{REPLICAS_MAX} nodes have replicas, which is the most: remove one before"
+            ));
+        }
+        self.nodes.push(Member { id, peer, zone: zone.to_owned(), state: State::Serving });
+        Ok(id)
+    }
+
+    fn announce(&mut self, id: u64, peer: SocketAddr) -> Result<u64, Refusal> {
+        self.known(id)?;
+        let other = |member: &&Member| {
+            member.peer == peer && member.id != id && member.state != State::Removed
+        };
+        if let Some(other) = self.nodes.iter().find(other) {
+            return Err(format!("node {} is reached at {peer}", other.id));
+        }
+        self.nodes.iter_mut().filter(|member| member.id == id).for_each(|own| own.peer = peer);
+        Ok(id)
+    }
+
+    fn lead(&mut self, leader: Option<u64>) -> Result<u64, Refusal> {
+        if let Some(id) = leader
+            && self.known(id)?.state != State::Serving
+        {
+            return Err(format!("node {id} is drained: restore it before"));
+        }
+        self.leader = leader;
+        Ok(leader.unwrap_or(0))
+    }
+
+    fn set_state(&mut self, id: u64, state: State) -> Result<u64, Refusal> {
+        self.known(id)?;
+        let others = self.serving().filter(|member| member.id != id).count();
+        if state != State::Serving && others == 0 {
+            return Err(format!("node {id} is the only one that has replicas: add another before"));
+        }
+        self.nodes.iter_mut().filter(|member| member.id == id).for_each(|own| own.state = state);
+        self.leader = self.leader.filter(|leader| state == State::Serving || *leader != id);
+        Ok(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(port: u16) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, 1], port))
+    }
+
+    fn member(id: u64) -> Member {
+        let peer = addr(7000 + 10 * id as u16);
+        Member { id, peer, zone: String::new(), state: State::Serving }
+    }
+
+    fn three() -> Topology {
+        Topology::founded([1, 2, 3].map(member).into())
+    }
+
+    fn join(port: u16) -> Action {
+        Action::Join { peer: addr(port), zone: "a".to_owned(), cores: 2 }
+    }
+
+    #[test]
+    fn who_joins_gets_the_next_number_and_no_number_comes_back() {
+        let (four, id) = three().after(&join(8000), 2).expect("there is room");
+        assert_eq!((id, four.version, four.nodes.len()), (4, 2, 4));
+
+        let (three, _) = four.after(&Action::Remove { node: 4 }, 2).expect("others are left");
+        let (five, id) = three.after(&join(8000), 2).expect("its place is free");
+        assert_eq!(id, 5);
+        assert_eq!(five.serving().map(|of| of.id).collect::<Vec<_>>(), [1, 2, 3, 5]);
+    }
+
+    #[test]
+    fn a_topology_comes_back_as_encoded() {
+        let (topology, _) = three().after(&join(8000), 2).expect("there is room");
+        assert_eq!(Topology::decode(&topology.encode()), Some(topology));
+        assert_eq!(Topology::decode(b"{}"), None);
+    }
+
+    #[test]
+    fn what_changes_nothing_has_no_version_of_its_own() {
+        let same = Action::Announce { node: 2, peer: addr(7020) };
+        assert_eq!(three().after(&same, 2), Ok((three(), 2)));
+        let other = Action::Announce { node: 2, peer: addr(9) };
+        assert_eq!(three().after(&other, 2).expect("free").0.version, 2);
+    }
+
+    #[test]
+    fn what_can_not_be_is_refused_with_cause_and_cure() {
+        let lone = Topology::founded(vec![member(1)]);
+        let (gone, _) = three().after(&Action::Remove { node: 2 }, 2).expect("others are left");
+        for (topology, action, expected) in [
+            (three(), join(7020), "remove it first with `stave cluster remove 2`"),
+            (three(), Action::Join { peer: addr(1), zone: "a b".into(), cores: 2 }, "a zone is"),
+            (three(), Action::Join { peer: addr(1), zone: "".into(), cores: 3 }, "--cores 2"),
+            (three(), Action::Drain { node: 9 }, "there is no node 9"),
+            (three(), Action::Announce { node: 1, peer: addr(7020) }, "node 2 is reached at"),
+            (gone, Action::Restore { node: 2 }, "node 2 was removed"),
+            (lone, Action::Drain { node: 1 }, "the only one that has replicas"),
+        ] {
+            let refusal = topology.after(&action, 2).expect_err("it can not be");
+            assert!(refusal.contains(expected), "{action:?}: {refusal}");
+        }
+    }
+}

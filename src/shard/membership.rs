@@ -1,0 +1,173 @@
+//! The shard as one that sees to who has replicas of its partitions: what the nodes have agreed on
+//! is told to all shards, and the groups that it leads are brought in line.
+//!
+//! Looked at each tick. What is to be follows from the topology alone, and what is from each
+//! group's own log ([`crate::cluster::next`]), so that nothing has to be remembered here but since
+//! when a leadership is held: leaderships go back to whom they are due only when that is some time
+//! ago, or else a node that hands over before its end would get them back.
+
+use std::time::Duration;
+
+use super::Shard;
+use crate::cluster::{Action, Members, Refusal, ReplicaSet, Step, Topology, Wanted, next};
+use crate::env::Env;
+use crate::id::{NodeId, PartitionId};
+use crate::partition::Partition;
+
+/// The partition that knows which nodes there are.
+const KNOWING: PartitionId = PartitionId(0);
+/// Entries that a replica may lack that is given a vote or leadership.
+const LACK_MAX: u64 = 256;
+/// How long a leadership is held at least before it goes to whom it is due.
+const HELD_MIN: Duration = Duration::from_secs(10);
+
+/// Why the nodes of a cluster are not changed now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// It can not be.
+    Never(Refusal),
+    /// A change before is on its way.
+    Busy,
+}
+
+/// What became of a wish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// Which node it was about; 0: none.
+    pub node: u64,
+    /// Which nodes there are then.
+    pub topology: Topology,
+    /// The entry that has to be committed before anybody is told.
+    pub hold: Option<u64>,
+}
+
+impl<E: Env> Shard<E> {
+    /// Where this shard has the partition that knows which nodes there are, if it leads it.
+    pub fn knowing_place(&self) -> Option<u32> {
+        self.place_of(KNOWING).filter(|place| self.leads(*place))
+    }
+
+    /// Which partition knows which nodes there are.
+    pub fn knowing() -> PartitionId {
+        KNOWING
+    }
+
+    /// Changes which nodes there are; of the leader of the partition at that place.
+    ///
+    /// # Errors
+    /// [`Denied`]; nothing was done.
+    pub fn change_topology(&mut self, place: u32, action: &Action) -> Result<Granted, Denied> {
+        let members = self.members().cloned().expect("a node of a cluster");
+        if self.partition(place).is_decreeing() {
+            return Err(Denied::Busy);
+        }
+        let now = decreed(self.partition(place), &members);
+        let (topology, node) = now.after(action, self.map.shard_count()).map_err(Denied::Never)?;
+        if topology == now {
+            return Ok(Granted { node, topology, hold: None });
+        }
+        self.seal(place);
+        let (bytes, now_ms) = (topology.encode(), self.now_ms);
+        let hold = self.partitions[place as usize].propose_topology(&bytes, now_ms);
+        self.seal(place);
+        Ok(Granted { node, topology, hold: Some(hold) })
+    }
+
+    /// A partition of which there is no replica here is led by another node.
+    pub fn note_leader_elsewhere(&mut self, partition: PartitionId, node: NodeId) {
+        let Some(place) = self.place_of(partition) else { return };
+        if let Some(members) = self.members()
+            && !self.partition(place).is_member()
+        {
+            members.note_leader(partition, Some(node));
+        }
+    }
+
+    /// The partitions that are led here and of which a node has no replica.
+    pub fn led_without(&self, node: NodeId) -> impl Iterator<Item = PartitionId> + '_ {
+        let led = (0..).zip(&self.partitions).filter(|(place, _)| self.leads(*place));
+        let without = led.filter(move |(_, of)| !of.roster().members.contains(node));
+        without.map(|(_, partition)| partition.id())
+    }
+
+    /// Tells what is known of the nodes and of the replicas, and brings those groups in line that
+    /// this shard leads.
+    pub(super) fn tend_members(&mut self) {
+        let Some(members) = self.members().cloned() else { return };
+        if let Some(place) = self.place_of(KNOWING) {
+            members.note_topology(decreed(self.partition(place), &members));
+        }
+        let (topology, now) = (members.topology(), self.env.now());
+        for place in 0..self.partitions.len() as u32 {
+            let partition = self.partition(place);
+            let wanted = Wanted::of(&topology, partition.id());
+            members.note_replicas(partition.id(), replica_set(partition));
+            if !self.leads(place) || !partition.is_ready() {
+                self.replicas.leads_since[place as usize] = now;
+                continue;
+            }
+            let held = now.saturating_sub(self.replicas.leads_since[place as usize]);
+            let is_due = topology.leader.is_some() || held > HELD_MIN;
+            match step(partition, &members, &wanted, is_due) {
+                Step::Nothing => {}
+                Step::HandOver(to) => {
+                    tracing::info!(partition = %partition.id(), node = %to, "handing over");
+                    self.seal(place);
+                    self.partitions[place as usize].hand_over(to);
+                    self.settle_at(place);
+                }
+                Step::Change(change) => {
+                    let partition = partition.id();
+                    tracing::info!(%partition, ?change, "changing who has replicas");
+                    self.seal(place);
+                    let proposed = self
+                        .at(place, |partition, around| partition.propose_members(&change, around));
+                    match proposed {
+                        Ok(logging) => self.note(place, logging),
+                        Err(error) => tracing::debug!(%error, "members are not changed now"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What the nodes have agreed on, as far as is applied here.
+fn decreed(partition: &Partition, members: &Members) -> Topology {
+    let known = &partition.roster().topology;
+    match known.is_empty() {
+        true => members.topology().as_ref().clone(),
+        false => Topology::decode(known).expect("it was encoded by a leader"),
+    }
+}
+
+/// What the leader of a partition is to do next.
+fn step(partition: &Partition, members: &Members, wanted: &Wanted, is_due: bool) -> Step {
+    let own = members.own();
+    let is_near = |node: NodeId| !lags(partition, node);
+    let step = next(own, &partition.roster().members, wanted, is_near);
+    let due = wanted.voters.first().filter(|first| {
+        let has_vote = partition.roster().members.voters.contains(first);
+        is_due && **first != own && has_vote && is_near(**first)
+    });
+    match (step, due) {
+        (Step::Nothing, Some(first)) => Step::HandOver(*first),
+        (step, _) => step,
+    }
+}
+
+/// Whether a replica lacks more than what is on its way, or was not heard of lately.
+fn lags(partition: &Partition, node: NodeId) -> bool {
+    let matched = partition.matched(node);
+    matched.is_none_or(|matched| matched + LACK_MAX < partition.committed().index)
+}
+
+fn replica_set(partition: &Partition) -> ReplicaSet {
+    let members = partition.roster().members.clone();
+    let all = members.voters.iter().chain(&members.learners).copied();
+    let behind = match partition.is_leader() {
+        true => all.filter(|node| lags(partition, *node)).collect(),
+        false => Vec::new(),
+    };
+    ReplicaSet { applied: partition.committed().index, behind, members }
+}

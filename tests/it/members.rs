@@ -1,0 +1,175 @@
+//! Nodes that come and go: joined, drained, removed, killed meanwhile; with a writer all the time.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{scope, sleep};
+use std::time::{Duration, Instant};
+
+use crate::client::Reply;
+use crate::cluster::{CHANGE_MAX, Patient, assert_kept, free_ports, write_some};
+use crate::server::{Server, binary, told};
+
+/// A node that others can join, or that joins, and its peer port.
+fn node(join: Option<u16>, flags: &[&str]) -> (Server, u16) {
+    let (port, held) = free_ports();
+    drop(held);
+    let (own, seed) = (port.to_string(), format!("127.0.0.1:{}", join.unwrap_or(0)));
+    let mut all = vec!["--peer-port", &own];
+    if join.is_some() {
+        all.extend(["--join", &seed]);
+    }
+    (Server::start(&[&all, flags].concat()), port)
+}
+
+/// `stave cluster ...`, asked of a node: the exit code and what it said.
+fn ask(node: &Server, words: &str) -> (Option<i32>, String) {
+    let mut command = Command::new(binary());
+    let server = format!("127.0.0.1:{}", node.binary_port);
+    command.arg("cluster").args(words.split(' ')).args(["--server", &server]);
+    told(command.output().expect("the binary runs"))
+}
+
+fn settle(node: &Server) {
+    let begun = Instant::now();
+    loop {
+        let (code, text) = ask(node, "status --check");
+        if code == Some(0) {
+            return;
+        }
+        assert!(begun.elapsed() < CHANGE_MAX, "not settled: {text}");
+        sleep(Duration::from_millis(50));
+    }
+}
+
+fn change(node: &Server, words: &str) {
+    let (code, text) = ask(node, words);
+    assert_eq!(code, Some(0), "{words}: {text}");
+}
+
+/// Writes through some nodes until told to stop; what was acknowledged.
+fn write_on(nodes: &[&Server], stop: &AtomicBool) -> BTreeMap<String, String> {
+    let (mut client, mut kept) = (Patient::of(nodes.iter().copied()), BTreeMap::new());
+    for n in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let (key, value) = (format!("on:{}", n % 500), n.to_string());
+        assert_eq!(client.ask(&["SET", &key, &value]).0, Reply::ok());
+        kept.insert(key, value);
+    }
+    kept
+}
+
+#[test]
+fn a_cluster_grows_from_one_node_under_load_and_outlives_its_first() {
+    // Little log is kept, so that who joins is sent tables.
+    let small = ["--memory", "64MiB", "--cores", "1"];
+    let (mut first, seed) = node(None, &small);
+    let mut kept = BTreeMap::new();
+    write_some(&mut Patient::of([&first]), 0, &mut kept);
+
+    let stop = AtomicBool::new(false);
+    let (second, third) = scope(|threads| {
+        let writer = threads.spawn(|| write_on(&[&first], &stop));
+        let (second, port) = node(Some(seed), &["--memory", "64MiB"]);
+        settle(&second);
+        let (third, _) = node(Some(port), &["--memory", "64MiB"]);
+        settle(&third);
+        stop.store(true, Ordering::Relaxed);
+        kept.append(&mut writer.join().expect("every write was acknowledged"));
+        (second, third)
+    });
+    settle(&first);
+    assert_eq!(first.client().run(&["WAIT", "1", "0"]), Reply::Integer(1));
+
+    first.kill();
+    let mut client = Patient::of([&second, &third]);
+    assert_kept(&mut client, &kept);
+    write_some(&mut client, 1, &mut kept);
+
+    change(&second, "remove 1");
+    // The binary port lets in, too.
+    let (fourth, _) = node(Some(third.binary_port), &["--memory", "64MiB"]);
+    let join = format!("127.0.0.1:{}", third.binary_port);
+    settle(&fourth);
+    assert_kept(&mut Patient::of([&fourth]), &kept);
+
+    // The one that was removed is told so.
+    let (code, text) = first.second(&["--join", &join]);
+    assert_ne!(code, Some(0));
+    assert!(text.contains("node 1 was removed from its cluster"), "{text}");
+}
+
+#[test]
+fn a_node_is_drained_and_restored_while_others_write_and_all_come_back_after_a_crash() {
+    let (first, seed) = node(None, &[]);
+    let (second, _) = node(Some(seed), &[]);
+    let (third, _) = node(Some(seed), &[]);
+    let mut nodes = [first, second, third];
+    nodes.iter().for_each(settle);
+    let mut kept = BTreeMap::new();
+    write_some(&mut Patient::of(&nodes), 0, &mut kept);
+
+    let stop = AtomicBool::new(false);
+    let all: Vec<_> = nodes.iter().collect();
+    scope(|threads| {
+        let writer = threads.spawn(|| write_on(&all, &stop));
+        for _ in 0..2 {
+            change(&nodes[1], "drain 1");
+            // It serves any key as before, though it has none.
+            assert_kept(&mut Patient::of(&nodes[..1]), &kept);
+            let scanned = nodes[0].client().run(&["DBSIZE"]);
+            assert!(matches!(&scanned, Reply::Error(text) if text.contains("ask another node")));
+            change(&nodes[2], "restore 1");
+        }
+        change(&nodes[0], "transfer 2");
+        stop.store(true, Ordering::Relaxed);
+        kept.append(&mut writer.join().expect("every write was acknowledged"));
+    });
+
+    nodes.iter_mut().for_each(Server::kill);
+    nodes.iter_mut().for_each(Server::restart);
+    nodes.iter().for_each(settle);
+    assert_kept(&mut Patient::of(&nodes), &kept);
+    let (_, text) = ask(&nodes[0], "status");
+    assert!(text.contains("all 16 partitions are as they are to be"), "{text}");
+}
+
+#[test]
+fn what_can_not_be_is_refused_with_the_cure() {
+    let alone = Server::start(&[]);
+    let (code, text) = ask(&alone, "status");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("start it with --peer-port PORT"), "{text}");
+
+    let (first, seed) = node(None, &[]);
+    let (code, text) = ask(&first, "remove 1");
+    assert_eq!(code, Some(2));
+    assert!(text.contains("the only one that has replicas: add another before"), "{text}");
+    let (_, text) = ask(&first, "drain 7 --dry-run");
+    assert!(text.contains("there is no node 7"), "{text}");
+
+    let (second, _) = node(Some(seed), &[]);
+    settle(&second);
+    let (_, text) = ask(&first, "drain 2 --dry-run");
+    assert!(text.contains("loses [2]") && text.contains("nothing was done"), "{text}");
+    let join = format!("127.0.0.1:{seed}");
+    let new = alone.dir().join("new");
+    let mut command = Command::new(binary());
+    command.args(["serve", "--resp-port", "0", "--join", &join, "--cores", "2"]);
+    let (code, text) = told(command.arg("--data-dir").arg(&new).output().expect("it runs"));
+    assert_ne!(code, Some(0));
+    assert!(text.contains("start it with --cores 1"), "{text}");
+}
+
+#[test]
+fn a_node_that_has_others_does_not_start_alone() {
+    let (mut first, seed) = node(None, &[]);
+    let (second, _) = node(Some(seed), &[]);
+    settle(&second);
+    first.kill();
+    let (code, text) = first.second(&[]);
+    assert_ne!(code, Some(0));
+    assert!(text.contains("has replicas on other nodes"), "{text}");
+}
