@@ -4,6 +4,7 @@
 
 mod etcd;
 mod resp;
+mod slots;
 
 use std::io;
 use std::net::SocketAddr;
@@ -42,6 +43,8 @@ struct Options {
 enum Store {
     /// SET
     Resp,
+    /// SET, to the node that leads the key's slot, as clients of Redis Cluster do
+    RespCluster,
     /// SET and WAIT 1 0, sent together
     RespWait,
     /// Put by gRPC
@@ -96,10 +99,13 @@ async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
 }
 
 async fn client(plan: Rc<Plan>, number: usize) -> Result<Seen, String> {
+    if plan.options.to == Store::RespCluster {
+        return slots::run(&plan, number).await;
+    }
     let addr = plan.options.addrs[number % plan.options.addrs.len()];
     let stream = connect(addr).await.map_err(|error| format!("{addr}: {error}"))?;
     let ran = match plan.options.to {
-        Store::Resp => resp::run(&plan, number, stream, false).await,
+        Store::Resp | Store::RespCluster => resp::run(&plan, number, stream, false).await,
         Store::RespWait => resp::run(&plan, number, stream, true).await,
         Store::Etcd => etcd::run(&plan, number, stream, addr).await,
     };

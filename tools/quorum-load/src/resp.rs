@@ -17,24 +17,34 @@ pub async fn run(
     let (mut seen, mut random) = (Seen::default(), number as u64);
     let mut input = Vec::with_capacity(1 << 12);
     while Instant::now() < plan.end {
-        let output = request(plan, &mut random, waits);
+        let output = request(plan, &plan.key(&mut random), waits);
         let begun = Instant::now();
-        stream.write_all(&output).await.map_err(|error| error.to_string())?;
-        input.clear();
-        let replies = 1 + usize::from(waits);
-        while lines(&input) < replies {
-            let read = stream.read_buf(&mut input).await.map_err(|error| error.to_string())?;
-            if read == 0 {
-                return Err("the connection was closed".to_owned());
-            }
-        }
+        ask(&mut stream, &output, &mut input, 1 + usize::from(waits)).await?;
         plan.note(&mut seen, begun, judge(&input, waits));
     }
     Ok(seen)
 }
 
-fn request(plan: &Plan, random: &mut u64, waits: bool) -> Vec<u8> {
-    let key = plan.key(random);
+/// Sends a request and waits for so many lines.
+pub async fn ask(
+    stream: &mut TcpStream,
+    output: &[u8],
+    input: &mut Vec<u8>,
+    replies: usize,
+) -> Result<(), String> {
+    stream.write_all(output).await.map_err(|error| error.to_string())?;
+    input.clear();
+    while lines(input) < replies {
+        let read = stream.read_buf(input).await.map_err(|error| error.to_string())?;
+        if read == 0 {
+            return Err("the connection was closed".to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// A SET of the plan's value.
+pub fn request(plan: &Plan, key: &str, waits: bool) -> Vec<u8> {
     let head = format!("*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${}\r\n", key.len(), plan.value.len());
     let mut output = head.into_bytes();
     output.extend_from_slice(&plan.value);
@@ -49,7 +59,8 @@ fn lines(input: &[u8]) -> usize {
     input.iter().filter(|byte| **byte == b'\n').count()
 }
 
-fn judge(input: &[u8], waits: bool) -> Result<(), String> {
+/// Whether the reply is what it should be.
+pub fn judge(input: &[u8], waits: bool) -> Result<(), String> {
     let text = String::from_utf8_lossy(input);
     let mut lines = text.split("\r\n");
     let is_set = lines.next() == Some("+OK");
