@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::Shard;
 use crate::cluster::{Action, Members, Refusal, ReplicaSet, Step, Topology, Wanted, next};
+use crate::consensus::Membership;
 use crate::env::Env;
 use crate::id::{NodeId, PartitionId};
 use crate::partition::Partition;
@@ -76,11 +77,9 @@ impl<E: Env> Shard<E> {
     /// A partition of which there is no replica here is led by another node.
     pub fn note_leader_elsewhere(&mut self, partition: PartitionId, node: NodeId) {
         let Some(place) = self.place_of(partition) else { return };
-        if let Some(members) = self.members()
-            && !self.partition(place).is_member()
-        {
-            members.note_leader(partition, Some(node));
-        }
+        let Some(members) = self.replicas.members.clone() else { return };
+        self.replicas.elsewhere[place as usize] = true;
+        members.note_leader(partition, Some(node));
     }
 
     /// The partitions that are led here and of which a node has no replica.
@@ -101,7 +100,8 @@ impl<E: Env> Shard<E> {
         for place in 0..self.partitions.len() as u32 {
             let partition = self.partition(place);
             let wanted = Wanted::of(&topology, partition.id());
-            members.note_replicas(partition.id(), replica_set(partition));
+            let is_here = !self.replicas.elsewhere[place as usize];
+            members.note_replicas(partition.id(), replica_set(partition, is_here));
             if !self.leads(place) || !partition.is_ready() {
                 self.replicas.leads_since[place as usize] = now;
                 continue;
@@ -162,8 +162,9 @@ fn lags(partition: &Partition, node: NodeId) -> bool {
     matched.is_none_or(|matched| matched + LACK_MAX < partition.committed().index)
 }
 
-fn replica_set(partition: &Partition) -> ReplicaSet {
-    let members = partition.roster().members.clone();
+/// `is_here`: what is known here of its members is not long past.
+fn replica_set(partition: &Partition, is_here: bool) -> ReplicaSet {
+    let members = if is_here { partition.roster().members.clone() } else { Membership::default() };
     let all = members.voters.iter().chain(&members.learners).copied();
     let behind = match partition.is_leader() {
         true => all.filter(|node| lags(partition, *node)).collect(),

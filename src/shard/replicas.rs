@@ -29,6 +29,8 @@ pub(super) struct Replicas {
     /// Who leads each partition, as of this turn's beginning; of a lone node nothing.
     standings: Vec<Standing>,
     turn_began: Duration,
+    /// Partitions whose leaders say that there is no replica here.
+    pub elsewhere: Vec<bool>,
     /// Since when each partition is led, or not.
     pub leads_since: Vec<Duration>,
     /// Partitions that got messages in this turn.
@@ -46,7 +48,7 @@ impl Replicas {
     pub fn new(members: Option<Arc<Members>>, partitions: usize) -> Self {
         let count = members.iter().len() * partitions;
         let (standings, leads_since) = (vec![Standing::Waits; count], vec![Duration::ZERO; count]);
-        Self { standings, leads_since, members, ..Self::default() }
+        Self { standings, leads_since, members, elsewhere: vec![false; count], ..Self::default() }
     }
 }
 
@@ -97,11 +99,15 @@ impl<E: Env> Shard<E> {
         let Some(members) = &self.replicas.members else { return };
         self.replicas.turn_began = self.env.now();
         let at = self.replicas.turn_began + LEASE_SPARE;
-        for (standing, partition) in self.replicas.standings.iter_mut().zip(&self.partitions) {
-            let now = match self.failed {
-                None => partition.standing(at),
-                Some(_) => Standing::Waits,
+        let places = self.replicas.standings.iter_mut().zip(&mut self.replicas.elsewhere);
+        for ((standing, elsewhere), partition) in places.zip(&self.partitions) {
+            let now = match (partition.standing(at), *elsewhere) {
+                _ if self.failed.is_some() => Standing::Waits,
+                // Who belongs to the group no more may not have been told so by its log.
+                (Standing::Waits, true) => Standing::Elsewhere,
+                (now, _) => now,
             };
+            *elsewhere &= now == Standing::Elsewhere;
             if *standing != now || !self.replicas.lost.is_empty() {
                 *standing = now;
                 let leader = match now {
