@@ -105,8 +105,7 @@ impl Ear<'_> {
         }
         let last = self.last.get(&partition).copied().unwrap_or(stored.index);
         // A leader that comes later takes the place of entries that were not committed.
-        let follows = index == last + 1 || (!self.place.is_alone && index <= last);
-        if !follows {
+        if index > last + 1 {
             let what = format!("entry {index} comes behind entry {last}");
             self.find(Some(partition), what);
         }

@@ -91,8 +91,7 @@ fn examine(dir: &Path, report: &mut Report<'_>) -> anyhow::Result<()> {
     let was_served = shards().any(|shard| tree_dir(&dir, shard).parent().is_some_and(Path::is_dir));
     for shard in shards() {
         let log = LogId { directory: identity.log_id(), shard };
-        let is_alone = identity.nodes == 1;
-        Place { data_dir: &dir, log, map, is_alone, was_served }.examine(report)?;
+        Place { data_dir: &dir, log, map, was_served }.examine(report)?;
     }
     shard::strays(&dir, report, |name| shard::is_of_directory(name, identity.cores))
 }

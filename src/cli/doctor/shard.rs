@@ -8,6 +8,7 @@ use anyhow::Context as _;
 
 use super::report::{Finding, MOVE_AWAY, PUT_BACK, Report};
 use super::{log, table};
+use crate::cli::cluster::TOPOLOGY;
 use crate::cli::inspect::manifest::newest;
 use crate::cluster::SlotMap;
 use crate::lsm::manifest::file::seq_of;
@@ -15,7 +16,7 @@ use crate::lsm::manifest::format::{VERSION, decode};
 use crate::lsm::manifest::replay::{Damage, replay};
 use crate::lsm::manifest::{State, TableEntry};
 use crate::lsm::table::number_of;
-use crate::server::{log_dir, tree_dir};
+use crate::server::{IDENTITY, log_dir, tree_dir};
 use crate::wal::{LogId, segment_seq};
 
 /// What is wrong keeps a server from starting.
@@ -32,8 +33,6 @@ pub(super) struct Place<'a> {
     pub(super) log: LogId,
     /// Who has which slots.
     pub(super) map: SlotMap,
-    /// The node is the only one.
-    pub(super) is_alone: bool,
     /// Some shard of the directory has files.
     pub(super) was_served: bool,
 }
@@ -212,8 +211,8 @@ pub(super) fn strays(
 pub(super) fn is_of_directory(name: &str, cores: u16) -> Named {
     let shard = name.strip_prefix("shard-").and_then(|number| number.parse::<u16>().ok());
     match name {
-        "LOCK" | crate::server::IDENTITY | "checkpoints" | "lost+found" => Named::Ours,
-        "identity.toml.tmp" => Named::Left("left by an interrupted birth"),
+        "LOCK" | IDENTITY | TOPOLOGY | "checkpoints" | "lost+found" => Named::Ours,
+        "identity.toml.tmp" | "cluster.json.tmp" => Named::Left("a file that was not finished"),
         _ if shard.is_some_and(|shard| shard < cores) => Named::Ours,
         _ => Named::Stranger,
     }
