@@ -65,6 +65,8 @@ use crate::metrics::ShardStats;
 use crate::partition::{Flush, Flushed, Partition, Planted, Waiter};
 use crate::wal::{LogId, Writer};
 
+/// A flush that has waited longer for entries to commit holds nobody up.
+const COMMITS_MAX: Duration = Duration::from_secs(1);
 /// How long nothing is tried after a flush or a compaction failed.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
@@ -156,8 +158,8 @@ struct Flushing {
 }
 
 enum Stage {
-    /// Until this entry, the last before the mark, commits.
-    Marked { index: u64 },
+    /// Until this entry, the last before the mark, commits; since then.
+    Marked { index: u64, since: Duration },
     /// Rows are taken.
     Taking(Flush, Shared),
     /// Until the log is durable to here, and the table written.
@@ -280,7 +282,8 @@ impl<E: Env> Tree<E> {
 
     /// Whether so much log waits to be released that writes have to wait.
     pub fn is_behind(&self, appended: Lsn) -> bool {
-        self.is_at_its_longest(appended) && !self.is_stuck()
+        let waits_in_vain = self.is_stuck() || self.waits_for_commits();
+        self.is_at_its_longest(appended) && !waits_in_vain
     }
 
     /// Whether flushes fail, and the log is as long as it may become.
@@ -295,6 +298,16 @@ impl<E: Env> Tree<E> {
     /// Whether nothing is known to become of flushes: waiting for one may take for ever.
     fn is_stuck(&self) -> bool {
         self.has_failed || self.store.is_refused()
+    }
+
+    /// Whether a flush waits so long for entries to commit that they may never: there is no
+    /// majority, or the group goes on without this replica. Nobody's writes are taken here then;
+    /// what else is asked, others may answer.
+    fn waits_for_commits(&self) -> bool {
+        let Some(Flushing { stage: Stage::Marked { since, .. }, .. }) = self.flushing else {
+            return false;
+        };
+        self.env.now().saturating_sub(since) > COMMITS_MAX
     }
 
     /// Does what is due, at most a slice of it. For the end of a turn, when all that was proposed
@@ -329,9 +342,9 @@ impl<E: Env> Tree<E> {
         self.env.spawn(Class::Background, task);
     }
 
-    /// Whether a flush is on its way.
+    /// Whether a flush is on its way, and waits for nothing but the disk.
     pub fn is_flushing(&self) -> bool {
-        self.flushing.is_some()
+        self.flushing.is_some() && !self.waits_for_commits()
     }
 
     /// The tables of the partition at `place`.
@@ -386,17 +399,18 @@ impl<E: Env> Tree<E> {
         let share = if ground.is_short { SHORT_SHARE } else { 1 };
         let begin_at = Lsn(oldest.0 + flush_from / share);
         let place = place.filter(|_| ground.log.appended() >= begin_at);
+        let since = self.env.now();
         let flushing = match (self.wanted_place(ground.partitions), place) {
             // What is not committed may wait for the very replica that the checkpoint is for: it
             // stays in the log, none of which is released.
             (Some(place), _) => {
                 let (index, mark) = (0, self.marks[place as usize]);
-                Flushing { place, mark, stage: Stage::Marked { index } }
+                Flushing { place, mark, stage: Stage::Marked { index, since } }
             }
             (None, Some(place)) => {
                 let index = ground.partitions[place as usize].newest_logged();
                 let mark = self.start_of_blobs(ground).unwrap_or(ground.log.appended());
-                Flushing { place, mark, stage: Stage::Marked { index } }
+                Flushing { place, mark, stage: Stage::Marked { index, since } }
             }
             (None, None) => {
                 self.due_at = begin_at;
@@ -440,7 +454,7 @@ impl<E: Env> Tree<E> {
         let partition = &mut ground.partitions[place as usize];
         let stage = match stage {
             // Another leader may have taken entries back: those will never be.
-            Stage::Marked { index }
+            Stage::Marked { index, since }
                 if partition.committed().index < index.min(partition.newest_logged()) =>
             {
                 if self.wanted_place(ground.partitions).is_some() {
@@ -448,11 +462,11 @@ impl<E: Env> Tree<E> {
                     self.env.notify();
                     return None;
                 }
-                Stage::Marked { index }
+                Stage::Marked { index, since }
             }
-            Stage::Marked { index } => match partition.begin_flush() {
+            Stage::Marked { index, since } => match partition.begin_flush() {
                 Some(flush) => Stage::Taking(flush, self.spawn()),
-                None => Stage::Marked { index },
+                None => Stage::Marked { index, since },
             },
             Stage::Taking(flush, shared) => self.take(flush, shared, ground, place)?,
             Stage::Taken(flush, shared, lsn)
