@@ -167,6 +167,11 @@ fn host(
     let id = identity.map_or(1, |identity| identity.node_id.0);
     let topology = match known {
         Some(known) => known,
+        // Its log may not say so: it would vote for itself alone.
+        None if identity.is_some_and(|identity| identity.nodes > 1) => bail!(
+            "this node is one of several that founded a cluster: give it the --initial-cluster and \
+             --node-id that it was born with, or --join"
+        ),
         None if id == 1 => Topology::founded(vec![member(1, own, "")]),
         None => bail!("this node has joined a cluster and lacks {TOPOLOGY}: give it --join"),
     };
@@ -334,6 +339,19 @@ mod tests {
             let error = seat(config(names, id)).expect_err("senseless");
             assert!(format!("{error:#}").contains(expected), "{names:?}: {error:#}");
         }
+    }
+
+    #[test]
+    fn one_of_several_founders_does_not_become_a_cluster_of_its_own() {
+        let identity = |nodes| {
+            let (node_id, cores, partitions) = (NodeId(1), 1, PARTITIONS_PER_SHARD);
+            Some(Identity { cluster_id: 7, node_id, cores, partitions, nodes })
+        };
+        let own = SocketAddr::from(([127, 0, 0, 1], 7401));
+
+        let error = host(identity(3), None, own).expect_err("two others may lead");
+        assert!(error.to_string().contains("--initial-cluster"), "{error:#}");
+        assert!(host(identity(1), None, own).is_ok(), "it was alone");
     }
 
     #[test]

@@ -60,6 +60,8 @@ impl Members {
         partitions: u32,
     ) -> Self {
         assert!(topology.get(own.0).is_some(), "{own} is not in {topology:?}");
+        let numbers = u64::from(shards) * (NODES_MAX + 1);
+        assert!(numbers < u64::from(NOWHERE.0), "{numbers} shards can not be numbered");
         Self {
             own,
             cluster,
@@ -90,11 +92,6 @@ impl Members {
             member.peer = configured.map_or(member.peer, |(_, addr)| *addr);
         }
         topology
-    }
-
-    /// Most cores of a node that can be in a cluster.
-    pub fn shards_max() -> u16 {
-        (u64::from(NOWHERE.0) / (NODES_MAX + 1)) as u16
     }
 
     /// This node.
