@@ -9,6 +9,9 @@
 //! ```text
 //! DIR/cluster.json    the topology that this node was told last; a copy, of use at the start alone
 //! ```
+//!
+//! How many replicas a partition has is decided at the founding, too, and kept there. A directory
+//! of before there was a choice says nothing of it: all of its nodes have all replicas, as before.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
@@ -17,12 +20,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use serde::Deserialize;
 use stavekv_client::{Options, Retry};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::directory::{Birth, Identity};
-use crate::cluster::{Action, Member, Members, State, Topology};
+use crate::cluster::{Action, Member, Members, REPLICAS, REPLICAS_MAX, State, Told, Topology};
 use crate::config::Config;
 use crate::id::NodeId;
 use crate::limits::PARTITIONS_PER_SHARD;
@@ -51,16 +53,6 @@ pub(super) struct Seat {
     moved: bool,
 }
 
-/// What a node of the cluster answers.
-#[derive(Deserialize)]
-pub(super) struct Told {
-    pub(super) node: u64,
-    pub(super) cluster: String,
-    pub(super) cores: u16,
-    pub(super) partitions: u32,
-    pub(super) topology: Topology,
-}
-
 impl Seat {
     /// Of a configuration; none: the node is alone. `insist`: the operator asked for that number of
     /// cores; else a node that joins takes as many as the others have.
@@ -71,19 +63,24 @@ impl Seat {
         let joins = !config.join.is_empty();
         let founds = !config.initial_cluster.is_empty();
         ensure!(!(joins && founds), "initial-cluster founds a cluster, join joins one: give one");
-        if founds {
-            return founder(config).map(Some);
-        }
-        if !joins && config.peer_port == 0 {
+        if !founds && !joins && config.peer_port == 0 {
             return Ok(None);
         }
         let identity = Identity::read(&config.data_dir)?;
         let known = read_topology(&config.data_dir);
+        if founds {
+            let replicas = match (&identity, known) {
+                (_, Some(known)) => known.replicas() as u8,
+                (Some(_), None) => REPLICAS_MAX,
+                (None, None) => config.replication_factor,
+            };
+            return founder(config, replicas).map(Some);
+        }
         let own = own_addr(config, if joins { PEER_PORT } else { 0 })?;
         let seat = match (joins, identity) {
             (true, None) => join(config, own, insist)?,
             (true, Some(identity)) => come_back(config, &identity, known, own)?,
-            (false, identity) => host(identity, known, own)?,
+            (false, identity) => host(identity, known, own, config.replication_factor)?,
         };
         Ok(Some(seat))
     }
@@ -108,9 +105,6 @@ impl Seat {
 
     /// Keeps what is known of the others for the next start.
     pub(super) fn save(&self, dir: &Path) -> anyhow::Result<()> {
-        if self.topology.version == 1 {
-            return Ok(());
-        }
         let (path, tmp) = (dir.join(TOPOLOGY), dir.join("cluster.json.tmp"));
         fs::write(&tmp, self.topology.encode()).with_context(|| tmp.display().to_string())?;
         fs::rename(&tmp, &path).with_context(|| path.display().to_string())
@@ -130,7 +124,7 @@ fn member(id: u64, peer: SocketAddr, zone: &str) -> Member {
 }
 
 /// One of those that found a cluster together.
-fn founder(config: &Config) -> anyhow::Result<Seat> {
+fn founder(config: &Config, replicas: u8) -> anyhow::Result<Seat> {
     let names = &config.initial_cluster;
     ensure!(
         (2..=FOUNDERS_MAX).contains(&names.len()),
@@ -151,11 +145,17 @@ fn founder(config: &Config) -> anyhow::Result<Seat> {
         config.node_id,
         names.len()
     );
-    let (cluster_id, nodes) = (xxh3_128(names.join(",").as_bytes()), names.len() as u16);
+    let mut told = names.join(",");
+    if replicas != REPLICAS {
+        // Those that were told differently are not of one cluster.
+        told.push_str(&format!(";{replicas}"));
+    }
+    let (cluster_id, nodes) = (xxh3_128(told.as_bytes()), names.len() as u16);
     let birth = Some(Birth { cluster_id, node_id: NodeId(config.node_id), nodes });
     let configured: Vec<_> = (1..).zip(addrs).collect();
     let founders = configured.iter().map(|(id, addr)| member(*id, *addr, "")).collect();
-    Ok(Seat { birth, topology: Topology::founded(founders), configured, moved: false })
+    let topology = Topology::founded(founders, replicas);
+    Ok(Seat { birth, topology, configured, moved: false })
 }
 
 /// The first node of a cluster, or one that needs nobody to find the others.
@@ -163,6 +163,7 @@ fn host(
     identity: Option<Identity>,
     known: Option<Topology>,
     own: SocketAddr,
+    replicas: u8,
 ) -> anyhow::Result<Seat> {
     let id = identity.map_or(1, |identity| identity.node_id.0);
     let topology = match known {
@@ -172,7 +173,7 @@ fn host(
             "this node is one of several that founded a cluster: give it the --initial-cluster and \
              --node-id that it was born with, or --join"
         ),
-        None if id == 1 => Topology::founded(vec![member(1, own, "")]),
+        None if id == 1 => Topology::founded(vec![member(1, own, "")], replicas),
         None => bail!("this node has joined a cluster and lacks {TOPOLOGY}: give it --join"),
     };
     let birth = identity.map(Birth::of);
@@ -349,9 +350,9 @@ mod tests {
         };
         let own = SocketAddr::from(([127, 0, 0, 1], 7401));
 
-        let error = host(identity(3), None, own).expect_err("two others may lead");
+        let error = host(identity(3), None, own, 3).expect_err("two others may lead");
         assert!(error.to_string().contains("--initial-cluster"), "{error:#}");
-        assert!(host(identity(1), None, own).is_ok(), "it was alone");
+        assert!(host(identity(1), None, own, 3).is_ok(), "it was alone");
     }
 
     #[test]

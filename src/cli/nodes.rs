@@ -5,13 +5,12 @@
 
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::ask::{Ask, Remote, Session};
 use super::failure::Failure;
 use super::{EXIT_FAILURE, EXIT_OK};
-use crate::cluster::{Action, Member, State, Topology, Wanted};
-use crate::id::{NodeId, PartitionId};
+use crate::cluster::{Action, Member, PartitionStatus, State, Told, Topology, Wanted};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,6 +19,7 @@ Examples:
   stave cluster status                               who leads what, and who lacks something
   stave cluster drain 2                              before its machine is taken down for long
   stave cluster remove 2                             when it does not come back
+  stave cluster replicas 5                           two nodes may fail at a time, not one
 
 Ask any node that is there (--server HOST:PORT, its binary port or its peer port).";
 
@@ -42,6 +42,7 @@ enum Command {
     Restore(Remote<Restore>),
     Remove(Remote<Remove>),
     Transfer(Remote<Transfer>),
+    Replicas(Remote<Replicas>),
 }
 
 impl Nodes {
@@ -54,6 +55,7 @@ impl Nodes {
             Command::Restore(ask) => ask.run(out),
             Command::Remove(ask) => ask.run(out),
             Command::Transfer(ask) => ask.run(out),
+            Command::Replicas(ask) => ask.run(out),
         }
     }
 }
@@ -114,6 +116,17 @@ struct Transfer {
     how: How,
 }
 
+/// Have so many nodes keep a replica of each partition: 1, 3, 5 or 7; all, while there are fewer
+#[derive(clap::Args)]
+struct Replicas {
+    /// How many
+    #[arg(value_name = "N")]
+    count: u8,
+
+    #[command(flatten)]
+    how: How,
+}
+
 #[derive(clap::Args)]
 struct How {
     /// Say what would be done, and do nothing
@@ -129,99 +142,53 @@ struct How {
     wait: Duration,
 }
 
-/// What a node answers.
-#[derive(Deserialize, Serialize)]
-struct Told {
-    cluster: String,
-    cores: u16,
-    partitions: u32,
-    topology: Topology,
-    asked: u64,
-    partition: Vec<Partition>,
+fn ask(session: &Session<'_>) -> Result<Told, Failure> {
+    let answer = session.client.cluster(&Action::Status.encode())?;
+    serde_json::from_str(&answer).map_err(|error| Failure::Usage(error.to_string()))
 }
 
-#[derive(Deserialize, Serialize)]
-struct Partition {
-    leader: u64,
-    voters: Vec<u64>,
-    learners: Vec<u64>,
-    changing: bool,
-    applied: u64,
-    behind: Vec<u64>,
+fn count(told: &Told, what: impl Fn(&PartitionStatus) -> bool) -> usize {
+    told.partition.iter().filter(|partition| what(partition)).count()
 }
 
-impl Partition {
-    fn has(&self, node: u64) -> bool {
-        self.voters.contains(&node) || self.learners.contains(&node)
-    }
-
-    /// Whether its replicas are those that are wanted, and it has a leader.
-    fn is_settled(&self, wanted: &Wanted, leader: Option<u64>) -> bool {
-        let same = |have: &[u64], want: &[NodeId]| {
-            have.len() == want.len() && want.iter().all(|node| have.contains(&node.0))
-        };
-        let leads = leader.map_or(self.leader != 0, |leader| self.leader == leader);
-        leads
-            && !self.changing
-            && same(&self.voters, &wanted.voters)
-            && same(&self.learners, &wanted.learners)
-    }
+fn line(told: &Told, member: &Member) -> String {
+    let Member { id, peer, zone, state } = member;
+    let state = format!("{state:?}").to_lowercase();
+    let zone = if zone.is_empty() { "-" } else { zone };
+    let leads = count(told, |partition| partition.leader == *id);
+    let votes = count(told, |partition| partition.voters.contains(id));
+    let learns = count(told, |partition| partition.learners.contains(id));
+    let behind = count(told, |partition| partition.behind.contains(id));
+    let peer = peer.to_string();
+    format!(
+        "{id:<5} {peer:<21} {zone:<10} {state:<9} {leads:>5} {votes:>6} {learns:>8} {behind:>6}"
+    )
 }
 
-impl Told {
-    fn ask(session: &Session<'_>) -> Result<Self, Failure> {
-        let answer = session.client.cluster(&Action::Status.encode())?;
-        serde_json::from_str(&answer).map_err(|error| Failure::Usage(error.to_string()))
-    }
-
-    /// Partitions that are not as they are to be.
-    fn unsettled(&self) -> usize {
-        let unsettled = (0..).zip(&self.partition).filter(|(id, partition)| {
-            let wanted = Wanted::of(&self.topology, PartitionId(*id));
-            !partition.is_settled(&wanted, self.topology.leader)
-        });
-        unsettled.count()
-    }
-
-    fn count(&self, what: impl Fn(&Partition) -> bool) -> usize {
-        self.partition.iter().filter(|partition| what(partition)).count()
-    }
-
-    fn line(&self, member: &Member) -> String {
-        let Member { id, peer, zone, state } = member;
-        let state = format!("{state:?}").to_lowercase();
-        let zone = if zone.is_empty() { "-" } else { zone };
-        let leads = self.count(|partition| partition.leader == *id);
-        let votes = self.count(|partition| partition.voters.contains(id));
-        let learns = self.count(|partition| partition.learners.contains(id));
-        let behind = self.count(|partition| partition.behind.contains(id));
-        let peer = peer.to_string();
-        format!(
-            "{id:<5} {peer:<21} {zone:<10} {state:<9} {leads:>5} {votes:>6} {learns:>8} {behind:>6}"
-        )
-    }
-
-    fn summary(&self) -> String {
-        let leaderless = self.count(|partition| partition.leader == 0);
-        match (leaderless, self.unsettled()) {
-            (0, 0) => format!("all {} partitions are as they are to be", self.partitions),
-            (0, moving) => format!("{moving} of {} partitions are changing", self.partitions),
-            (lost, _) => format!("{lost} of {} partitions have no leader", self.partitions),
-        }
+fn summary(told: &Told) -> String {
+    let leaderless = count(told, |partition| partition.leader == 0);
+    match (leaderless, told.unsettled()) {
+        (0, 0) => format!("all {} partitions are as they are to be", told.partitions),
+        (0, moving) => format!("{moving} of {} partitions are changing", told.partitions),
+        (lost, _) => format!("{lost} of {} partitions have no leader", told.partitions),
     }
 }
 
 impl Ask for Status {
     fn ask(&self, session: &mut Session<'_>) -> Result<u8, Failure> {
-        let told = Told::ask(session)?;
+        let told = ask(session)?;
         let Topology { version, nodes, .. } = &told.topology;
         let mut lines = vec![
             format!("cluster {}, version {version}, as node {} sees it", told.cluster, told.asked),
+            format!(
+                "{} replicas of each partition, as far as there are nodes",
+                told.topology.replicas()
+            ),
             "node  peers                 zone       state     leads  votes   learns behind".into(),
         ];
         let there = nodes.iter().filter(|member| member.state != State::Removed);
-        lines.extend(there.map(|member| told.line(member)));
-        lines.push(told.summary());
+        lines.extend(there.map(|member| line(&told, member)));
+        lines.push(summary(&told));
         session.print(&told, &lines.join("\n"))?;
         Ok(if self.check && told.unsettled() > 0 { EXIT_FAILURE } else { EXIT_OK })
     }
@@ -229,7 +196,7 @@ impl Ask for Status {
 
 impl Ask for ShowTopology {
     fn ask(&self, session: &mut Session<'_>) -> Result<u8, Failure> {
-        let told = Told::ask(session)?;
+        let told = ask(session)?;
         let text = serde_json::to_string_pretty(&told.topology).expect("it has no odd keys");
         session.print(&told.topology, &text)?;
         Ok(EXIT_OK)
@@ -260,9 +227,15 @@ impl Ask for Transfer {
     }
 }
 
+impl Ask for Replicas {
+    fn ask(&self, session: &mut Session<'_>) -> Result<u8, Failure> {
+        self.how.carry_out(session, &Action::Replicas { count: self.count })
+    }
+}
+
 impl How {
     fn carry_out(&self, session: &mut Session<'_>, action: &Action) -> Result<u8, Failure> {
-        let told = Told::ask(session)?;
+        let told = ask(session)?;
         let (after, _) = told.topology.after(action, told.cores).map_err(Failure::Usage)?;
         if self.dry_run {
             return foretell(session, &told, &after);
@@ -281,16 +254,16 @@ impl How {
         let (end, mut said) = (Instant::now() + self.wait, String::new());
         loop {
             // Who is asked may be on its way out of the cluster, or look for a leader.
-            let told = Told::ask(session).ok().filter(|told| told.topology.version >= version);
+            let told = ask(session).ok().filter(|told| told.topology.version >= version);
             let is_done = told.as_ref().is_some_and(|told| told.unsettled() == 0);
-            let summary = told.as_ref().map_or("waiting".to_owned(), Told::summary);
+            let now = told.as_ref().map_or("waiting".to_owned(), summary);
             if is_done {
-                session.print(&told, &summary)?;
+                session.print(&told, &now)?;
                 return Ok(EXIT_OK);
             }
-            if said != summary {
-                eprintln!("stave: {summary}");
-                said = summary;
+            if said != now {
+                eprintln!("stave: {now}");
+                said = now;
             }
             if Instant::now() > end {
                 let text = format!(
@@ -316,8 +289,8 @@ struct Foretold {
 
 fn foretell(session: &mut Session<'_>, told: &Told, after: &Topology) -> Result<u8, Failure> {
     let mut all = Vec::new();
-    for (partition, now) in (0..).zip(&told.partition) {
-        let Wanted { voters, learners } = Wanted::of(after, PartitionId(partition));
+    let wanted = after.place(told.partitions);
+    for ((partition, now), Wanted { voters, learners }) in (0..).zip(&told.partition).zip(wanted) {
         let wanted: Vec<u64> = voters.iter().chain(&learners).map(|node| node.0).collect();
         let gain: Vec<_> = wanted.iter().copied().filter(|node| !now.has(*node)).collect();
         let had = now.voters.iter().chain(&now.learners).copied();

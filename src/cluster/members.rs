@@ -11,21 +11,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::topology::NODES_MAX;
-use super::{Member, State, Topology};
+use super::{Member, State, Topology, Wanted};
 use crate::consensus::Membership;
 use crate::id::{NodeId, PartitionId, ShardId};
 
 /// Where a request waits that nobody can answer now.
 pub const NOWHERE: ShardId = ShardId(u16::MAX);
 
-/// A partition's replicas, as this node's own knows.
+/// A partition's replicas, as this node's own knows, or as the leader says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplicaSet {
     /// Who has one, as of the entries that are applied here.
     pub members: Membership,
     /// The newest of them.
     pub applied: u64,
-    /// ReplicaSet that lack more than what is on its way, if this node leads.
+    /// Who lacks more than what is on its way, if this node leads.
     pub behind: Vec<NodeId>,
 }
 
@@ -36,6 +36,8 @@ pub struct Members {
     cluster: u128,
     founders: Vec<NodeId>,
     topology: Mutex<Arc<Topology>>,
+    /// Who is to have replicas of each partition, by that.
+    wanted: Mutex<Arc<[Wanted]>>,
     /// Where nodes are reached, whatever they have agreed on.
     configured: Vec<(u64, SocketAddr)>,
     shards: u16,
@@ -66,6 +68,7 @@ impl Members {
             own,
             cluster,
             founders: topology.founders.iter().map(|id| NodeId(*id)).collect(),
+            wanted: Mutex::new(topology.place(partitions).into()),
             topology: Mutex::new(Arc::new(topology)),
             configured: Vec::new(),
             shards,
@@ -114,11 +117,17 @@ impl Members {
         Arc::clone(&locked(&self.topology))
     }
 
+    /// Who is to have replicas of each partition, by that.
+    pub fn wanted(&self) -> Arc<[Wanted]> {
+        Arc::clone(&locked(&self.wanted))
+    }
+
     /// Takes over what the nodes have agreed on, if it is newer than what is known. True: it is.
     pub fn note_topology(&self, new: Topology) -> bool {
         let mut known = locked(&self.topology);
         let is_newer = new.version > known.version && new.get(self.own.0).is_some();
         if is_newer {
+            *locked(&self.wanted) = new.place(self.leaders.len() as u32).into();
             *known = Arc::new(self.configure(new));
             self.version.fetch_add(1, Ordering::Relaxed);
         }
@@ -242,7 +251,7 @@ mod tests {
         let addr = SocketAddr::from(([127, 0, 0, 1], 7401));
         let (zone, state) = (String::new(), State::Serving);
         let member = |id| Member { id, peer: addr, zone: zone.clone(), state };
-        let topology = Topology::founded([1, 2, 3].map(member).into());
+        let topology = Topology::founded([1, 2, 3].map(member).into(), 3);
         let members = Members::new(NodeId(2), 1, topology, 4, 8);
 
         let numbers = |node| (0..4).map(move |shard| (NodeId(node), ShardId(shard)));

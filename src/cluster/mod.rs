@@ -4,17 +4,23 @@
 //! equal run of neighbouring partitions, so that a shard's slots are one contiguous range and
 //! `CLUSTER SLOTS` is one line per shard. All nodes of a cluster have the same map: each has its
 //! replica of a partition on the shard of that number ([`members`]). Which nodes there are is what
-//! they have agreed on ([`topology`]); who of them has replicas follows from it ([`plan`]).
+//! they have agreed on ([`topology`]); who of them is to have replicas follows from it
+//! ([`placement`]), and what a leader does to that end ([`plan`]).
 
 mod members;
+mod placement;
 mod plan;
+mod told;
 mod topology;
 
 use std::ops::Range;
 
 pub use members::{Members, NOWHERE, ReplicaSet};
 pub use plan::{Step, Wanted, next};
-pub use topology::{Action, Member, Refusal, State, Topology, text_of};
+pub use told::{PartitionStatus, Told};
+pub use topology::{
+    Action, Member, REPLICAS, REPLICAS_MAX, Refusal, State, Topology, check_replicas, text_of,
+};
 
 use crate::id::{PartitionId, ShardId, Slot};
 use crate::limits::SLOT_COUNT;

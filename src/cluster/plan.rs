@@ -9,9 +9,7 @@
 //! ```
 
 use crate::consensus::{Change, Membership};
-use crate::id::{NodeId, PartitionId};
-
-use super::Topology;
+use crate::id::NodeId;
 
 /// What a leader is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,24 +32,6 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Of a partition in a topology: all nodes that serve, each partition led by another of them in
-    /// turn. A second node has no vote before there was a third: with two, either's end would end
-    /// the service, and the first alone is no worse off than before.
-    pub fn of(topology: &Topology, partition: PartitionId) -> Self {
-        let mut voters: Vec<_> = topology.serving().map(super::Member::node).collect();
-        let learners = match (voters.as_slice(), topology.nodes.len()) {
-            ([_, _], 2) if topology.founders.len() == 1 => voters.split_off(1),
-            _ => Vec::new(),
-        };
-        if !voters.is_empty() {
-            let first = partition.0 as usize % voters.len();
-            voters.rotate_left(first);
-        }
-        // Sorting keeps the order of the others.
-        voters.sort_by_key(|node| topology.leader != Some(node.0));
-        Self { voters, learners }
-    }
-
     fn contains(&self, node: &NodeId) -> bool {
         self.voters.contains(node) || self.learners.contains(node)
     }
@@ -109,7 +89,6 @@ fn leave(own: NodeId, now: &Membership, wanted: &Wanted, is_near: impl Fn(NodeId
 
 #[cfg(test)]
 mod tests {
-    use super::super::topology::{Action, Member, State};
     use super::*;
 
     fn ids(ids: &[u64]) -> Vec<NodeId> {
@@ -171,26 +150,5 @@ mod tests {
         let now = Membership::new(ids(&[1, 2, 3]), Vec::new());
         let step = next(NodeId(1), &now, &wanted(&[1, 2]), |node| node != NodeId(3));
         assert_eq!(step, Step::Change(Change { voters: ids(&[1, 2]), learners: ids(&[]) }));
-    }
-
-    #[test]
-    fn a_second_node_learns_until_a_third_comes() {
-        let peer = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
-        let member = |id: u64| {
-            let (peer, zone) = (peer(id as u16), String::new());
-            Member { id, peer, zone, state: State::Serving }
-        };
-        let join = |port| Action::Join { peer: peer(port), zone: String::new(), cores: 1 };
-        let one = Topology::founded(vec![member(1)]);
-        let (two, _) = one.after(&join(2), 1).expect("there is room");
-        let (three, _) = two.after(&join(3), 1).expect("there is room");
-        let (left, _) = three.after(&Action::Remove { node: 3 }, 1).expect("two are left");
-
-        let of = |topology: &Topology| Wanted::of(topology, PartitionId(4));
-        assert_eq!(of(&two), Wanted { voters: ids(&[1]), learners: ids(&[2]) });
-        assert_eq!(of(&three), wanted(&[2, 3, 1]), "partitions are led in turn");
-        assert_eq!(of(&left), wanted(&[1, 2]), "who had a vote keeps it");
-        let pair = Topology::founded(vec![member(1), member(2)]);
-        assert_eq!(of(&pair), wanted(&[1, 2]));
     }
 }

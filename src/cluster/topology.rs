@@ -1,19 +1,24 @@
 //! Which nodes a cluster has, and what becomes of a wish to change that: a pure function.
 //!
 //! The topology is what the first partition's group has decided; each node has a copy. It says what
-//! is to be: which nodes exist and which of them are to have replicas. Who really has one is each
+//! is to be: which nodes exist, which of them are to have replicas, and how many a partition is to
+//! have; which node has which follows from that ([`super::placement`]). Who really has one is each
 //! group's own affair, which its leader brings in line ([`super::plan`]).
 
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Wanted;
 use crate::id::NodeId;
 
 /// Most nodes that a cluster can have had: their shards have numbers of 16 bits.
 pub const NODES_MAX: u64 = 60;
-/// Most nodes that have replicas at a time.
-pub const REPLICAS_MAX: usize = 7;
+/// Most replicas of a partition; and how many it has in a topology of before there was a choice,
+/// when all nodes had all.
+pub const REPLICAS_MAX: u8 = 7;
+/// Replicas of a partition, unless something else is asked for.
+pub const REPLICAS: u8 = 3;
 /// Longest name of a zone, bytes.
 const ZONE_LEN_MAX: usize = 64;
 
@@ -52,9 +57,16 @@ pub struct Topology {
     pub founders: Vec<u64>,
     /// By number.
     pub nodes: Vec<Member>,
+    /// How many of them have a replica of each partition; all, while there are fewer.
+    #[serde(default = "replicas_max")]
+    replicas: u8,
     /// Who is to lead all partitions; none: each leads as many as the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leader: Option<u64>,
+}
+
+fn replicas_max() -> u8 {
+    REPLICAS_MAX
 }
 
 /// A wish.
@@ -100,6 +112,11 @@ pub enum Action {
         /// Which.
         node: Option<u64>,
     },
+    /// So many nodes are to have a replica of each partition.
+    Replicas {
+        /// How many: see [`check_replicas`].
+        count: u8,
+    },
 }
 
 impl Action {
@@ -125,6 +142,20 @@ pub fn text_of(told: &impl Serialize) -> String {
     serde_json::to_string(told).expect("it has no odd keys")
 }
 
+/// Refuses what can not be the number of a partition's replicas.
+///
+/// # Errors
+/// A sentence.
+pub fn check_replicas(count: u8) -> Result<(), Refusal> {
+    if count % 2 == 1 && count <= REPLICAS_MAX {
+        return Ok(());
+    }
+    Err(format!(
+        "a partition has 1, 3, 5 or 7 replicas and not {count}: a majority of an even number \
+         outlives no more failures than one of the odd number before it"
+    ))
+}
+
 /// Why a wish is not granted: a sentence with the cause and the cure.
 pub type Refusal = String;
 
@@ -137,9 +168,19 @@ impl Member {
 
 impl Topology {
     /// At the beginning: `founders` that serve, in the order of their numbers.
-    pub fn founded(founders: Vec<Member>) -> Self {
+    pub fn founded(founders: Vec<Member>, replicas: u8) -> Self {
         let ids = founders.iter().map(|member| member.id).collect();
-        Self { version: 1, founders: ids, nodes: founders, leader: None }
+        Self { version: 1, founders: ids, nodes: founders, replicas, leader: None }
+    }
+
+    /// How many nodes are to have a replica of each partition, if there are so many.
+    pub fn replicas(&self) -> usize {
+        self.replicas.into()
+    }
+
+    /// Who is to have replicas of each of so many partitions.
+    pub fn place(&self, partitions: u32) -> Vec<Wanted> {
+        super::placement::place(self, partitions)
     }
 
     /// Back from bytes.
@@ -178,6 +219,11 @@ impl Topology {
             Action::Restore { node } => after.set_state(*node, State::Serving)?,
             Action::Remove { node } => after.set_state(*node, State::Removed)?,
             Action::Transfer { node } => after.lead(*node)?,
+            Action::Replicas { count } => {
+                check_replicas(*count)?;
+                after.replicas = *count;
+                0
+            }
         };
         if after != *self {
             after.version += 1;
@@ -216,11 +262,6 @@ impl Topology {
         let id = self.nodes.iter().map(|member| member.id).max().unwrap_or(0) + 1;
         if id > NODES_MAX {
             return Err(format!("{NODES_MAX} nodes have been in this cluster: no more can join"));
-        }
-        if self.serving().count() >= REPLICAS_MAX {
-            return Err(format!(
-                "{REPLICAS_MAX} nodes have replicas, which is the most: remove one before"
-            ));
         }
         self.nodes.push(Member { id, peer, zone: zone.to_owned(), state: State::Serving });
         Ok(id)
@@ -274,7 +315,7 @@ mod tests {
     }
 
     fn three() -> Topology {
-        Topology::founded([1, 2, 3].map(member).into())
+        Topology::founded([1, 2, 3].map(member).into(), 3)
     }
 
     fn join(port: u16) -> Action {
@@ -300,6 +341,16 @@ mod tests {
     }
 
     #[test]
+    fn in_a_topology_of_before_there_was_a_choice_all_nodes_have_all() {
+        let (three, _) = three().after(&Action::Replicas { count: 1 }, 2).expect("it can be");
+        assert_eq!((three.replicas(), three.version), (1, 2));
+        let text = three.encode();
+        let old = String::from_utf8_lossy(&text).replace(r#","replicas":1"#, "");
+        let old = Topology::decode(old.as_bytes()).expect("it has all that it had");
+        assert_eq!(old.replicas(), usize::from(REPLICAS_MAX));
+    }
+
+    #[test]
     fn what_changes_nothing_has_no_version_of_its_own() {
         let same = Action::Announce { node: 2, peer: addr(7020) };
         assert_eq!(three().after(&same, 2), Ok((three(), 2)));
@@ -309,7 +360,7 @@ mod tests {
 
     #[test]
     fn what_can_not_be_is_refused_with_cause_and_cure() {
-        let lone = Topology::founded(vec![member(1)]);
+        let lone = Topology::founded(vec![member(1)], 3);
         let (gone, _) = three().after(&Action::Remove { node: 2 }, 2).expect("others are left");
         for (topology, action, expected) in [
             (three(), join(7020), "remove it first with `stave cluster remove 2`"),
@@ -319,6 +370,8 @@ mod tests {
             (three(), Action::Announce { node: 1, peer: addr(7020) }, "node 2 is reached at"),
             (gone, Action::Restore { node: 2 }, "node 2 was removed"),
             (lone, Action::Drain { node: 1 }, "the only one that has replicas"),
+            (three(), Action::Replicas { count: 4 }, "1, 3, 5 or 7 replicas and not 4"),
+            (three(), Action::Replicas { count: 9 }, "1, 3, 5 or 7"),
         ] {
             let refusal = topology.after(&action, 2).expect_err("it can not be");
             assert!(refusal.contains(expected), "{action:?}: {refusal}");

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::text::{is_log_level, parse_size, quote, show_size};
 use super::{Ack, CORES_MAX, Config, Engine, LogFormat, Runtime, Secret};
+use crate::cluster::check_replicas;
 use crate::command::notify::Classes;
 use crate::command::slowlog;
 use crate::limits::SECTOR_LEN;
@@ -44,7 +45,7 @@ const ADDRESSES: &str = "HOST:PORT, separated by commas";
 const SWITCH: &str = "true or false";
 
 /// Every setting there is, in the order of the help.
-pub static KEYS: [Key; 30] = [
+pub static KEYS: [Key; 31] = [
     Key {
         name: "data-dir",
         value_name: "DIR",
@@ -189,6 +190,18 @@ pub static KEYS: [Key; 30] = [
         secret: false,
         set: |config, value| put(&mut config.initial_cluster, addresses(value), ADDRESSES),
         show: |config| show_addresses(&config.initial_cluster),
+    },
+    Key {
+        name: "replication-factor",
+        value_name: "N",
+        help: "How many nodes have a copy of each key, in a cluster that this start founds: 1, 3, \
+               5 or 7; later `stave cluster replicas N` changes it [default: 3]",
+        secret: false,
+        set: |config, value| {
+            let count = value.parse().ok().filter(|count| check_replicas(*count).is_ok());
+            put(&mut config.replication_factor, count, "1, 3, 5 or 7")
+        },
+        show: |config| Some(config.replication_factor.to_string()),
     },
     Key {
         name: "join",

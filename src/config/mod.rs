@@ -118,6 +118,8 @@ pub struct Config {
     pub shard_port_base: u16,
     /// The nodes of the cluster, `HOST:PEERPORT`, in order; empty: this one is alone.
     pub initial_cluster: Vec<String>,
+    /// How many nodes have a replica of each partition of a cluster that is founded.
+    pub replication_factor: u8,
     /// Which of them this one is, from 1; 0 if it is alone.
     pub node_id: u64,
     /// Nodes of a cluster to join, `HOST:PEERPORT`.
@@ -174,6 +176,7 @@ impl Config {
             binary_port: 7400,
             shard_port_base: 7500,
             initial_cluster: Vec::new(),
+            replication_factor: crate::cluster::REPLICAS,
             node_id: 0,
             join: Vec::new(),
             peer_port: 0,

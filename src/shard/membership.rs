@@ -10,10 +10,9 @@ use std::time::Duration;
 
 use super::Shard;
 use crate::cluster::{Action, Members, Refusal, ReplicaSet, Step, Topology, Wanted, next};
-use crate::consensus::Membership;
 use crate::env::Env;
 use crate::id::{NodeId, PartitionId};
-use crate::partition::Partition;
+use crate::partition::{Partition, Standing};
 
 /// The partition that knows which nodes there are.
 const KNOWING: PartitionId = PartitionId(0);
@@ -74,19 +73,29 @@ impl<E: Env> Shard<E> {
         Ok(Granted { node, topology, hold: Some(hold) })
     }
 
-    /// A partition of which there is no replica here is led by another node.
-    pub fn note_leader_elsewhere(&mut self, partition: PartitionId, node: NodeId) {
+    /// A partition of which there is no replica here is led by another node, which says who has
+    /// some.
+    pub fn note_leader_elsewhere(&mut self, partition: PartitionId, node: NodeId, of: ReplicaSet) {
         let Some(place) = self.place_of(partition) else { return };
         let Some(members) = self.replicas.members.clone() else { return };
         self.replicas.elsewhere[place as usize] = true;
         members.note_leader(partition, Some(node));
+        if self.is_elsewhere(place) {
+            members.note_replicas(partition, of);
+        }
     }
 
-    /// The partitions that are led here and of which a node has no replica.
-    pub fn led_without(&self, node: NodeId) -> impl Iterator<Item = PartitionId> + '_ {
+    /// The partitions that are led here and of which a node has no replica, and who has.
+    pub fn led_without(&self, node: NodeId) -> impl Iterator<Item = (PartitionId, ReplicaSet)> {
         let led = (0..).zip(&self.partitions).filter(|(place, _)| self.leads(*place));
         let without = led.filter(move |(_, of)| !of.roster().members.contains(node));
-        without.map(|(_, partition)| partition.id())
+        without.map(|(_, partition)| (partition.id(), replica_set(partition)))
+    }
+
+    /// Whether only another node can tell of the partition at that place.
+    fn is_elsewhere(&self, place: u32) -> bool {
+        let place = place as usize;
+        self.replicas.elsewhere[place] || self.replicas.standings[place] == Standing::Elsewhere
     }
 
     /// Tells what is known of the nodes and of the replicas, and brings those groups in line that
@@ -96,19 +105,21 @@ impl<E: Env> Shard<E> {
         if let Some(place) = self.place_of(KNOWING) {
             members.note_topology(decreed(self.partition(place), &members));
         }
-        let (topology, now) = (members.topology(), self.env.now());
+        let (has_leader, now) = (members.topology().leader.is_some(), self.env.now());
+        let all_wanted = members.wanted();
         for place in 0..self.partitions.len() as u32 {
             let partition = self.partition(place);
-            let wanted = Wanted::of(&topology, partition.id());
-            let is_here = !self.replicas.elsewhere[place as usize];
-            members.note_replicas(partition.id(), replica_set(partition, is_here));
+            let wanted = &all_wanted[partition.id().0 as usize];
+            if !self.is_elsewhere(place) {
+                members.note_replicas(partition.id(), replica_set(partition));
+            }
             if !self.leads(place) || !partition.is_ready() {
                 self.replicas.leads_since[place as usize] = now;
                 continue;
             }
             let held = now.saturating_sub(self.replicas.leads_since[place as usize]);
-            let is_due = topology.leader.is_some() || held > HELD_MIN;
-            match step(partition, &members, &wanted, is_due) {
+            let is_due = has_leader || held > HELD_MIN;
+            match step(partition, &members, wanted, is_due) {
                 Step::Nothing => {}
                 Step::HandOver(to) => {
                     tracing::info!(partition = %partition.id(), node = %to, "handing over");
@@ -162,9 +173,9 @@ fn lags(partition: &Partition, node: NodeId) -> bool {
     matched.is_none_or(|matched| matched + LACK_MAX < partition.committed().index)
 }
 
-/// `is_here`: what is known here of its members is not long past.
-fn replica_set(partition: &Partition, is_here: bool) -> ReplicaSet {
-    let members = if is_here { partition.roster().members.clone() } else { Membership::default() };
+/// What the replica of this node knows of all of them.
+fn replica_set(partition: &Partition) -> ReplicaSet {
+    let members = partition.roster().members.clone();
     let all = members.voters.iter().chain(&members.learners).copied();
     let behind = match partition.is_leader() {
         true => all.filter(|node| lags(partition, *node)).collect(),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Shard, Staged};
-use crate::cluster::{Member, Members, NOWHERE};
+use crate::cluster::{Members, NOWHERE};
 use crate::consensus::{self, Message, Outlook};
 use crate::env::Env;
 use crate::id::{NodeId, PartitionId, ShardId, Slot};
@@ -27,7 +27,7 @@ pub(super) struct Replicas {
     /// The nodes that have replicas of the same partitions, if there are others.
     pub members: Option<Arc<Members>>,
     /// Who leads each partition, as of this turn's beginning; of a lone node nothing.
-    standings: Vec<Standing>,
+    pub(super) standings: Vec<Standing>,
     turn_began: Duration,
     /// Partitions whose leaders say that there is no replica here.
     pub elsewhere: Vec<bool>,
@@ -324,10 +324,15 @@ impl<E: Env> Shard<E> {
     /// Hands all leadership to other nodes; for a planned end.
     pub fn hand_over(&mut self) {
         let Some(members) = self.replicas.members.clone() else { return };
-        let others: Vec<_> = members.others().iter().map(Member::node).collect();
         for place in 0..self.partitions.len() {
-            if self.partitions[place].is_leader() {
-                self.partitions[place].hand_over(others[place % others.len()]);
+            if !self.partitions[place].is_leader() {
+                continue;
+            }
+            let voters = &self.partitions[place].roster().members.voters;
+            let others = voters.iter().copied().filter(|node| *node != members.own());
+            let others: Vec<_> = others.collect();
+            if let Some(heir) = others.get(place % others.len().max(1)) {
+                self.partitions[place].hand_over(*heir);
                 self.settle_at(place as u32);
             }
         }

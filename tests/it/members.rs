@@ -173,3 +173,62 @@ fn a_node_that_has_others_does_not_start_alone() {
     assert_ne!(code, Some(0));
     assert!(text.contains("has replicas on other nodes"), "{text}");
 }
+
+/// How many partitions have replicas on each node, and the rows themselves.
+fn replicas(node: &Server) -> Vec<Vec<u64>> {
+    let (code, text) = ask(node, "status --json");
+    assert_eq!(code, Some(0), "{text}");
+    let told: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let rows = told["partition"].as_array().expect("partitions");
+    let numbers = |of: &serde_json::Value| -> Vec<u64> {
+        of.as_array().expect("nodes").iter().filter_map(serde_json::Value::as_u64).collect()
+    };
+    rows.iter().map(|row| numbers(&row["voters"])).collect()
+}
+
+#[test]
+fn five_nodes_keep_three_copies_of_each_key_or_as_many_as_they_are_told_to() {
+    let (first, seed) = node(None, &[]);
+    let mut nodes = vec![first];
+    let mut kept = BTreeMap::new();
+    write_some(&mut Patient::of([&nodes[0]]), 0, &mut kept);
+    for _ in 0..4 {
+        nodes.push(node(Some(seed), &[]).0);
+        nodes.iter().for_each(settle);
+    }
+
+    for node in &nodes {
+        let rows = replicas(node);
+        assert!(rows.iter().all(|voters| voters.len() == 3), "{rows:?}");
+        for id in 1..=5 {
+            let count = rows.iter().filter(|voters| voters.contains(&id)).count();
+            assert!((9..=10).contains(&count), "node {id} has {count} of 48: {rows:?}");
+        }
+        assert_kept(&mut Patient::of([node]), &kept);
+        write_some(&mut Patient::of([node]), 1, &mut kept);
+    }
+
+    let stop = AtomicBool::new(false);
+    scope(|threads| {
+        let all: Vec<_> = nodes.iter().collect();
+        let stop = &stop;
+        let writer = threads.spawn(move || write_on(&all, stop));
+        let (_, text) = ask(&nodes[3], "replicas 4");
+        assert!(text.contains("1, 3, 5 or 7 replicas and not 4"), "{text}");
+        let (_, text) = ask(&nodes[3], "replicas 5 --dry-run");
+        assert!(text.contains("16 of 16 partitions would change"), "{text}");
+        change(&nodes[3], "replicas 5");
+        assert!(replicas(&nodes[0]).iter().all(|voters| voters.len() == 5));
+        change(&nodes[1], "replicas 1");
+        assert!(replicas(&nodes[0]).iter().all(|voters| voters.len() == 1));
+        change(&nodes[2], "replicas 3");
+        stop.store(true, Ordering::Relaxed);
+        kept.append(&mut writer.join().expect("every write was acknowledged"));
+    });
+
+    // Any two may go, one after the other, if the cluster is told of the first.
+    nodes[0].kill();
+    change(&nodes[1], "remove 1");
+    nodes[1].kill();
+    assert_kept(&mut Patient::of(&nodes[2..]), &kept);
+}

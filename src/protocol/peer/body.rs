@@ -1,8 +1,9 @@
 //! What a frame says, and the bodies that are a few fields.
 
-use super::groups::Messages;
+use super::groups::{Messages, decode_ids, decode_membership, encode_membership};
 use super::{Error, Hello, Kind, Refusal, Welcome};
-use crate::id::PartitionId;
+use crate::consensus::Membership;
+use crate::id::{NodeId, PartitionId};
 use crate::protocol::fields::Fields;
 
 /// A body, decoded as far as it is plain fields.
@@ -27,7 +28,9 @@ pub enum Body<'a> {
     /// A step of a snapshot's way.
     Snapshot(SnapshotStep<'a>),
     /// Partitions that the sender leads and of which the receiver has no replica.
-    Leads(Leads<'a>),
+    Leads(Vec<Led>),
+    /// Which nodes there are, as crate::cluster has it.
+    Topology(&'a [u8]),
 }
 
 /// What a step of a snapshot's way is. Numbers are the wire's.
@@ -85,26 +88,41 @@ impl<'a> SnapshotStep<'a> {
     }
 }
 
-/// Partitions, by number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Leads<'a>(&'a [[u8; 4]]);
+/// A partition that the sender leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Led {
+    /// Which.
+    pub partition: PartitionId,
+    /// Who has replicas.
+    pub members: Membership,
+    /// Whose lack something.
+    pub behind: Vec<NodeId>,
+}
 
-impl<'a> Leads<'a> {
-    fn decode(body: &'a [u8]) -> Result<Self, &'static str> {
-        match body.as_chunks() {
-            (ids, []) => Ok(Self(ids)),
-            _ => Err("half a number"),
+impl Led {
+    fn decode_all(body: &[u8]) -> Result<Vec<Self>, &'static str> {
+        let mut fields = Fields(body);
+        let mut all = Vec::new();
+        while !fields.0.is_empty() {
+            all.push(Self::decode(&mut fields).ok_or("cut short")?);
         }
+        Ok(all)
     }
 
-    /// Each.
-    pub fn iter(&self) -> impl Iterator<Item = PartitionId> + 'a {
-        self.0.iter().map(|id| PartitionId(u32::from_le_bytes(*id)))
+    fn decode(fields: &mut Fields<'_>) -> Option<Self> {
+        let partition = PartitionId(fields.u32()?);
+        let members = decode_membership(fields)?;
+        let count = fields.u32()?;
+        let behind = decode_ids(fields, count)?;
+        Some(Self { partition, members, behind })
     }
 
-    /// Appends the body.
-    pub fn encode(ids: impl Iterator<Item = PartitionId>, out: &mut Vec<u8>) {
-        ids.for_each(|id| out.extend_from_slice(&id.0.to_le_bytes()));
+    /// Appends it to the body.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.partition.0.to_le_bytes());
+        encode_membership(&self.members, out);
+        out.extend_from_slice(&(self.behind.len() as u32).to_le_bytes());
+        self.behind.iter().for_each(|node| out.extend_from_slice(&node.0.to_le_bytes()));
     }
 }
 
@@ -150,7 +168,8 @@ impl<'a> Body<'a> {
             Kind::Mail => Ok(Body::Mail(body)),
             Kind::Endpoint => Endpoint::decode(body).map(Body::Endpoint),
             Kind::Snapshot => SnapshotStep::decode(body).map(Body::Snapshot),
-            Kind::Leads => Leads::decode(body).map(Body::Leads),
+            Kind::Leads => Led::decode_all(body).map(Body::Leads),
+            Kind::Topology => Ok(Body::Topology(body)),
             Kind::Beat => beat(body).map(Body::Beat).ok_or("not eight bytes"),
         };
         body.map_err(malformed)

@@ -54,11 +54,13 @@ pub enum Kind {
     Snapshot = 9,
     /// What the sender leads.
     Leads = 10,
+    /// Which nodes there are.
+    Topology = 11,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Hello,
         Self::Welcome,
         Self::Refused,
@@ -69,6 +71,7 @@ impl Kind {
         Self::Endpoint,
         Self::Snapshot,
         Self::Leads,
+        Self::Topology,
     ];
 
     /// Of its number.

@@ -126,9 +126,13 @@ fn encode_head(partition: PartitionId, message: &Message, out: &mut Vec<u8>) {
 }
 
 fn encode_snapshot(snapshot: &Snapshot, out: &mut Vec<u8>) {
-    let Membership { voters, learners, outgoing, learners_next } = &snapshot.membership;
     out.extend_from_slice(&snapshot.index.to_le_bytes());
     out.extend_from_slice(&snapshot.term.to_le_bytes());
+    encode_membership(&snapshot.membership, out);
+}
+
+pub(super) fn encode_membership(membership: &Membership, out: &mut Vec<u8>) {
+    let Membership { voters, learners, outgoing, learners_next } = membership;
     let lists = [voters, learners, outgoing, learners_next];
     lists.iter().for_each(|ids| put_u32(out, ids.len()));
     let ids = lists.into_iter().flatten();
@@ -284,15 +288,17 @@ fn decode_entry(fields: &mut Fields<'_>, index: u64) -> Option<Entry> {
 
 fn decode_snapshot(rest: &mut Fields<'_>) -> Option<Snapshot> {
     let (index, term) = (rest.u64()?, rest.u64()?);
+    Some(Snapshot { index, term, membership: decode_membership(rest)? })
+}
+
+pub(super) fn decode_membership(rest: &mut Fields<'_>) -> Option<Membership> {
     let counts = [rest.u32()?, rest.u32()?, rest.u32()?, rest.u32()?];
     let [voters, learners, outgoing, learners_next] = counts.map(|count| decode_ids(rest, count));
     let (voters, learners) = (voters?, learners?);
-    let membership =
-        Membership { voters, learners, outgoing: outgoing?, learners_next: learners_next? };
-    Some(Snapshot { index, term, membership })
+    Some(Membership { voters, learners, outgoing: outgoing?, learners_next: learners_next? })
 }
 
-fn decode_ids(rest: &mut Fields<'_>, count: u32) -> Option<Vec<NodeId>> {
+pub(super) fn decode_ids(rest: &mut Fields<'_>, count: u32) -> Option<Vec<NodeId>> {
     let mut ids = Fields(rest.take((count as usize).checked_mul(size_of::<u64>())?)?);
     (0..count).map(|_| ids.u64().map(NodeId)).collect()
 }

@@ -12,7 +12,7 @@
 //! header := 0..4    magic          D5 53 54 50 (D5 "STP")
 //!           4       version        1
 //!           5       kind           1 hello, 2 welcome, 3 refused, 4 raft, 5 blob, 6 mail, 7 beat,
-//!                           8 endpoint, 9 snapshot, 10 leads
+//!                           8 endpoint, 9 snapshot, 10 leads, 11 topology
 //!           6..8    zero
 //!           8..12   body_len:u32   at most 64 MiB
 //!           12..16  zero
@@ -65,8 +65,7 @@
 //!             | entry[entry_count] context[context_len] snapshot? payloads
 //! entry    := term:u64 kind:u8 zero[3] payload_len:u32
 //!             kind                          0 empty (no payload), 1 payload, 2 membership
-//! snapshot := index:u64 term:u64 voter_count:u32 learner_count:u32 outgoing_count:u32
-//!             learner_next_count:u32 | each a node:u64
+//! snapshot := index:u64 term:u64 members
 //! payloads := the payload of each entry, one after the other
 //! blob     := blob:u64 whole_len:u64 offset:u64 | bytes
 //! mail     := a parcel: crate::shard::mailbox
@@ -77,7 +76,10 @@
 //!                  5 the last piece of a table: also c, the xxh3-64 of the table
 //!                  3 end
 //!                  4 staged, receiver to sender: a the index, b its term
-//! leads    := partition:u32*
+//! leads    := (partition:u32 members behind_count:u32 node:u64[behind_count])*
+//! members  := voter_count:u32 learner_count:u32 outgoing_count:u32 learner_next_count:u32
+//!             | each a node:u64
+//! topology := JSON: crate::cluster
 //! endpoint := port:u16 | host (UTF-8, 1 to 255 bytes)
 //! ```
 //!
@@ -85,7 +87,8 @@
 //! pieces come in order and before the entry. A `beat` has the sender's monotonic clock: it fills a
 //! silence, so that a dead connection is noticed. An `endpoint` is where clients reach the sender's
 //! shard, for who redirects them there. `leads` names the partitions that the sender leads and of
-//! which the receiver has no replica, which would hear of no leader else.
+//! which the receiver has no replica, which would hear of no leader else, and says who has one. Nor
+//! would it hear of changes of the `topology`, which everybody tells everybody, once per version.
 //!
 //! **Why plain fields and not rkyv.** A message is 96 bytes that are read once, in order; what it
 //! is made of (an entry's payload, a parcel) is copied to its place anyway. Chosen: the same forty
@@ -104,7 +107,7 @@ mod parser;
 #[cfg(test)]
 mod tests;
 
-pub use body::{Blob, Body, Endpoint, Leads, SnapshotStep, Step};
+pub use body::{Blob, Body, Endpoint, Led, SnapshotStep, Step};
 pub use error::Error;
 pub use frame::{
     BODY_LEN_MAX, GREETING_LEN_MAX, HEADER_LEN, Header, Kind, MAGIC, VERSION, finish, start,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Peers;
+use crate::cluster::{ReplicaSet, Topology};
 use crate::env::{ConnId, Env};
 use crate::id::ShardId;
 use crate::limits::VALUE_LEN_MAX;
@@ -12,8 +13,8 @@ use crate::mvcc::BlobRef;
 use crate::partition::Content;
 use crate::protocol::binary;
 use crate::protocol::peer::{
-    BODY_LEN_MAX, Blob, Body, Endpoint, Frame, GREETING_LEN_MAX, Hello, Kind, Parser, Received,
-    finish, start,
+    BODY_LEN_MAX, Blob, Body, Endpoint, Frame, GREETING_LEN_MAX, Hello, Kind, Led, Parser,
+    Received, finish, start,
 };
 use crate::server::Server;
 use crate::shard::mailbox::wire;
@@ -138,8 +139,16 @@ impl<E: Env> Server<E> {
             }
             Body::Leads(leads) => {
                 if let Some((node, _)) = peers.members.far(from) {
-                    leads.iter().for_each(|id| self.shard.note_leader_elsewhere(id, node));
+                    for Led { partition, members, behind } in leads {
+                        let of = ReplicaSet { members, behind, applied: 0 };
+                        self.shard.note_leader_elsewhere(partition, node, of);
+                    }
                 }
+                Ok(())
+            }
+            Body::Topology(text) => {
+                let topology = Topology::decode(text).ok_or("a topology that is none")?;
+                peers.members.note_topology(topology);
                 Ok(())
             }
             Body::Snapshot(step) => {

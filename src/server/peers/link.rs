@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use super::asked::Asked;
 use super::{BEAT_EVERY, SILENCE_MAX};
+use crate::cluster::Topology;
 use crate::consensus::Message;
 use crate::env::{ConnId, Env, Sent};
 use crate::id::{NodeId, PartitionId, ShardId};
 use crate::partition::Content;
 use crate::protocol::peer::{
-    self, Batch, Blob, Body, Endpoint, GREETING_LEN_MAX, Hello, Kind, Leads, Parser, Place,
+    self, Batch, Blob, Body, Endpoint, GREETING_LEN_MAX, Hello, Kind, Led, Parser, Place,
     SnapshotStep, finish, start,
 };
 use crate::shard::mailbox::{Parcel, wire};
@@ -54,6 +55,8 @@ pub(super) struct Link {
     /// Since when it is up.
     since: Duration,
     asked: Asked,
+    /// The newest topology that was sent.
+    told_version: u64,
     /// A refusal was told of.
     is_told: bool,
     /// Nobody listened there when it was tried last.
@@ -77,6 +80,7 @@ impl Link {
             spoke: Duration::ZERO,
             since: Duration::ZERO,
             asked: Asked::default(),
+            told_version: 0,
             is_told: false,
             is_refused: false,
         }
@@ -235,13 +239,25 @@ impl Link {
     }
 
     /// Tells which partitions are led here, if the other has to be told of any.
-    pub fn push_leads(&mut self, led: impl Iterator<Item = PartitionId>) {
+    pub fn push_leads(&mut self, led: impl Iterator<Item = Led>) {
         let mut led = led.peekable();
         if self.is_up() && led.peek().is_some() {
             self.end_batch();
             let at = start(&mut self.out);
-            Leads::encode(led, &mut self.out);
+            led.for_each(|led| led.encode(&mut self.out));
             let _ = finish(&mut self.out, at, Kind::Leads);
+        }
+    }
+
+    /// Tells which nodes there are, if the other was not told of that or a newer version over this
+    /// connection.
+    pub fn push_topology(&mut self, topology: &Topology) {
+        if self.is_up() && self.told_version < topology.version {
+            self.told_version = topology.version;
+            self.end_batch();
+            let at = start(&mut self.out);
+            self.out.extend_from_slice(&topology.encode());
+            let _ = finish(&mut self.out, at, Kind::Topology);
         }
     }
 
@@ -301,6 +317,7 @@ impl Link {
         let rest = if self.is_up() { Duration::ZERO } else { REDIAL_EVERY };
         self.retry_at = env.now() + rest;
         (self.state, self.is_sending, self.is_refused) = (State::Down, false, false);
+        self.told_version = 0;
         (self.early, self.out, self.batch, self.parser) = Default::default();
         std::mem::take(&mut self.asked)
     }

@@ -17,11 +17,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Server;
-use crate::cluster::Members;
+use crate::cluster::{Members, ReplicaSet};
 use crate::consensus::{Message, Outlook};
 use crate::env::{ConnId, Env, ListenerId};
 use crate::id::{NodeId, PartitionId, ShardId};
-use crate::protocol::peer::Place;
+use crate::protocol::peer::{Led, Place};
 use crate::shard::mailbox::Parcel;
 
 use incoming::Incoming;
@@ -221,6 +221,7 @@ impl<E: Env> Server<E> {
         let Some(mut peers) = self.peers.take() else { return };
         let now = self.env.now();
         let (mut gone, mut dialled) = (Vec::new(), Vec::new());
+        let topology = peers.members.topology();
         self.follow_topology(&mut peers);
         for (number, link) in &mut peers.links {
             let from_there = peers.incoming.values().find(|other| other.from == Some(*number));
@@ -230,7 +231,14 @@ impl<E: Env> Server<E> {
                 continue;
             }
             if link.shard == self.shard.id() {
-                link.push_leads(self.shard.led_without(link.node));
+                link.push_leads(self.shard.led_without(link.node).map(|(partition, of)| {
+                    let ReplicaSet { members, behind, .. } = of;
+                    Led { partition, members, behind }
+                }));
+            }
+            // One of its shards is enough.
+            if link.shard == ShardId(0) && self.shard.id() == ShardId(0) {
+                link.push_topology(&topology);
             }
             if let Some(conn) = link.tick(&self.env, &peers.own, now) {
                 dialled.push((*number, conn));

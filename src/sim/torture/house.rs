@@ -43,6 +43,8 @@ pub struct Shape {
     pub partitions: u32,
     /// What an ack means.
     pub ack: Ack,
+    /// How many nodes of a cluster have a replica of each partition.
+    pub replicas: u8,
     /// The memory budget of the node, bytes.
     pub memory_max: usize,
     /// What clients have to say first.
@@ -67,6 +69,7 @@ impl Default for Shape {
             shards: 1,
             partitions: 2,
             ack: Ack::Quorum,
+            replicas: crate::cluster::REPLICAS,
             memory_max: 1 << 30,
             password: None,
             cluster_mode: false,
@@ -290,7 +293,7 @@ impl House {
 
 fn options(shape: &Shape, node: NodeId, founders: &[Member]) -> Options {
     let partitions = u32::from(shape.shards) * shape.partitions;
-    let topology = || Topology::founded(founders.to_vec());
+    let topology = || Topology::founded(founders.to_vec(), shape.replicas);
     let members = || Arc::new(Members::new(node, 9, topology(), shape.shards, partitions));
     Options {
         members: (!founders.is_empty()).then(members),

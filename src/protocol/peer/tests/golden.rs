@@ -107,8 +107,15 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
         ),
         (
             "leads",
-            framed(Kind::Leads, |out| Leads::encode([3, 17].map(PartitionId).into_iter(), out)),
+            framed(Kind::Leads, |out| {
+                let members = Membership::new([1, 2, 3].map(NodeId).into(), vec![NodeId(5)]);
+                for (partition, behind) in [(3, vec![]), (17, vec![NodeId(5)])] {
+                    let (partition, members) = (PartitionId(partition), members.clone());
+                    Led { partition, members, behind }.encode(out);
+                }
+            }),
         ),
+        ("topology", framed(Kind::Topology, |out| out.extend_from_slice(b"{\"version\":2}"))),
         ("beat", framed(Kind::Beat, |out| Body::encode_beat(1_000_000_007, out))),
     ]
 }
@@ -161,7 +168,7 @@ fn what_can_not_be_a_frame_is_refused() {
         (remade(0, b'*'), Error::Magic { found: *b"*STP" }),
         (remade(4, 9), Error::Version { found: 9 }),
         (remade(5, 0), Error::Kind { found: 0 }),
-        (remade(5, 11), Error::Kind { found: 11 }),
+        (remade(5, 12), Error::Kind { found: 12 }),
         (remade(6, 1), Error::Reserved),
         (remade(15, 1), Error::Reserved),
         (remade(11, 4), Error::TooLong { kind, len: max + 8, max }),

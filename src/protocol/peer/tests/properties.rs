@@ -172,7 +172,8 @@ proptest! {
             Ok(Body::Blob(blob)) => framed(kind, |out| blob.encode(out)),
             Ok(Body::Mail(parcel)) => framed(kind, |out| out.extend_from_slice(parcel)),
             Ok(Body::Snapshot(step)) => framed(kind, |out| step.encode(out)),
-            Ok(Body::Leads(leads)) => framed(kind, |out| Leads::encode(leads.iter(), out)),
+            Ok(Body::Leads(led)) => framed(kind, |out| led.iter().for_each(|led| led.encode(out))),
+            Ok(Body::Topology(text)) => framed(kind, |out| out.extend_from_slice(text)),
             Ok(Body::Endpoint(endpoint)) => framed(kind, |out| endpoint.encode(out)),
             Ok(Body::Beat(sent_ns)) => framed(kind, |out| Body::encode_beat(sent_ns, out)),
         };
