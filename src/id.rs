@@ -4,6 +4,7 @@
 //! numbers do and print as plain numbers.
 
 use std::fmt;
+use std::num::NonZeroU64;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
@@ -61,6 +62,24 @@ impl Timestamp {
     pub fn next(self, now_ms: u64) -> Self {
         Self((self.0 + 1).max(now_ms << 16))
     }
+}
+
+/// Who a client says it is that wants each of its writes done once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SessionId {
+    /// Random; the client's choice.
+    pub id: [u8; 16],
+    /// When it began: a [`Timestamp`] that a node gave.
+    pub born: NonZeroU64,
+}
+
+/// Names a write that is done once, however often it is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Once {
+    /// Whose it is.
+    pub session: SessionId,
+    /// The client's number for it, rising.
+    pub sequence: u64,
 }
 
 #[cfg(test)]

@@ -121,6 +121,7 @@ fn code_of(reason: &Reason) -> &'static str {
         Reason::ConnectionLost(_) => "connection_lost",
         Reason::Deadline { .. } => "deadline",
         Reason::Interrupted => "interrupted",
+        Reason::SessionEnded => "session_ended",
         Reason::TooLarge { .. } => "too_large",
         Reason::Protocol(_) => "protocol",
         _ => "other",

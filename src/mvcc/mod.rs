@@ -10,7 +10,8 @@
 //! kind   := 1 put, 2 delete, 4 clear (every key of the partition; no key, no value),
 //!           5 elsewhere (the effects are too many for a record: they are a blob; no key),
 //!           6 members (who has replicas of the partition, crate::consensus; no key),
-//!           7 topology (which nodes there are, crate::cluster; no key)
+//!           7 topology (which nodes there are, crate::cluster; no key),
+//!           8 reply (what a client was told of the effects before it; no key)
 //! flags  := 1 has an expiry, 2 the value is a blob reference: id:u64 len:u64
 //! ```
 //!
@@ -18,9 +19,12 @@
 //! effect and from entry to entry. A blob's bytes stand in blob records before the entry.
 //! *Elsewhere* stands alone in its entry, and not in the blob that it names: so an entry, which is
 //! all or nothing, may have any length. *Members* and *topology* stand alone in theirs, and change
-//! no key.
+//! no key. The value of a *reply* is `id:u8[16] born:u64 sequence:u64 | reply`, the write's name in
+//! its client's session and what `crate::partition` keeps for when it is asked for again.
 
-use crate::id::Timestamp;
+use std::num::NonZeroU64;
+
+use crate::id::{Once, SessionId, Timestamp};
 
 /// Bytes of an effect before its expiry, key and value.
 pub const EFFECT_HEADER_LEN: usize = 20;
@@ -93,7 +97,19 @@ pub enum Effect<'a> {
         /// What it is now.
         topology: &'a [u8],
     },
+    /// A client was told of a write that is done once.
+    Reply {
+        /// Later than the write's.
+        timestamp: Timestamp,
+        /// Which write.
+        once: Once,
+        /// What it was told.
+        reply: &'a [u8],
+    },
 }
+
+/// Bytes of the value of a reply before what was told.
+const ONCE_LEN: usize = 32;
 
 /// Why an entry could not be decoded. Its checksum was right, so it was written wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -131,6 +147,13 @@ impl Effect<'_> {
                 header(out, 7, 0, 0, topology.len(), timestamp, None);
                 out.extend_from_slice(topology);
             }
+            Effect::Reply { timestamp, once, reply } => {
+                header(out, 8, 0, 0, ONCE_LEN + reply.len(), timestamp, None);
+                out.extend_from_slice(&once.session.id);
+                out.extend_from_slice(&once.session.born.get().to_le_bytes());
+                out.extend_from_slice(&once.sequence.to_le_bytes());
+                out.extend_from_slice(reply);
+            }
             Effect::Elsewhere { timestamp, blob } => {
                 header(out, 5, FLAG_BLOB, 0, 16, timestamp, None);
                 out.extend_from_slice(&blob.id.to_le_bytes());
@@ -146,7 +169,8 @@ impl Effect<'_> {
             Effect::Clear { .. }
             | Effect::Elsewhere { .. }
             | Effect::Members { .. }
-            | Effect::Topology { .. } => None,
+            | Effect::Topology { .. }
+            | Effect::Reply { .. } => None,
         }
     }
 
@@ -158,7 +182,8 @@ impl Effect<'_> {
             | Effect::Clear { timestamp }
             | Effect::Elsewhere { timestamp, .. }
             | Effect::Members { timestamp, .. }
-            | Effect::Topology { timestamp, .. } => timestamp,
+            | Effect::Topology { timestamp, .. }
+            | Effect::Reply { timestamp, .. } => timestamp,
         }
     }
 }
@@ -233,6 +258,10 @@ impl<'a> Effects<'a> {
             }
             (6, false) => Some(Effect::Members { timestamp, change: value }),
             (7, false) => Some(Effect::Topology { timestamp, topology: value }),
+            (8, false) => {
+                let (once, reply) = once_of(value)?;
+                Some(Effect::Reply { timestamp, once, reply })
+            }
             _ => None,
         }
     }
@@ -274,6 +303,13 @@ pub fn rename_blobs(entry: &mut [u8], new: impl Fn(u64) -> u64) {
     }
 }
 
+fn once_of(value: &[u8]) -> Option<(Once, &[u8])> {
+    let (head, reply) = value.split_first_chunk::<ONCE_LEN>()?;
+    let id = *head.first_chunk().expect("it is longer");
+    let session = SessionId { id, born: NonZeroU64::new(u64_at(head, 16))? };
+    Some((Once { session, sequence: u64_at(head, 24) }, reply))
+}
+
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
@@ -286,7 +322,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 mod tests {
     use super::*;
 
-    fn samples() -> [Effect<'static>; 7] {
+    fn samples() -> [Effect<'static>; 8] {
         let timestamp = Timestamp(0x0102_0304_0506_0708);
         [
             Effect::Put { key: b"k", timestamp, expiry_ms: None, value: Logged::Inline(b"value") },
@@ -301,7 +337,13 @@ mod tests {
             Effect::Elsewhere { timestamp, blob: BlobRef { id: 8, len: 3 } },
             Effect::Members { timestamp, change: b"change" },
             Effect::Topology { timestamp, topology: b"{}" },
+            Effect::Reply { timestamp, once: once(), reply: b"done" },
         ]
+    }
+
+    fn once() -> Once {
+        let born = NonZeroU64::new(0x11).expect("it is not zero");
+        Once { session: SessionId { id: *b"a client's own..", born }, sequence: 0x22 }
     }
 
     #[test]
@@ -328,7 +370,8 @@ mod tests {
             _ => None,
         };
         let found: Vec<_> = decode(&entry).map(|e| names(e.expect("well formed"))).collect();
-        assert_eq!(found, [None, Some((107, 1 << 20)), None, None, Some((108, 3)), None, None]);
+        let (second, fifth) = (Some((107, 1 << 20)), Some((108, 3)));
+        assert_eq!(found, [None, second, None, None, fifth, None, None, None]);
         rename_blobs(&mut entry, |id| id - 100);
         let back: Result<Vec<_>, _> = decode(&entry).collect();
         assert_eq!(back.expect("well formed"), samples());
@@ -341,8 +384,16 @@ mod tests {
 
         let golden = "01030000030000001000000008070605040302010900000000000000\
                       6b657907000000000000000000100000000000";
-        let hex: String = entry.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, golden);
+        assert_eq!(hex(&entry), golden);
+        entry.clear();
+        samples()[7].encode(&mut entry);
+        let golden = "080000000000000024000000080706050403020161\
+                      20636c69656e742773206f776e2e2e11000000000000002200000000000000646f6e65";
+        assert_eq!(hex(&entry), golden);
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     #[test]

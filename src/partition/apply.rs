@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{Before, MayHave, Sizes};
+use super::{Before, MayHave, Sessions, Sizes};
 use crate::id::Timestamp;
 use crate::lsm::memtable::{Memtable, Payload, Remains, Version};
 use crate::mvcc::{self, BlobRef, Effect, Logged};
@@ -36,6 +36,8 @@ pub(super) struct Rows<'a> {
     /// No table has a newer version.
     pub tables_clock: Timestamp,
     pub may_have: MayHave<'a>,
+    /// What clients were told.
+    pub sessions: &'a mut Sessions,
 }
 
 /// Gives a large value, once.
@@ -98,6 +100,9 @@ impl Rows<'_> {
             Effect::Clear { .. } => self.clear(),
             // They stand alone, and the partition has taken them in.
             Effect::Members { .. } | Effect::Topology { .. } => {}
+            Effect::Reply { timestamp, once, reply } => {
+                self.sessions.apply(&once, timestamp, reply.into());
+            }
             Effect::Elsewhere { .. } => return Err(Fault::Malformed(mvcc::Error { offset: 0 })),
         }
         Ok(())

@@ -52,6 +52,8 @@ pub struct Flush {
     sizes: Sizes,
     /// Who had replicas when it began.
     roster: Arc<Roster>,
+    /// What clients had been told when it began.
+    sessions: Arc<[u8]>,
 }
 
 /// The keys were cleared while the flush was on its way: what it has taken is void.
@@ -77,6 +79,11 @@ impl Flush {
     /// Who had replicas when it began.
     pub fn roster(&self) -> &Roster {
         &self.roster
+    }
+
+    /// What clients had been told when it began, [`super::Sessions`] as bytes.
+    pub fn sessions(&self) -> &Arc<[u8]> {
+        &self.sessions
     }
 
     /// About how many keys there were when it began.
@@ -123,7 +130,11 @@ impl Partition {
         let until_term = self.group.term_of(until.index).unwrap_or(self.group.term());
         let (hard, from) = (self.group.hard_state(), Vec::new());
         let roster = Arc::clone(&self.roster);
-        Some(Flush { generation, since, until, until_term, hard, from, sizes, roster })
+        let sessions = match self.has(Planted::FlushDropsReplies) {
+            true => Arc::default(),
+            false => self.sessions.encode().into(),
+        };
+        Some(Flush { generation, since, until, until_term, hard, from, sizes, roster, sessions })
     }
 
     /// Whether the tables that are there are void: all keys were cleared since they were written.

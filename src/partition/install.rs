@@ -28,6 +28,7 @@ impl Partition {
     pub fn install(&mut self, fresh: Recovery, hard: (u64, u64), abandoned: &mut Vec<Waiter>) {
         self.abandon(abandoned);
         self.roster = fresh.roster();
+        self.sessions = fresh.sessions;
         let old = std::mem::replace(&mut self.memtable, fresh.memtable);
         self.dying.push(old.dismantle());
         self.sizes = fresh.sizes;

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use crate::command::{self, Arg, Event, Found};
 use crate::consensus::{self, Effects, EntryKind, Group, Handle, Role};
 use crate::env::Env;
-use crate::id::{Lsn, PartitionId, Timestamp};
+use crate::id::{Lsn, Once, PartitionId, Timestamp};
 use crate::limits::LARGE_LEN_MIN;
 use crate::lsm::memtable::{EntryRef, Kind, Memtable, Payload, Remains, Scan, Version};
 use crate::mvcc::{BlobRef, Effect, Logged};
@@ -41,6 +41,7 @@ pub use recovery::{Blobs, Error, MayHave, Recovery, Stored};
 pub use replica::{LEASE_SPARE, Standing, TICK};
 pub use resident::Epoch;
 pub use roster::Roster;
+pub use sessions::{Recalled, Reply, Sessions};
 pub use sizes::{DB_COUNT, Sizes};
 pub use together::{BLOB_CHUNK_LEN, Decided, Key, What, log_blob};
 pub use watch::Seen;
@@ -53,6 +54,7 @@ mod recovery;
 mod replica;
 mod resident;
 mod roster;
+mod sessions;
 mod sizes;
 #[cfg(test)]
 mod tests;
@@ -103,6 +105,12 @@ pub enum Planted {
     LongLease,
     /// Whoever takes its leader for gone campaigns at once.
     CampaignUnguarded,
+    /// Followers do not take in what clients were told.
+    LeaderKeepsReplies,
+    /// The manifest and checkpoints do not have what clients were told.
+    FlushDropsReplies,
+    /// A retry of what is on its way is evaluated, too.
+    RepeatProposed,
 }
 
 /// Who waits for an entry to commit: a token that only the shard can read.
@@ -208,6 +216,8 @@ struct Entry {
     generation: u32,
     touched: Vec<EntryRef>,
     waiters: Vec<Waiter>,
+    /// Writes to be done once that it has the replies of.
+    told: Vec<Once>,
 }
 
 impl Entry {
@@ -262,6 +272,8 @@ pub struct Partition {
     tables_clock: Timestamp,
     /// Who has replicas of it; see [`roster`].
     roster: Arc<Roster>,
+    /// What clients were told; see [`sessions`].
+    sessions: Sessions,
     /// The newest topology that was proposed here.
     decreed: u64,
     /// What a lone voter does without.
@@ -615,6 +627,7 @@ impl Partition {
                 table.commit(touched, entry.timestamp);
             }
         }
+        entry.told.drain(..).for_each(|once| self.sessions.commit(&once));
         self.committed.timestamp = self.committed.timestamp.max(entry.timestamp);
         released.append(&mut entry.waiters);
         entry.touched.clear();
@@ -629,6 +642,7 @@ impl Partition {
         let mut open = std::mem::replace(&mut self.open, next);
         open.generation = self.generation;
         self.payload.clear();
+        self.sessions.forget_proposed();
         self.absences.forget();
         let uncommitted = self.pending.drain(..).chain([open]).collect::<Vec<_>>();
         if let Some(first) = self.retired.pop_front() {
@@ -656,7 +670,7 @@ impl Partition {
         let retired: usize = self.retired.iter().map(|retired| retired.table.memory_len()).sum();
         let dying: usize = self.dying.iter().map(Remains::memory_len).sum();
         let log = self.replica.as_ref().map_or(0, |replica| replica.memory_len());
-        self.memtable.memory_len() + retired + dying + log
+        self.memtable.memory_len() + retired + dying + log + self.sessions.memory_len()
     }
 
     /// Keys, and keys with a deadline, of a database.

@@ -19,7 +19,7 @@ use super::install::left_after;
 use super::log_cache::{Content, LogCache};
 use super::replica::{ELECTION_TICKS, GUARD_TICKS, Replica};
 use super::roster::{Decree, Roster};
-use super::{Committed, Entry, Flushed, Partition, Sizes};
+use super::{Committed, Entry, Flushed, Partition, Sessions, Sizes};
 use crate::consensus::{self, Config, EntryKind, Group, Handle, Membership, Restored};
 use crate::id::{Lsn, NodeId, PartitionId, Timestamp};
 use crate::lsm::memtable::{Memtable, Remains, Version};
@@ -102,6 +102,8 @@ pub struct Stored {
     pub log_from: Lsn,
     /// Who has replicas as of the entry that the tables go up to.
     pub roster: Roster,
+    /// What clients were told as of then, [`Sessions`] as bytes.
+    pub sessions: Arc<[u8]>,
 }
 
 /// A partition being rebuilt.
@@ -129,6 +131,8 @@ pub struct Recovery {
     replicated: Option<(LogCache, u64, u64)>,
     /// Who has replicas as of the entries that are applied.
     roster: Roster,
+    /// What clients were told, likewise.
+    pub(super) sessions: Sessions,
     /// Who had them as of the tables, and the entries that changed it, up to what is applied.
     changed_from: Membership,
     changes: Vec<(u64, Vec<u8>)>,
@@ -156,6 +160,7 @@ impl Recovery {
             generation: 0,
             replicated: None,
             roster: stored.roster.clone(),
+            sessions: Sessions::decode(&stored.sessions).expect("whoever read it has looked"),
             changed_from: Membership::default(),
             changes: Vec::new(),
             own: NodeId(0),
@@ -213,6 +218,7 @@ impl Recovery {
             hash_seed: self.hash_seed,
             tables_clock: self.tables_clock,
             may_have,
+            sessions: &mut self.sessions,
         }
     }
 
@@ -405,6 +411,7 @@ impl Recovery {
             hand: 0,
             tables_clock: self.tables_clock,
             roster,
+            sessions: self.sessions,
             decreed: 0,
             replica: self.replicated.map(|(cache, ..)| Box::new(Replica::new(cache))),
             planted: None,

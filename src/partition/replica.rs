@@ -25,7 +25,7 @@ use std::time::Duration;
 use super::apply::{Fault, Rows};
 use super::install::left_after;
 use super::log_cache::{Blob, Content, LogCache};
-use super::{MayHave, Partition, Planted, Waiter};
+use super::{MayHave, Partition, Planted, Sessions, Waiter};
 use crate::consensus::{self, Message, Outlook, ReadState, Role, RoleChange};
 use crate::id::{NodeId, PartitionId};
 
@@ -423,7 +423,10 @@ impl Partition {
         let replica = self.replica.take().expect("it is replicated");
         let content = replica.cache.get(index).expect("what is not applied is kept");
         self.catch_up = left_after(self.catch_up, &content.payload);
+        let mut ignored = Sessions::default();
+        let is_ignored = self.planted == Some(Planted::LeaderKeepsReplies);
         let mut rows = Rows {
+            sessions: if is_ignored { &mut ignored } else { &mut self.sessions },
             memtable: &mut self.memtable,
             sizes: &mut self.sizes,
             clock: &mut self.clock,

@@ -22,7 +22,7 @@ use super::{Client, Transaction};
 use crate::cluster::NOWHERE;
 use crate::command::Spec;
 use crate::env::{ConnId, Wake};
-use crate::id::ShardId;
+use crate::id::{SessionId, ShardId};
 use crate::protocol::binary::Header;
 use crate::protocol::resp::{Args, Span};
 
@@ -91,6 +91,8 @@ pub struct TypedRequest {
     pub header: Header,
     /// Of the process's time; zero: none.
     pub deadline: Duration,
+    /// In which session it is to be done once, if it is.
+    pub session: Option<SessionId>,
     /// Its body.
     pub body: (u32, u32),
     /// Of a long set, whose value is not in the body: which of `parcel.shared`.

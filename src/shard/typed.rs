@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::{Shard, Target};
 use crate::command::{Effect, Found, NewValue, Value, is_expired, typed};
 use crate::env::Env;
+use crate::id::Once;
 use crate::lsm::key;
 use crate::lsm::memtable::{Payload, Version};
 use crate::mvcc::BlobRef;
@@ -32,9 +33,14 @@ impl<E: Env> Shard<E> {
         (version.filter(|version| !is_expired(version.expiry_ms, self.now_ms)), hold)
     }
 
-    /// Does `op`, if its condition holds.
-    pub fn write(&mut self, target: Target<'_>, op: &Op<'_>) -> Written<Outcome> {
-        self.write_value(target, op, None)
+    /// Does `op`, if its condition holds; what came of it is remembered as `once`.
+    pub fn write(
+        &mut self,
+        target: Target<'_>,
+        op: &Op<'_>,
+        once: Option<Once>,
+    ) -> Written<Outcome> {
+        self.write_value(target, op, None, once)
     }
 
     /// Does a set whose value, all of `op`'s, is in the log already ([`Shard::log_blob`]).
@@ -43,8 +49,9 @@ impl<E: Env> Shard<E> {
         target: Target<'_>,
         op: &Op<'_>,
         long: (&Arc<Vec<u8>>, BlobRef),
+        once: Option<Once>,
     ) -> Written<Outcome> {
-        self.write_value(target, op, Some(long))
+        self.write_value(target, op, Some(long), once)
     }
 
     fn write_value(
@@ -52,8 +59,14 @@ impl<E: Env> Shard<E> {
         target: Target<'_>,
         op: &Op<'_>,
         long: Option<(&Arc<Vec<u8>>, BlobRef)>,
+        once: Option<Once>,
     ) -> Written<Outcome> {
         let (written, hold) = self.propose(target, op, long);
+        let hold = match once {
+            // Before the entry may be sealed.
+            Some(once) => Some(self.remember(target.place, once, &written)),
+            None => hold,
+        };
         if self.partitions[target.place as usize].is_open() {
             self.touch(target.place);
         }
@@ -61,11 +74,12 @@ impl<E: Env> Shard<E> {
     }
 
     /// Does all of `ops`, whose keys are of the partition at `place`, as one entry, if all their
-    /// conditions hold before.
+    /// conditions hold before; what came of it is remembered as `once`.
     pub fn write_all<'a>(
         &mut self,
         place: u32,
         ops: impl Iterator<Item = Op<'a>> + Clone,
+        once: Option<Once>,
     ) -> Written<Vec<Outcome>> {
         let mut encoded = Vec::new();
         let mut hold = None;
@@ -75,7 +89,12 @@ impl<E: Env> Shard<E> {
             let found = version.map(found_of);
             let version = version.map_or(0, |version| version.timestamp.0);
             if !typed::holds(&op, found.as_ref(), version) {
-                return (Err(ConditionFailed { index, version }), hold);
+                let failed = Err(ConditionFailed { index, version });
+                if let Some(once) = once {
+                    hold = Some(self.remember_all(place, once, &failed));
+                    self.touch(place);
+                }
+                return (failed, hold);
             }
         }
         let mut outcomes = Vec::new();
@@ -83,12 +102,17 @@ impl<E: Env> Shard<E> {
         for op in ops {
             let target = self.find_at(place, &op, &mut encoded);
             let op = Op { condition: Condition::None, ..op };
-            let (written, entry) = self.write(target, &op);
+            let (written, entry) = self.write(target, &op, None);
             outcomes.push(written.expect("there is no condition"));
             hold = hold.max(entry);
         }
+        let written = Ok(outcomes);
+        if let Some(once) = once {
+            hold = Some(self.remember_all(place, once, &written));
+            self.touch(place);
+        }
         self.end_together();
-        (Ok(outcomes), hold)
+        (written, hold)
     }
 
     fn find_at<'k>(&self, place: u32, op: &Op<'_>, encoded: &'k mut Vec<u8>) -> Target<'k> {

@@ -28,6 +28,7 @@ mod members;
 mod nc;
 mod node;
 mod notify;
+mod once;
 mod redis_benchmark;
 mod redis_cli;
 mod redis_py;

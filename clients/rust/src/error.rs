@@ -42,6 +42,8 @@ pub enum Reason {
         /// What was waited for.
         awaited: &'static str,
     },
+    /// The server forgot the session in which an attempt may have done it.
+    SessionEnded,
     /// [`Options::interrupted_by`](crate::Options::interrupted_by) said so.
     Interrupted,
     /// The request is over a limit of the server; nothing was sent.
@@ -64,7 +66,7 @@ pub struct Refusal {
     pub retry: Retry,
     /// Which op of a batch or key of a multi-get it is about, if one.
     pub index: Option<u32>,
-    /// For [`Code::ConditionFailed`]: the key's version, 0 if it is absent. Else 0.
+    /// For [`Code::ConditionFailed`]: the key's version, 0 if it is absent. Else of no concern.
     pub version: u64,
     /// One line for people.
     pub text: String,
@@ -155,6 +157,9 @@ codes! {
     LogFailed = 66, "log_failed";
     /// The log failed before; the shard takes no writes.
     ReadOnly = 67, "read_only";
+    /// The write was asked for again so late that the server does not know any more whether it was
+    /// done.
+    TooOld = 69, "too_old";
     /// The deadline passed at the server.
     DeadlineExceeded = 80, "deadline_exceeded";
     /// The server met what it takes to be impossible.
@@ -227,6 +232,7 @@ impl fmt::Display for Reason {
             Self::Connect { address, text, .. } => write!(f, "no connection to {address}: {text}"),
             Self::ConnectionLost(text) => write!(f, "connection lost: {text}"),
             Self::Deadline { awaited } => write!(f, "the deadline passed, waiting for {awaited}"),
+            Self::SessionEnded => f.write_str("the server forgot this client's session"),
             Self::Interrupted => f.write_str("interrupted"),
             Self::TooLarge { len, max } => {
                 write!(f, "a request of {len} bytes, and the server takes {max}")

@@ -46,10 +46,13 @@
 //!
 //! # Deadlines and retries
 //!
-//! A request takes at most [`Options::deadline`], all attempts together. Reads are tried again, and
-//! writes that were certainly not done; a write of unknown fate never is, since that could do it
-//! twice. If doing it twice is harmless, as with most unconditional sets, do it again yourself;
-//! else read the key, or give the write a condition on the version that you last saw.
+//! A request takes at most [`Options::deadline`], all attempts together. Within that reads are
+//! tried again, and writes: the server does each write of a client once, however often it is asked
+//! for, and gives the first answer again. So [`Error::Unknown`] is left for what the deadline ends,
+//! and for what is asked again so late that the server has forgotten it. Without
+//! [`Options::exactly_once`], and in a [`blocking::Pipeline`], a write of unknown fate is not tried
+//! again. What to do then: if doing it twice is harmless, as with most unconditional sets, do it
+//! again; else read the key, or give the write a condition on the version that you last saw.
 //!
 //! # Order
 //!
@@ -77,6 +80,7 @@ mod answer;
 #[cfg(feature = "blocking")]
 pub mod blocking;
 mod error;
+mod once;
 mod op;
 mod options;
 mod retry;

@@ -33,6 +33,7 @@ pub struct Options {
     pub(crate) connections_max: usize,
     pub(crate) in_flight_max: usize,
     pub(crate) retries_max: u32,
+    pub(crate) exactly_once: bool,
     pub(crate) backoff: Backoff,
     pub(crate) interrupted: Interrupted,
 }
@@ -59,7 +60,8 @@ impl PartialEq for Interrupted {
 impl Eq for Interrupted {}
 
 impl Options {
-    /// The server at `host:port`; its binary port, 7400 unless it was told otherwise.
+    /// The server at `host:port`; its binary port, 7400 unless it was told otherwise. Several nodes
+    /// of a cluster: with commas between them; another is tried when one can not be reached.
     pub fn new(address: impl Into<String>) -> Self {
         Self {
             address: address.into(),
@@ -72,6 +74,7 @@ impl Options {
             connections_max: 4,
             in_flight_max: 1024,
             retries_max: 3,
+            exactly_once: true,
             backoff: Backoff { first: Duration::from_millis(10), max: Duration::from_secs(1) },
             interrupted: Interrupted::default(),
         }
@@ -129,9 +132,17 @@ impl Options {
     }
 
     /// How often a request is tried again after its first attempt; 3 unless said. Reads are, and
-    /// writes that were certainly not done; never one whose fate is unknown.
+    /// writes that were certainly not done. One whose fate is unknown is tried again until its
+    /// deadline, if the server sees to it that it is done once, and else never.
     pub fn retries_max(mut self, retries: u32) -> Self {
         self.retries_max = retries;
+        self
+    }
+
+    /// Whether the server is to do each write once, however often it is asked for; yes unless said.
+    /// It costs the server some 50 bytes of its log and of its memory for each write.
+    pub fn exactly_once(mut self, yes: bool) -> Self {
+        self.exactly_once = yes;
         self
     }
 

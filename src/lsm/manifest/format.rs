@@ -9,7 +9,8 @@
 //!              partition* remove* add* keys*
 //! shard     := has:u64 number_next:u64 blob_last:u64 log_from:u64      zeroes if has is 0
 //! partition := id:u32 roster_len:u32 index:u64 index_term:u64 term:u64 vote:u64 flushed:u64
-//!              clock:u64 log_from:u64 | roster[roster_len]
+//!              clock:u64 log_from:u64 sessions_len:u64 | roster[roster_len]
+//!              sessions[sessions_len]
 //! remove    := number:u64
 //! add       := partition:u32 level:u8 has_origin:u8 zero[2] number:u64 file_len:u64 checksum:u64
 //!              rows:u64 puts:u64 deletes:u64 expiring:u64 timestamp_min:u64 timestamp_max:u64
@@ -22,7 +23,8 @@
 //!
 //! Version 1 has no keys: their count is 0. Before version 3 there is no `log_from`, which is 0,
 //! and no table has an origin. Before version 4 no partition has a roster: who has replicas of it,
-//! as [`crate::partition`] encodes it.
+//! as [`crate::partition`] encodes it. Before version 5 there is no `sessions_len`, which is 0:
+//! what clients were told, encoded there too.
 //!
 //! Little-endian. `seq` is the file's number, `number` that of the record in it, from 0; `chain` is
 //! the checksum of the record before, 0 for the first. `checksum` is xxh3-64 of all that follows it
@@ -47,11 +49,13 @@ use crate::lsm::block::{Meta, Origin, Statistics};
 use crate::wal::format::LogId;
 
 /// The version this program writes.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 /// The oldest that it reads.
 const VERSION_MIN: u16 = 1;
 /// From this version on tables may come from elsewhere.
 const VERSION_ORIGIN: u16 = 3;
+/// From this version on it is kept what clients were told.
+const VERSION_SESSIONS: u16 = 5;
 /// Bytes before a record's body.
 pub const HEADER_LEN: usize = CHAIN.end;
 /// Longest record: more tables than a shard can have open.
@@ -194,11 +198,12 @@ fn encode_edit(edit: &Edit, out: &mut Vec<u8>) {
         out.extend_from_slice(&(count as u32).to_le_bytes());
     }
     for (id, state) in &edit.partitions {
-        let PartitionState { index, index_term, term, vote, flushed, clock, log_from, roster } =
-            state;
-        let id = u64::from(id.0) | (roster.len() as u64) << 32;
-        numbers(out, &[id, *index, *index_term, *term, *vote, flushed.0, clock.0, log_from.0]);
-        out.extend_from_slice(roster);
+        let PartitionState { index, index_term, term, vote, flushed, clock, .. } = state;
+        let id = u64::from(id.0) | (state.roster.len() as u64) << 32;
+        numbers(out, &[id, *index, *index_term, *term, *vote, flushed.0, clock.0]);
+        numbers(out, &[state.log_from.0, state.sessions.len() as u64]);
+        out.extend_from_slice(&state.roster);
+        out.extend_from_slice(&state.sessions);
     }
     numbers(out, &edit.remove);
     edit.add.iter().for_each(|entry| encode_table(entry, out));
@@ -264,13 +269,7 @@ fn decode_edit(body: &[u8], log: LogId, version: u16) -> Option<Edit> {
     let [partitions, removes, adds, keys] = [rest.u32()?, rest.u32()?, rest.u32()?, rest.u32()?];
     let mut edit = Edit { shard: (has == 1).then_some(shard), ..Edit::default() };
     for _ in 0..partitions {
-        let [id, index, index_term, term, vote, flushed, clock] = rest.numbers()?;
-        let (flushed, clock) = (Timestamp(flushed), Timestamp(clock));
-        let log_from = Lsn(if version >= VERSION_ORIGIN { rest.u64()? } else { 0 });
-        let roster = rest.bytes((id >> 32) as usize)?.into();
-        let state =
-            PartitionState { index, index_term, term, vote, flushed, clock, log_from, roster };
-        edit.partitions.push((PartitionId(id as u32), state));
+        edit.partitions.push(decode_partition(&mut rest, version)?);
     }
     for _ in 0..removes {
         edit.remove.push(rest.u64()?);
@@ -284,6 +283,24 @@ fn decode_edit(body: &[u8], log: LogId, version: u16) -> Option<Edit> {
         edit.keys.push(Keys { partition, db, keys, expiring });
     }
     (rest.0.is_empty() && has <= 1).then_some(edit)
+}
+
+fn decode_partition(rest: &mut Rest<'_>, version: u16) -> Option<(PartitionId, PartitionState)> {
+    let [id, index, index_term, term, vote, flushed, clock] = rest.numbers()?;
+    let log_from = if version >= VERSION_ORIGIN { rest.u64()? } else { 0 };
+    let sessions_len = if version >= VERSION_SESSIONS { rest.u64()? } else { 0 };
+    let state = PartitionState {
+        index,
+        index_term,
+        term,
+        vote,
+        flushed: Timestamp(flushed),
+        clock: Timestamp(clock),
+        log_from: Lsn(log_from),
+        roster: rest.bytes((id >> 32) as usize)?.into(),
+        sessions: rest.bytes(usize::try_from(sessions_len).ok()?)?.into(),
+    };
+    Some((PartitionId(id as u32), state))
 }
 
 fn decode_table(rest: &mut Rest<'_>, log: LogId, version: u16) -> Option<TableEntry> {

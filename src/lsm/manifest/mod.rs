@@ -53,6 +53,8 @@ pub struct PartitionState {
     pub log_from: Lsn,
     /// Who has replicas of it, as of `index`; empty: who had at its birth.
     pub roster: Arc<[u8]>,
+    /// What clients were told of writes, as of `index`; empty: nothing to be kept.
+    pub sessions: Arc<[u8]>,
 }
 
 /// About how many keys a partition has in a database.

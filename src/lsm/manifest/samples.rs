@@ -49,6 +49,7 @@ pub fn edit(number: u64, remove: Vec<u64>) -> Edit {
         clock: Timestamp(number + 1),
         log_from: Lsn(512 * number),
         roster: vec![9; number as usize % 4].into(),
+        sessions: vec![8; number as usize % 3].into(),
     };
     let shard = ShardState { number_next: number + 1, blob_last: 5, log_from: Lsn(4096 * number) };
     let keys = Keys { partition: entry.partition, db: 1, keys: 8 * number, expiring: number };

@@ -129,6 +129,9 @@ codes! {
     ReadOnly = 67, "read_only", NotDone, Retry::Elsewhere;
     /// 68, unknown, now: the partition's leader changed before a majority had the write.
     LeaderChanged = 68, "leader_changed", Unknown, Retry::Now;
+    /// 69, unknown, never: this attempt was not done, but what is kept of the session does not
+    /// reach back far enough to tell whether one before was. Timestamp: a new one is born later.
+    TooOld = 69, "too_old", Unknown, Retry::Never;
     /// 80, as the error's class says, now: the deadline passed.
     DeadlineExceeded = 80, "deadline_exceeded", NotDone, Retry::Now;
     /// 96, unknown, never: the server met what it takes to be impossible.
@@ -145,7 +148,8 @@ impl Code {
 /// The body of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure<'a> {
-    /// The key's version, for [`Code::ConditionFailed`]; else 0.
+    /// The key's version, for [`Code::ConditionFailed`]; for [`Code::TooOld`], when a session is
+    /// too old; else 0.
     pub timestamp: u64,
     /// A [`Code`], or one of a later server.
     pub code: u16,

@@ -21,6 +21,9 @@ pub const FLAG_REPLY: u16 = 1;
 /// Set in the flags of replies whose body is an error.
 pub const FLAG_ERROR: u16 = 2;
 
+/// Set in the flags of writes that are to be done once in their connection's session.
+pub const FLAG_ONCE: u16 = 4;
+
 const MAGIC_AT: Range<usize> = 0..4;
 const VERSION_AT: usize = 4;
 const OPCODE: usize = 5;
@@ -45,6 +48,8 @@ pub enum Opcode {
     Info = 0x04,
     /// Which nodes there are, or are to be.
     Cluster = 0x05,
+    /// A session, for writes that are done once.
+    Session = 0x06,
     /// One key's value.
     Get = 0x10,
     /// Gives a key a value.
@@ -61,12 +66,13 @@ pub enum Opcode {
 
 impl Opcode {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Hello,
         Self::Auth,
         Self::Ping,
         Self::Info,
         Self::Cluster,
+        Self::Session,
         Self::Get,
         Self::Set,
         Self::Delete,
@@ -88,6 +94,7 @@ impl Opcode {
             Self::Ping => "ping",
             Self::Info => "info",
             Self::Cluster => "cluster",
+            Self::Session => "session",
             Self::Get => "get",
             Self::Set => "set",
             Self::Delete => "delete",
@@ -105,7 +112,7 @@ pub struct Header {
     pub version: u8,
     /// Which request; it may be unknown.
     pub opcode: u8,
-    /// [`FLAG_REPLY`], [`FLAG_ERROR`].
+    /// [`FLAG_REPLY`], [`FLAG_ERROR`], [`FLAG_ONCE`].
     pub flags: u16,
     /// The client's.
     pub request_id: u64,

@@ -14,7 +14,8 @@
 //! header := 0..4    magic         D5 53 54 56 (D5 "STV")
 //!           4       version       1
 //!           5       opcode        of the request; a reply repeats it
-//!           6..8    flags:u16     1 reply, 2 error; requests have neither; other bits are zero
+//!           6..8    flags:u16     1 reply, 2 error; requests have neither; 4 of a write:
+//!                                 done once, see *sessions*; other bits are zero
 //!           8..16   request_id    the client's choice; the reply repeats it
 //!           16..20  deadline_ms   of a request, from its arrival, 0: none; of a reply: zero
 //!           20..24  body_len      bytes
@@ -54,6 +55,17 @@
 //! the upper 48 bits, a counter in the lower 16. It rises with every write of a key. Every reply's
 //! body begins with one; 0: there is none to tell.
 //!
+//! *Sessions.* A `set`, `delete` or `batch` with flag 4 is done once, however often it is asked
+//! for: over this connection, another, or another node, in any order, also after crashes; whoever
+//! asks again gets the first answer, `condition_failed` too. Its name is the connection's session,
+//! which `session` says, and its `request_id`, its *sequence*, which is given to no other write of
+//! that session; what is asked again is the same body. Each partition keeps the answers to the 1024
+//! highest sequences of a session, of 1024 sessions, and at most some 2 MiB; a request beyond that
+//! is `too_old`. So keep the sequences under way close together. A client that gets `too_old` to a
+//! request that it never sent before goes on with a new session, of another id, that was born after
+//! the error's timestamp. An error of class *not done* is of one attempt: one before it may have
+//! been done.
+//!
 //! # Requests
 //!
 //! ```text
@@ -63,6 +75,7 @@
 //! 03 ping      any bytes, at most 4096
 //! 04 info      name of a section, or nothing for the default ones
 //! 05 cluster   what is to be done, JSON of at most 4096 bytes: see below
+//! 06 session   id:u8[16] born:u64    id: random; born: 0, or as the reply to the first one said
 //! 10 get       db:u8 zero[3] key_len:u32 | key
 //! 11 set       one op of kind 1
 //! 12 delete    one op of kind 2
@@ -117,6 +130,7 @@
 //! ping       timestamp:u64 | the bytes of the request
 //! info       timestamp:u64 | text
 //! cluster    timestamp:u64 | JSON
+//! session    timestamp:u64    when the session began
 //! get        item
 //! set        outcome
 //! delete     outcome
@@ -139,7 +153,8 @@
 //! was all. A scan's item has state 2 unless values were asked for and this one fits into the
 //! reply; `value_len` is the length of the value all the same, and no value follows.
 //!
-//! An error's timestamp is, for `condition_failed`, the key's version (0: absent), else zero.
+//! An error's timestamp is, for `condition_failed`, the key's version (0: absent), for `too_old`
+//! what a new session is to be born after, else zero.
 //! `index` is the op of a `batch` that the error is of; FFFFFFFF: it is of none, or of the only
 //! one. `address` is, for `moved`, host:port of who to ask. `text` is one line for people; programs
 //! look at `code`.
@@ -162,8 +177,8 @@ mod tests;
 
 pub use error::{Class, Code, Failure, Retry};
 pub use header::{
-    Checksum, FLAG_ERROR, FLAG_REPLY, HEADER_LEN, Header, MAGIC, Opcode, VERSION, finish,
-    finish_summed, finish_with, start,
+    Checksum, FLAG_ERROR, FLAG_ONCE, FLAG_REPLY, HEADER_LEN, Header, MAGIC, Opcode, VERSION,
+    finish, finish_summed, finish_with, start,
 };
 pub use parser::{Breach, Frame, Parser};
 pub use reply::{

@@ -15,6 +15,8 @@ pub enum Reply<'a> {
     Ping(&'a [u8]),
     /// To `info`.
     Info(&'a str),
+    /// To `session`: when it began.
+    Session(u64),
     /// To `get`.
     Get(Item<'a>),
     /// To `set` and `delete`.
@@ -402,6 +404,7 @@ impl<'a> Reply<'a> {
         let mut fields = Fields(body);
         let reply = match Opcode::of(header.opcode)? {
             Opcode::Hello => Self::Hello(Welcome::read(&mut fields)?),
+            Opcode::Session => Self::Session(fields.u64()?),
             Opcode::Get => Self::Get(Item::read(&mut fields)?),
             Opcode::Set | Opcode::Delete => Self::Write(Outcome::read(&mut fields)?),
             Opcode::Batch => Self::Batch(Outcomes::read(&mut fields)?),
@@ -426,6 +429,7 @@ impl<'a> Reply<'a> {
         match self {
             Self::Hello(welcome) => welcome.encode(out),
             Self::Auth => out.extend_from_slice(&[0; 8]),
+            Self::Session(born) => out.extend_from_slice(&born.to_le_bytes()),
             Self::Ping(bytes) => {
                 out.extend_from_slice(&[0; 8]);
                 out.extend_from_slice(bytes);

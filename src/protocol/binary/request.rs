@@ -29,6 +29,13 @@ pub enum Request<'a> {
     Info(&'a str),
     /// Asks which nodes there are, or changes it: JSON, [`crate::cluster::Action`].
     Cluster(&'a str),
+    /// Says in which session writes are done once from here on.
+    Session {
+        /// Random.
+        id: [u8; 16],
+        /// When it began, as the first reply said; 0: now.
+        born: u64,
+    },
     /// Asks for a key.
     Get {
         /// Which database.
@@ -412,6 +419,13 @@ fn auth(body: &[u8]) -> Option<Request<'_>> {
     Some(Request::Auth { user, password })
 }
 
+fn session(body: &[u8]) -> Option<Request<'_>> {
+    let mut fields = Fields(body);
+    let (id, born) = (*fields.take(16)?.first_chunk()?, fields.u64()?);
+    fields.end()?;
+    Some(Request::Session { id, born })
+}
+
 impl<'a> Request<'a> {
     /// Reads the body of a request.
     ///
@@ -444,6 +458,7 @@ impl<'a> Request<'a> {
             Opcode::Ping if body.len() > PING_LEN_MAX => Err(Code::TooLarge),
             Opcode::Ping => Ok(Self::Ping(body)),
             Opcode::Info => str::from_utf8(body).map(Self::Info).map_err(|_| bad),
+            Opcode::Session => session(body).ok_or(bad),
             Opcode::Cluster if body.len() > CLUSTER_LEN_MAX => Err(Code::TooLarge),
             Opcode::Cluster => str::from_utf8(body).map(Self::Cluster).map_err(|_| bad),
         }
@@ -457,6 +472,7 @@ impl<'a> Request<'a> {
             Self::Ping(_) => Opcode::Ping,
             Self::Info(_) => Opcode::Info,
             Self::Cluster(_) => Opcode::Cluster,
+            Self::Session { .. } => Opcode::Session,
             Self::Get { .. } => Opcode::Get,
             Self::Write(Op { value: Some(_), .. }) => Opcode::Set,
             Self::Write(_) => Opcode::Delete,
@@ -478,6 +494,10 @@ impl<'a> Request<'a> {
             }
             Self::Ping(bytes) => out.extend_from_slice(bytes),
             Self::Info(text) | Self::Cluster(text) => out.extend_from_slice(text.as_bytes()),
+            Self::Session { id, born } => {
+                out.extend_from_slice(id);
+                out.extend_from_slice(&born.to_le_bytes());
+            }
             Self::Get { db, key } => {
                 out.extend_from_slice(&[*db, 0, 0, 0]);
                 put_u32(out, key.len());

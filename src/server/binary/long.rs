@@ -86,11 +86,11 @@ impl<E: Env> Server<E> {
     fn forward_long(&mut self, shard: ShardId, asker: &Asker, body: &[u8], value: Arc<Vec<u8>>) {
         self.shard.stats().forwarded_requests.add(1);
         self.ledger.wait();
-        let Asker { conn, part, header, deadline, .. } = *asker;
+        let Asker { conn, part, header, deadline, session, .. } = *asker;
         let parcel = self.mailbox.to(shard);
         let (body, long) = (parcel.push_bytes(body), Some(parcel.shared.len() as u32));
         parcel.shared.push(value);
-        parcel.typed.push(TypedRequest { conn, part, header, deadline, body, long });
+        parcel.typed.push(TypedRequest { conn, part, header, deadline, session, body, long });
     }
 
     /// The oldest long value on its way to the log.
@@ -163,7 +163,13 @@ impl<E: Env> Server<E> {
         let Ok(target) = find(&self.shard, op.db, op.key, &mut scratch) else {
             return self.fail(asker, Failure::new(Code::NoLeader, LEADS_NO_MORE));
         };
-        let (written, hold) = self.shard.write_long(target, &op, (value, blob));
+        let once = asker.once();
+        if let Some(once) = &once
+            && self.answers_again(asker, target.place, once, |_| op.condition)
+        {
+            return;
+        }
+        let (written, hold) = self.shard.write_long(target, &op, (value, blob), once);
         let waits: SmallVec<[_; 1]> = hold.map(|entry| (target.place, entry)).into_iter().collect();
         match written {
             Ok(outcome) => self.respond(asker, &waits, 0, |out| {

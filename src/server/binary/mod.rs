@@ -12,7 +12,8 @@
 //! gather  the parts of a multi-get that several shards make
 //! parked  requests whose keys are being fetched from tables
 //! long    values that are logged, or summed, in pieces with others in between
-//! session hello, auth, ping, info, and the clock that ends a slow handshake
+//! once    writes that are done once, however often they are asked for
+//! session hello, auth, session, ping, info, and the clock that ends a slow handshake
 //! ```
 //!
 //! Bounds: requests under way per connection, by count and by bytes; beyond them, or when replies
@@ -27,7 +28,7 @@ use std::time::Duration;
 use super::Work;
 use crate::command::{Spec, lookup};
 use crate::env::{ConnId, ListenerId};
-use crate::id::ShardId;
+use crate::id::{Once, SessionId, ShardId};
 use crate::limits::{KEY_LEN_MAX, VALUE_LEN_MAX};
 use crate::protocol::binary::{
     FLAG_REPLY, Header, LONG_LEN_MIN, OPERAND_LEN_MAX, OTHER_BODY_LEN_MAX, Opcode, Parser,
@@ -47,6 +48,7 @@ mod cluster;
 mod gather;
 mod holds;
 mod long;
+mod once;
 mod parked;
 mod round;
 mod serve;
@@ -99,6 +101,8 @@ pub struct Line {
     parser: Parser,
     /// It said hello.
     greeted: bool,
+    /// In which its writes are done once that say so.
+    session: Option<SessionId>,
     /// When it came.
     since: Duration,
     in_flight: u32,
@@ -108,7 +112,14 @@ pub struct Line {
 impl Line {
     /// Of a connection that came at `since`.
     pub fn new(since: Duration) -> Self {
-        Self { parser: Parser::default(), greeted: false, since, in_flight: 0, in_flight_len: 0 }
+        Self {
+            parser: Parser::default(),
+            greeted: false,
+            session: None,
+            since,
+            in_flight: 0,
+            in_flight_len: 0,
+        }
     }
 
     /// Whether so much is under way that no more is taken.
@@ -179,13 +190,21 @@ pub(in crate::server) struct Asker {
     header: Header,
     /// Of the process's time; zero: none.
     deadline: Duration,
+    /// In which session it is to be done once, if it is.
+    session: Option<SessionId>,
 }
 
 impl Asker {
     /// Who sent a request to this shard.
     pub fn of(shard: ShardId, request: &TypedRequest) -> Self {
-        let TypedRequest { conn, part, header, deadline, .. } = *request;
-        Self { shard, conn, part, header, deadline }
+        let TypedRequest { conn, part, header, deadline, session, .. } = *request;
+        Self { shard, conn, part, header, deadline, session }
+    }
+
+    /// The write's name, if it is to be done once.
+    fn once(&self) -> Option<Once> {
+        let sequence = self.header.request_id;
+        self.session.map(|session| Once { session, sequence })
     }
 
     fn cost(&self) -> u32 {
@@ -230,6 +249,7 @@ impl<C> Default for Desk<C> {
                     Opcode::Ping => spec(b"ping"),
                     Opcode::Info => spec(b"info"),
                     Opcode::Cluster => spec(b"cluster"),
+                    Opcode::Session => spec(b"client"),
                     Opcode::Get => spec(b"get"),
                     Opcode::Set => spec(b"set"),
                     Opcode::Delete => spec(b"del"),

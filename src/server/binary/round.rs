@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Asker, body_len_max};
+use super::{Asker, body_len_max, once};
 use crate::command::DB_COUNT;
 use crate::env::{ConnId, Env};
 use crate::limits::KEY_LEN_MAX;
@@ -210,19 +210,21 @@ impl<E: Env> Server<E> {
             ms => self.env.now() + Duration::from_millis(ms.into()),
         };
         let shard = self.shard.id();
-        let asker = Asker { shard, conn, part: None, header, deadline };
+        let asker = Asker { shard, conn, part: None, header, deadline, session: None };
         let now_ms = self.shard.now_ms();
         let Some(open) = self.conn(conn) else { return };
         open.session.note(Opcode::of(header.opcode).map_or("", Opcode::name), now_ms);
         let (known, authenticated) = (open.binary.as_deref(), open.session.authenticated);
         let settled = known.is_some_and(|line| line.is_settled(authenticated));
+        let session = known.and_then(|line| line.session);
         if !settled || is_of_session(header.opcode) {
             return self.serve_session(&asker, body);
         }
-        if header.flags != 0 {
-            let text = "a request has no flags";
-            return self.fail(&asker, Failure::new(Code::BadRequest, text));
-        }
+        let session = match once::session_of(&header, session) {
+            Ok(session) => session,
+            Err(text) => return self.fail(&asker, Failure::new(Code::BadRequest, text)),
+        };
+        let asker = Asker { session, ..asker };
         if self.is_paused_for(writes(header.opcode)) {
             let text = "paused (CLIENT PAUSE): try again later";
             return self.fail(&asker, Failure::new(Code::Overloaded, text));
@@ -252,7 +254,7 @@ where
 }
 
 fn is_of_session(opcode: u8) -> bool {
-    let own = [Opcode::Hello, Opcode::Auth, Opcode::Ping, Opcode::Info];
+    let own = [Opcode::Hello, Opcode::Auth, Opcode::Session, Opcode::Ping, Opcode::Info];
     own.iter().any(|own| *own as u8 == opcode)
 }
 

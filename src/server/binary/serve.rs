@@ -127,11 +127,17 @@ impl<E: Env> Server<E> {
     }
 
     fn serve_write(&mut self, asker: &Asker, target: Target<'_>, op: &Op<'_>) {
+        let once = asker.once();
+        if let Some(once) = &once
+            && self.answers_again(asker, target.place, once, |_| op.condition)
+        {
+            return;
+        }
         let spec = if op.value.is_some() { self.binary.set } else { self.binary.delete };
         if self.refuses(asker, spec) {
             return;
         }
-        let (written, hold) = self.shard.write(target, op);
+        let (written, hold) = self.shard.write(target, op, once);
         let waits: Waits = hold.map(|entry| (target.place, entry)).into_iter().collect();
         match written {
             Ok(outcome) => self.respond(asker, &waits, 0, |out| {
@@ -201,13 +207,19 @@ impl<E: Env> Server<E> {
         if shard != self.shard.id() {
             return self.forward_typed(shard, asker, body);
         }
+        let place = self.shard.place_of(first).expect("it is the owner");
+        let (once, condition_of) = (asker.once(), |index| condition_of(ops, index));
+        if let Some(once) = &once
+            && self.answers_again(asker, place, once, condition_of)
+        {
+            return;
+        }
         let grows = ops.iter().any(|op| op.value.is_some());
         let spec = if grows { self.binary.set } else { self.binary.delete };
         if self.refuses(asker, spec) {
             return;
         }
-        let place = self.shard.place_of(first).expect("it is the owner");
-        let (written, hold) = self.shard.write_all(place, ops.iter());
+        let (written, hold) = self.shard.write_all(place, ops.iter(), once);
         let waits: Waits = hold.map(|entry| (place, entry)).into_iter().collect();
         match written {
             Ok(outcomes) => self.respond(asker, &waits, 0, |out| {
@@ -216,8 +228,7 @@ impl<E: Env> Server<E> {
                 None
             }),
             Err(failed) => {
-                let condition = ops.iter().nth(failed.index).map(|op| op.condition);
-                self.fail_condition(asker, &waits, failed, condition.unwrap_or_default());
+                self.fail_condition(asker, &waits, failed, condition_of(failed.index));
             }
         }
     }
@@ -437,11 +448,11 @@ impl<E: Env> Server<E> {
         self.shard.stats().forwarded_requests.add(1);
         // Counted, not timed: nothing of it is kept here.
         self.ledger.wait();
-        let Asker { conn, part, header, deadline, .. } = *asker;
+        let Asker { conn, part, header, deadline, session, .. } = *asker;
         let parcel = self.mailbox.to(shard);
         let body = parcel.push_bytes(body);
         let long = None;
-        parcel.typed.push(TypedRequest { conn, part, header, deadline, body, long });
+        parcel.typed.push(TypedRequest { conn, part, header, deadline, session, body, long });
     }
 
     /// Serves what another shard asks, and takes what it answers.
@@ -470,6 +481,10 @@ impl<E: Env> Server<E> {
             }
         }
     }
+}
+
+fn condition_of<'a>(ops: &Ops<'a>, index: usize) -> Condition<'a> {
+    ops.iter().nth(index).map_or(Condition::None, |op| op.condition)
 }
 
 /// Appends the item of a version; a large value is handed back instead.

@@ -1,4 +1,4 @@
-//! What a connection of the binary port says of itself: hello, auth; and ping and info.
+//! What a connection of the binary port says of itself: hello, auth, session; and ping and info.
 
 use super::{
     Asker, BATCH_COUNT_MAX, BATCH_LEN_MAX, BODY_LEN_MAX, IN_FLIGHT_MAX, MULTI_GET_COUNT_MAX,
@@ -46,6 +46,7 @@ impl<E: Env> Server<E> {
                 let text = "a password is set: say it in hello or auth";
                 self.fail(asker, Failure::new(Code::AuthRequired, text));
             }
+            Request::Session { id, born } => self.begin_session(asker, id, born),
             Request::Ping(bytes) => self.reply(asker, &Reply::Ping(bytes)),
             Request::Info(section) => {
                 let text = self.info_text(section);
@@ -55,7 +56,7 @@ impl<E: Env> Server<E> {
         }
     }
 
-    fn reply(&mut self, asker: &Asker, reply: &Reply<'_>) {
+    pub(super) fn reply(&mut self, asker: &Asker, reply: &Reply<'_>) {
         self.respond(asker, &[], 0, |out| {
             reply.encode(out);
             None

@@ -13,7 +13,8 @@
 //! answer  := conn ticket:u32 count:i64 body:bytes element_count:u32 element* splices
 //! element := part:u32 at:u32 len:u32
 //! splices := count:u32 (at:u64 bytes)*
-//! typed   := conn part header:bytes left_ns:u64 body:bytes long:bytes     long if flags & 1
+//! typed   := conn part header:bytes left_ns:u64 session body:bytes long:bytes  long if flags & 1
+//! session := id:u8[16] born:u64                   if the header's flags say that it is done once
 //! typed_answer := conn part cost:u32 frame:bytes splices
 //! invalidation := to:u8 conn key:bytes by                                  as in Listener
 //! part    := has:u8 gathering:u32 number:u32      by := has:u8 shard:u16 conn
@@ -24,6 +25,7 @@
 //! deadline goes as the time that is left, 0: none. All of it comes from a peer that is one of the
 //! cluster's; still every length is held against what is there.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,10 +34,10 @@ use super::{
 };
 use crate::command::{DB_COUNT, Run, Spec, lookup_full};
 use crate::env::ConnId;
-use crate::id::{ShardId, Slot, Timestamp};
+use crate::id::{SessionId, ShardId, Slot, Timestamp};
 use crate::limits::{LARGE_LEN_MIN, SLOT_COUNT};
 use crate::partition::Seen;
-use crate::protocol::binary::{HEADER_LEN, Header};
+use crate::protocol::binary::{FLAG_ONCE, HEADER_LEN, Header};
 use crate::protocol::resp::{Args, ArgsBuf, Proto, Span};
 use crate::shard::tracked::Client;
 use crate::shard::transaction::{Step, Transaction, Watched};
@@ -220,6 +222,10 @@ impl Out<'_> {
             false => request.deadline.saturating_sub(now).as_nanos().max(1) as u64,
         };
         self.u64(left);
+        if let Some(SessionId { id, born }) = &request.session {
+            self.out.extend_from_slice(id);
+            self.u64(born.get());
+        }
         self.bytes(parcel.slice(request.body));
         self.u8(request.long.is_some().into());
         if let Some(at) = request.long {
@@ -418,14 +424,24 @@ impl<'a> Rest<'a> {
             0 => Duration::ZERO,
             left => now + Duration::from_nanos(left),
         };
+        let session = match header.flags & FLAG_ONCE {
+            0 => None,
+            _ => Some(self.session()?),
+        };
         let body = parcel.push_bytes(self.bytes("body")?);
         let mut long = None;
         if self.u8("long value")? != 0 {
             long = Some(parcel.shared.len() as u32);
             parcel.shared.push(Arc::new(self.bytes("long value")?.to_vec()));
         }
-        parcel.typed.push(TypedRequest { conn, part, header, deadline, body, long });
+        parcel.typed.push(TypedRequest { conn, part, header, deadline, session, body, long });
         Ok(())
+    }
+
+    fn session(&mut self) -> Result<SessionId, Error> {
+        let id = self.take(16, "session")?.try_into().expect("as many bytes");
+        let born = NonZeroU64::new(self.u64("session")?);
+        Ok(SessionId { id, born: born.ok_or(Error::Malformed { what: "session" })? })
     }
 
     fn invalidation(&mut self, parcel: &mut Parcel) -> Result<(), Error> {

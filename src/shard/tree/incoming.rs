@@ -28,7 +28,7 @@ use crate::lsm::manifest::format::{Kind, decode};
 use crate::lsm::manifest::{Edit, Keys, PartitionState};
 use crate::lsm::pick::LEVEL_COUNT;
 use crate::lsm::table::{Meta, Output, Table};
-use crate::partition::{Partition, Recovery, Roster};
+use crate::partition::{Partition, Recovery, Roster, Sessions};
 use crate::wal::LogId;
 
 /// What was staged, or why it could not be.
@@ -148,8 +148,9 @@ fn check_head(head: &[u8], partition: PartitionId) -> Result<Edit, Error> {
         return refused("it is of another partition");
     }
     let is_whole = record.header.kind == Kind::Snapshot && edit.remove.is_empty();
-    let has_roster = Roster::decode(&state.roster).is_some();
-    if !is_whole || !has_roster || state.index == 0 || !has_levels(&edit) {
+    let is_readable =
+        Roster::decode(&state.roster).is_some() && Sessions::decode(&state.sessions).is_some();
+    if !is_whole || !is_readable || state.index == 0 || !has_levels(&edit) {
         return refused("its head is not one of a checkpoint");
     }
     Ok(edit)

@@ -165,6 +165,7 @@ pub fn stored_of(state: &PartitionState) -> Stored {
         clock: state.clock,
         log_from: state.log_from,
         roster: Roster::decode(&state.roster).expect("its checksum is right"),
+        sessions: Arc::clone(&state.sessions),
     }
 }
 

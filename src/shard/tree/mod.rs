@@ -570,8 +570,18 @@ impl<E: Env> Tree<E> {
         let clock = partition.committed().timestamp;
         let log_from = Lsn(0);
         let roster = flush.roster().encode().into();
-        let state =
-            PartitionState { index, index_term, term, vote, flushed, clock, log_from, roster };
+        let sessions = Arc::clone(flush.sessions());
+        let state = PartitionState {
+            index,
+            index_term,
+            term,
+            vote,
+            flushed,
+            clock,
+            log_from,
+            roster,
+            sessions,
+        };
         let replaces_all = partition.has_void_tables(flush);
         let id = partition.id();
         let counts = flush.sizes().to_counts().into_iter();

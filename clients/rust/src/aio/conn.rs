@@ -16,12 +16,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::in_time;
-use crate::answer::{check_len, hello, late, server_deadline, welcome};
+use crate::answer::{Greeting, Next, check_len, hello, late, server_deadline};
 use crate::error::{Error, Reason, Result};
+use crate::once::Names;
 use crate::op::ServerInfo;
 use crate::options::Options;
 use crate::wire::session::{OUTPUT_LEN, Session};
-use crate::wire::{self, Frame, Request};
+use crate::wire::{self, Asked, Frame};
 
 /// A request in the queue.
 const QUEUED: u8 = 0;
@@ -41,8 +42,9 @@ pub(super) struct Conn {
     /// One for each request that may be under way; so the queue is bounded too.
     places: Arc<Semaphore>,
     server: ServerInfo,
-    /// Of the next request.
-    id: AtomicU64,
+    /// Which of the client's sessions it is in; 0: none.
+    session_number: u64,
+    names: Arc<Names>,
     pulse: Arc<Pulse>,
 }
 
@@ -103,20 +105,25 @@ struct Waiter {
 }
 
 /// Connects and says hello.
-pub(super) async fn connect(options: &Options) -> Result<Conn> {
-    let hello = hello(options)?;
-    let failed = |error: io::Error| Error::connect(&options.address, &error);
-    let mut stream = TcpStream::connect(&options.address).await.map_err(failed)?;
+pub(super) async fn connect(options: &Options, names: &Arc<Names>) -> Result<Conn> {
+    let session = options.exactly_once.then(|| names.session());
+    let hello = hello(options, session)?;
+    let address = names.address(options);
+    let failed = |error: io::Error| Error::connect(address, &error);
+    let mut stream = TcpStream::connect(address).await.map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
     stream.write_all(&hello).await.map_err(failed)?;
-    let server = greet(&mut stream, &options.address).await.map_err(Error::of_read)?;
+    let greeting = Greeting::new(names, session);
+    let greeted = greet(&mut stream, greeting, address).await.map_err(Error::of_read);
+    let (server, session_number) = greeted?;
     let (queue, requests) = mpsc::unbounded_channel();
     let in_flight_max = options.in_flight_max.min(server.in_flight_max.max(1) as usize);
     let conn = Conn {
         queue,
         places: Arc::new(Semaphore::new(in_flight_max)),
         server,
-        id: AtomicU64::new(1),
+        session_number,
+        names: Arc::clone(names),
         pulse: Arc::new(Pulse::new()),
     };
     let (session, pulse) = (Session::default(), conn.pulse.clone());
@@ -126,15 +133,22 @@ pub(super) async fn connect(options: &Options) -> Result<Conn> {
     Ok(conn)
 }
 
-/// Reads the reply to the hello.
-async fn greet(stream: &mut TcpStream, address: &str) -> Result<ServerInfo> {
-    let mut input = Vec::new();
+/// Reads the replies to the hello and what came with it.
+async fn greet(
+    stream: &mut TcpStream,
+    mut greeting: Greeting<'_>,
+    address: &str,
+) -> Result<(ServerInfo, u64)> {
     loop {
-        let came = wire::frame(&input).map_err(|text| Error::NotDone(Reason::Protocol(text)))?;
-        if let Some((frame, _)) = came {
-            return welcome(frame);
+        match greeting.next()? {
+            Next::Done(server, session) => return Ok((server, session)),
+            Next::Send(bytes) => {
+                let sent = stream.write_all(&bytes).await;
+                sent.map_err(|error| Error::connect(address, &error))?;
+            }
+            Next::Read => {}
         }
-        let read = stream.read_buf(&mut input).await;
+        let read = stream.read_buf(greeting.input()).await;
         match read {
             Ok(0) => {
                 let error = io::Error::new(io::ErrorKind::ConnectionReset, "closed by the server");
@@ -151,6 +165,11 @@ impl Conn {
         &self.server
     }
 
+    /// Which of the client's sessions it is in; 0: none.
+    pub fn session_number(&self) -> u64 {
+        self.session_number
+    }
+
     pub fn is_closed(&self) -> bool {
         self.queue.is_closed()
     }
@@ -161,7 +180,8 @@ impl Conn {
     }
 
     /// Sends a request and waits for its answer.
-    pub async fn exchange(&self, request: &Request<'_>, deadline: Instant) -> Result<Frame> {
+    pub async fn exchange(&self, asked: &Asked<'_>, deadline: Instant) -> Result<Frame> {
+        let request = &asked.request;
         check_len(request, self.server.body_len_max)?;
         let closed = || Error::NotDone(Reason::ConnectionLost("it was closed".to_owned()));
         let place = match self.places.clone().try_acquire_owned() {
@@ -172,9 +192,9 @@ impl Conn {
             }
         };
         let left = deadline.saturating_duration_since(Instant::now());
-        let id = self.id.fetch_add(1, Ordering::Relaxed);
+        let id = asked.once.unwrap_or_else(|| self.names.next());
         let mut frame = Vec::with_capacity(wire::HEADER_LEN + request.body_len() as usize);
-        request.put(id, server_deadline(left), &mut frame);
+        asked.put(id, server_deadline(left), &mut frame);
         let state = Arc::new(AtomicU8::new(QUEUED));
         let (reply, answer) = oneshot::channel();
         let waiter = Waiter { reply, _place: place };

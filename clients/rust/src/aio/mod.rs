@@ -17,7 +17,7 @@ use crate::op::{BatchOutcome, Item, Op, Outcome, ServerInfo};
 use crate::options::Options;
 use crate::retry::Attempts;
 use crate::scan::Scan;
-use crate::wire::{self, Request};
+use crate::wire::{self, Asked, Request};
 
 /// The async client: cheap to clone, and to be shared.
 ///
@@ -61,7 +61,7 @@ impl Client {
     /// As any request.
     pub async fn server(&self) -> Result<ServerInfo> {
         let deadline = Instant::now() + self.deadline;
-        let mut attempts = self.attempts(false);
+        let mut attempts = self.attempts(false, None);
         loop {
             match self.pool.get(deadline).await {
                 Ok(conn) => return Ok(conn.server().clone()),
@@ -175,26 +175,36 @@ impl Client {
 
     async fn call<T>(&self, request: &Request<'_>, decode: fn(Vec<u8>) -> Option<T>) -> Result<T> {
         let deadline = Instant::now() + self.deadline;
-        let mut attempts = self.attempts(request.writes());
+        let is_once = self.pool.options().exactly_once && request.may_be_once();
+        let once = is_once.then(|| self.pool.names().next());
+        let mut attempts = self.attempts(request.writes(), once);
         loop {
-            match self.attempt(request, deadline).await.and_then(|f| answer::decode(f, decode)) {
+            let frame = self.attempt(request, &mut attempts, deadline).await;
+            match frame.and_then(|frame| answer::decode(frame, decode)) {
                 Ok(reply) => return Ok(reply),
                 Err(error) => {
                     let error = if request.writes() { error } else { error.of_read() };
                     wait(&mut attempts, error, deadline).await?;
                 }
             }
+            attempts.renew(self.pool.names());
         }
     }
 
-    async fn attempt(&self, request: &Request<'_>, deadline: Instant) -> Result<wire::Frame> {
+    async fn attempt(
+        &self,
+        request: &Request<'_>,
+        attempts: &mut Attempts,
+        deadline: Instant,
+    ) -> Result<wire::Frame> {
         let conn = self.pool.get(deadline).await?;
-        conn.exchange(request, deadline).await
+        let once = attempts.begin(conn.session_number())?;
+        conn.exchange(&Asked { request: *request, once }, deadline).await
     }
 
-    fn attempts(&self, writes: bool) -> Attempts {
+    fn attempts(&self, writes: bool, once: Option<u64>) -> Attempts {
         let options = self.pool.options();
-        Attempts::new(options.retries_max, options.backoff, writes)
+        Attempts::new(options.retries_max, options.backoff, writes, once)
     }
 }
 
@@ -208,7 +218,7 @@ async fn wait(attempts: &mut Attempts, error: crate::Error, deadline: Instant) -
             sleep(delay).await;
             Ok(())
         }
-        _ => Err(error),
+        _ => Err(attempts.last(error)),
     }
 }
 

@@ -9,12 +9,14 @@ use tokio::time::{Instant, sleep_until};
 use super::conn::{self, Conn};
 use super::in_time;
 use crate::error::{Error, Reason, Result};
+use crate::once::Names;
 use crate::options::Options;
 use crate::retry::random;
 
 #[derive(Debug)]
 pub(super) struct Pool {
     options: Options,
+    names: Arc<Names>,
     slots: Vec<Slot>,
     /// Which slot is next.
     turn: AtomicUsize,
@@ -41,11 +43,15 @@ struct State {
 impl Pool {
     pub fn new(options: Options) -> Self {
         let slots = (0..options.connections_max).map(|_| Slot::default()).collect();
-        Self { options, slots, turn: AtomicUsize::new(0) }
+        Self { options, names: Arc::default(), slots, turn: AtomicUsize::new(0) }
     }
 
     pub fn options(&self) -> &Options {
         &self.options
+    }
+
+    pub fn names(&self) -> &Names {
+        &self.names
     }
 
     /// A connection that was good a moment ago.
@@ -67,6 +73,9 @@ impl Pool {
             Some(_) => state.failures = 0,
             None => {}
         }
+        let number = self.names.session().number;
+        // What is under way on one that is in an older session ends there.
+        state.conn.take_if(|conn| ![0, number].contains(&conn.session_number()));
         if let Some(conn) = &state.conn {
             return Ok(conn.clone());
         }
@@ -89,6 +98,7 @@ impl Pool {
 
     /// An attempt has failed: the next one comes after a pause.
     fn note(&self, slot: &Slot, state: &mut State, error: Error) {
+        self.names.pass_on();
         state.failures += 1;
         let pause = self.options.backoff.delay(state.failures, random());
         state.pause = Some((Instant::now() + pause, error));
@@ -97,6 +107,7 @@ impl Pool {
 
     async fn connect(&self, deadline: Instant) -> Result<Conn> {
         let deadline = deadline.min(Instant::now() + self.options.connect_deadline);
-        in_time(deadline, "the connection to be made", conn::connect(&self.options)).await?
+        in_time(deadline, "the connection to be made", conn::connect(&self.options, &self.names))
+            .await?
     }
 }

@@ -2,14 +2,16 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::answer::{check_len, hello, late, server_deadline, welcome};
+use crate::answer::{Greeting, Next, check_len, hello, late, server_deadline};
 use crate::error::{Error, Reason, Result};
+use crate::once::Names;
 use crate::op::ServerInfo;
 use crate::options::{Interrupted, Options};
 use crate::wire::session::{OUTPUT_LEN, Session};
-use crate::wire::{self, Frame, Request};
+use crate::wire::{self, Asked, Frame, Request};
 
 /// Most bytes of requests that are sent before their replies are read. They fit into the buffers of
 /// the two systems, so a server that waits for us to read its replies never makes us wait too; one
@@ -22,8 +24,9 @@ pub(super) struct Conn {
     session: Session<usize>,
     server: ServerInfo,
     in_flight_max: usize,
-    /// Of the next request.
-    id: u64,
+    /// Which of the client's sessions it is in; 0: none.
+    session_number: u64,
+    names: Arc<Names>,
     /// Why nothing more can be sent.
     broken: bool,
     /// It has answered a request.
@@ -40,11 +43,13 @@ impl std::fmt::Debug for Conn {
 
 impl Conn {
     /// Connects and says hello.
-    pub fn connect(options: &Options, deadline: Instant) -> Result<Self> {
-        let hello = hello(options)?;
+    pub fn connect(options: &Options, names: &Arc<Names>, deadline: Instant) -> Result<Self> {
+        let session = options.exactly_once.then(|| names.session());
+        let hello = hello(options, session)?;
         let deadline = deadline.min(Instant::now() + options.connect_deadline);
-        let failed = |error: io::Error| Error::connect(&options.address, &error);
-        let mut stream = dial(&options.address, deadline).map_err(failed)?;
+        let address = names.address(options);
+        let failed = |error: io::Error| Error::connect(address, &error);
+        let mut stream = dial(address, deadline).map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
         stream.set_write_timeout(Some(left(deadline)?)).map_err(failed)?;
         stream.write_all(&hello).map_err(failed)?;
@@ -53,30 +58,37 @@ impl Conn {
             session: Session::default(),
             server: ServerInfo::default(),
             in_flight_max: options.in_flight_max,
-            id: 1,
+            session_number: 0,
+            names: Arc::clone(names),
             broken: false,
             answered: false,
             interrupted: options.interrupted,
             buffer: vec![0; OUTPUT_LEN].into(),
         };
-        conn.server = conn.greet(&options.address, deadline).map_err(Error::of_read)?;
+        let greeting = Greeting::new(names, session);
+        let greeted = conn.greet(greeting, address, deadline).map_err(Error::of_read);
+        (conn.server, conn.session_number) = greeted?;
         conn.in_flight_max = conn.in_flight_max.min(conn.server.in_flight_max.max(1) as usize);
         Ok(conn)
     }
 
-    fn greet(&mut self, address: &str, deadline: Instant) -> Result<ServerInfo> {
-        let mut input = Vec::new();
+    fn greet(
+        &mut self,
+        mut greeting: Greeting<'_>,
+        address: &str,
+        deadline: Instant,
+    ) -> Result<(ServerInfo, u64)> {
+        let failed = |error: io::Error| Error::connect(address, &error);
         loop {
-            let came =
-                wire::frame(&input).map_err(|text| Error::NotDone(Reason::Protocol(text)))?;
-            if let Some((frame, _)) = came {
-                return welcome(frame);
+            match greeting.next()? {
+                Next::Done(server, session) => return Ok((server, session)),
+                Next::Send(bytes) => self.stream.write_all(&bytes).map_err(failed)?,
+                Next::Read => {}
             }
-            let failed = |error: io::Error| Error::connect(address, &error);
             self.stream.set_read_timeout(Some(left(deadline)?)).map_err(failed)?;
             match self.stream.read(&mut self.buffer) {
                 Ok(0) => return Err(failed(closed())),
-                Ok(len) => input.extend_from_slice(&self.buffer[..len]),
+                Ok(len) => greeting.input().extend_from_slice(&self.buffer[..len]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let text = "no hello came in time";
                     return Err(failed(io::Error::new(io::ErrorKind::TimedOut, text)));
@@ -84,6 +96,11 @@ impl Conn {
                 Err(error) => return Err(failed(error)),
             }
         }
+    }
+
+    /// Which of the client's sessions it is in; 0: none.
+    pub fn session_number(&self) -> u64 {
+        self.session_number
     }
 
     pub fn server(&self) -> &ServerInfo {
@@ -114,7 +131,7 @@ impl Conn {
 
     /// Sends the requests, as many at a time as may be, and reads their answers: as many, in the
     /// order of the requests.
-    pub fn exchange(&mut self, requests: &[Request<'_>], deadline: Instant) -> Vec<Result<Frame>> {
+    pub fn exchange(&mut self, requests: &[Asked<'_>], deadline: Instant) -> Vec<Result<Frame>> {
         let mut answers: Vec<Option<Result<Frame>>> = requests.iter().map(|_| None).collect();
         let end = self.drive(requests, deadline, &mut answers);
         let reason = end.err();
@@ -129,7 +146,7 @@ impl Conn {
 
     fn drive(
         &mut self,
-        requests: &[Request<'_>],
+        requests: &[Asked<'_>],
         deadline: Instant,
         answers: &mut [Option<Result<Frame>>],
     ) -> std::result::Result<(), Reason> {
@@ -138,8 +155,8 @@ impl Conn {
         }
         let mut next = 0;
         loop {
-            while next < requests.len() && self.has_room(&requests[next]) {
-                match check_len(&requests[next], self.server.body_len_max) {
+            while next < requests.len() && self.has_room(&requests[next].request) {
+                match check_len(&requests[next].request, self.server.body_len_max) {
                     Ok(()) => self.push(next, &requests[next], deadline)?,
                     Err(error) => answers[next] = Some(Err(error)),
                 }
@@ -167,14 +184,13 @@ impl Conn {
     fn push(
         &mut self,
         at: usize,
-        request: &Request<'_>,
+        asked: &Asked<'_>,
         deadline: Instant,
     ) -> std::result::Result<(), Reason> {
         let left = reason_left(deadline, "the request to be sent")?;
-        let id = self.id;
-        self.id += 1;
-        let put = |out: &mut Vec<u8>| request.put(id, server_deadline(left), out);
-        self.session.push(id, request.opcode(), at, put);
+        let id = asked.once.unwrap_or_else(|| self.names.next());
+        let put = |out: &mut Vec<u8>| asked.put(id, server_deadline(left), out);
+        self.session.push(id, asked.request.opcode(), at, put);
         Ok(())
     }
 

@@ -36,7 +36,7 @@ use crate::op::{BatchOutcome, Item, Op, Outcome, ServerInfo};
 use crate::options::Options;
 use crate::retry::Attempts;
 use crate::scan::Scan;
-use crate::wire::{self, Request};
+use crate::wire::{self, Asked, Request};
 
 /// The blocking client: cheap to clone, and to be shared among threads.
 ///
@@ -79,7 +79,7 @@ impl Client {
     /// As any request.
     pub fn server(&self) -> Result<ServerInfo> {
         let deadline = Instant::now() + self.deadline;
-        let mut attempts = self.attempts(false);
+        let mut attempts = self.attempts(false, None);
         loop {
             match self.pool.get(deadline) {
                 Ok(conn) => return Ok(conn.server().clone()),
@@ -197,26 +197,37 @@ impl Client {
 
     fn call<T>(&self, request: &Request<'_>, decode: fn(Vec<u8>) -> Option<T>) -> Result<T> {
         let deadline = Instant::now() + self.deadline;
-        let mut attempts = self.attempts(request.writes());
+        let is_once = self.pool.options().exactly_once && request.may_be_once();
+        let once = is_once.then(|| self.pool.names().next());
+        let mut attempts = self.attempts(request.writes(), once);
         loop {
-            match self.attempt(request, deadline).and_then(|frame| answer::decode(frame, decode)) {
+            let frame = self.attempt(request, &mut attempts, deadline);
+            match frame.and_then(|frame| answer::decode(frame, decode)) {
                 Ok(reply) => return Ok(reply),
                 Err(error) => {
                     let error = if request.writes() { error } else { error.of_read() };
                     wait(&mut attempts, error, deadline)?;
                 }
             }
+            attempts.renew(self.pool.names());
         }
     }
 
-    fn attempt(&self, request: &Request<'_>, deadline: Instant) -> Result<wire::Frame> {
-        let mut answers = self.pool.get(deadline)?.exchange(&[*request], deadline);
+    fn attempt(
+        &self,
+        request: &Request<'_>,
+        attempts: &mut Attempts,
+        deadline: Instant,
+    ) -> Result<wire::Frame> {
+        let mut conn = self.pool.get(deadline)?;
+        let once = attempts.begin(conn.session_number())?;
+        let mut answers = conn.exchange(&[Asked { request: *request, once }], deadline);
         answers.pop().expect("as many answers as requests")
     }
 
-    fn attempts(&self, writes: bool) -> Attempts {
+    fn attempts(&self, writes: bool, once: Option<u64>) -> Attempts {
         let options = self.pool.options();
-        Attempts::new(options.retries_max, options.backoff, writes)
+        Attempts::new(options.retries_max, options.backoff, writes, once)
     }
 }
 
@@ -230,7 +241,7 @@ fn wait(attempts: &mut Attempts, error: crate::Error, deadline: Instant) -> Resu
             sleep(delay);
             Ok(())
         }
-        _ => Err(error),
+        _ => Err(attempts.last(error)),
     }
 }
 

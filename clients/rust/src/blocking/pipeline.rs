@@ -6,13 +6,14 @@ use super::Client;
 use crate::answer::decode;
 use crate::error::Result;
 use crate::op::{Item, Op, Outcome};
-use crate::wire::{self, Request};
+use crate::wire::{self, Asked, Request};
 
 /// Requests to be sent together; see [`Client::pipeline`].
 ///
 /// They are sent in order over one connection, without waiting; of those that name the same key the
 /// server keeps the order. They are not one transaction: each succeeds or fails by itself. None is
-/// tried again, since that would change the order; only the connection is.
+/// tried again, since that would change the order; only the connection is. So none needs to be done
+/// exactly once.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/server.rs"));
@@ -109,8 +110,8 @@ impl<'a> Pipeline<'a> {
             Queued::Get(key) => Request::Get { db, key },
             Queued::Write(op) => Request::Write { db, op },
         });
-        let requests: Vec<_> = requests.collect();
-        let mut attempts = self.client.attempts(true);
+        let requests: Vec<_> = requests.map(Asked::from).collect();
+        let mut attempts = self.client.attempts(true, None);
         let mut conn = loop {
             match self.client.pool.get(deadline) {
                 Ok(conn) => break conn,

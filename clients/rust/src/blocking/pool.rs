@@ -1,19 +1,21 @@
 //! A bounded number of connections: taken for a request, given back, made again when lost.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::Instant;
 
 use super::conn::Conn;
 use crate::answer::late;
 use crate::error::{Error, Reason, Result};
+use crate::once::Names;
 use crate::options::Options;
 use crate::retry::random;
 
 #[derive(Debug)]
 pub(super) struct Pool {
     options: Options,
+    names: Arc<Names>,
     state: Mutex<State>,
     /// A connection was given back, or a place for one.
     freed: Condvar,
@@ -39,11 +41,15 @@ pub(super) struct Taken<'a> {
 
 impl Pool {
     pub fn new(options: Options) -> Self {
-        Self { options, state: Mutex::default(), freed: Condvar::new() }
+        Self { options, names: Arc::default(), state: Mutex::default(), freed: Condvar::new() }
     }
 
     pub fn options(&self) -> &Options {
         &self.options
+    }
+
+    pub fn names(&self) -> &Names {
+        &self.names
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -59,7 +65,8 @@ impl Pool {
         let mut state = self.lock();
         let pause = loop {
             while let Some(conn) = state.idle.pop() {
-                if conn.is_alive() {
+                let is_of_now = [0, self.names.session().number].contains(&conn.session_number());
+                if is_of_now && conn.is_alive() {
                     state.taken += 1;
                     return Ok(Taken { pool: self, conn: Some(conn) });
                 }
@@ -85,8 +92,9 @@ impl Pool {
             }
             sleep(until.saturating_duration_since(Instant::now()));
         }
-        let made = Conn::connect(&self.options, deadline);
+        let made = Conn::connect(&self.options, &self.names, deadline);
         if let Err(error) = &made {
+            self.names.pass_on();
             self.lock().note(&self.options, error.clone());
         }
         taken.conn = Some(made?);

@@ -13,9 +13,9 @@ mod tests;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub(crate) use reply::{
-    Page, batch_outcome, hello, info, item, items, outcome, page, ping, refusal,
+    Page, batch_outcome, hello, info, item, items, outcome, page, ping, refusal, session,
 };
-pub(crate) use request::{Hello, Request, SET};
+pub(crate) use request::{Asked, Hello, Request, SET};
 
 /// The first bytes of every frame.
 const MAGIC: [u8; 4] = [0xD5, b'S', b'T', b'V'];
@@ -29,6 +29,8 @@ pub(crate) const OTHER_BODY_LEN_MAX: u32 = 4 << 20;
 
 const FLAG_REPLY: u16 = 1;
 const FLAG_ERROR: u16 = 2;
+/// Of a write that is to be done once.
+const FLAG_ONCE: u8 = 4;
 
 /// A reply: whose, and what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,14 +44,14 @@ pub(crate) struct Frame {
 /// Appends a frame: header, then what `write` appends.
 pub(crate) fn put_frame(
     out: &mut Vec<u8>,
-    opcode: u8,
+    (opcode, flags): (u8, u8),
     id: u64,
     deadline_ms: u32,
     write: impl FnOnce(&mut Vec<u8>),
 ) {
     let at = out.len();
     out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&[VERSION, opcode, 0, 0]);
+    out.extend_from_slice(&[VERSION, opcode, flags, 0]);
     out.extend_from_slice(&id.to_le_bytes());
     out.extend_from_slice(&deadline_ms.to_le_bytes());
     out.extend_from_slice(&[0; 12]);

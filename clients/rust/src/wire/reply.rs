@@ -52,6 +52,13 @@ pub(crate) fn hello(body: Vec<u8>) -> Option<ServerInfo> {
     Some(info)
 }
 
+pub(crate) fn session(body: Vec<u8>) -> Option<u64> {
+    let mut fields = Fields(&body);
+    let born = fields.u64()?;
+    fields.end()?;
+    Some(born)
+}
+
 pub(crate) fn ping(body: Vec<u8>) -> Option<()> {
     (body.len() >= 8).then_some(())
 }

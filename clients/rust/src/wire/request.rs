@@ -1,6 +1,6 @@
 //! Requests, encoded.
 
-use super::put_frame;
+use super::{FLAG_ONCE, put_frame};
 use crate::op::{Condition, Op, Ttl};
 
 /// The opcode of a set.
@@ -13,11 +13,34 @@ pub(crate) enum Request<'a> {
     Ping(&'a [u8]),
     Info(&'a str),
     Cluster(&'a str),
+    Session { id: [u8; 16], born: u64 },
     Get { db: u8, key: &'a [u8] },
     Write { db: u8, op: &'a Op<'a> },
     Batch { db: u8, ops: &'a [Op<'a>] },
     MultiGet { db: u8, keys: &'a [&'a [u8]] },
     Scan { db: u8, scan: &'a crate::Scan, cursor: &'a [u8] },
+}
+
+/// A request, and its number if it is a write that is to be done once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked<'a> {
+    pub request: Request<'a>,
+    pub once: Option<u64>,
+}
+
+impl Asked<'_> {
+    /// Appends its frame. `id`: of what has no number; `deadline_ms` 0: none.
+    pub fn put(&self, id: u64, deadline_ms: u32, out: &mut Vec<u8>) {
+        let flags = if self.once.is_some() { FLAG_ONCE } else { 0 };
+        let opcode = self.request.opcode();
+        put_frame(out, (opcode, flags), id, deadline_ms, |out| self.request.put_body(out));
+    }
+}
+
+impl<'a> From<Request<'a>> for Asked<'a> {
+    fn from(request: Request<'a>) -> Self {
+        Self { request, once: None }
+    }
 }
 
 /// What a client says first.
@@ -36,6 +59,7 @@ impl Request<'_> {
             Self::Ping(_) => 0x03,
             Self::Info(_) => 0x04,
             Self::Cluster(_) => 0x05,
+            Self::Session { .. } => 0x06,
             Self::Get { .. } => 0x10,
             Self::Write { op: Op { value: Some(_), .. }, .. } => SET,
             Self::Write { .. } => 0x12,
@@ -50,6 +74,11 @@ impl Request<'_> {
         matches!(self, Self::Write { .. } | Self::Batch { .. } | Self::Cluster(_))
     }
 
+    /// Whether the server can see to it that it is done once.
+    pub fn may_be_once(&self) -> bool {
+        matches!(self, Self::Write { .. } | Self::Batch { .. })
+    }
+
     /// Bytes of its body.
     pub fn body_len(&self) -> u64 {
         let len = match self {
@@ -61,6 +90,7 @@ impl Request<'_> {
             }
             Self::Ping(bytes) => bytes.len(),
             Self::Info(text) | Self::Cluster(text) => text.len(),
+            Self::Session { .. } => 24,
             Self::Get { key, .. } => 8 + key.len(),
             Self::Write { op, .. } => op_len(op),
             Self::Batch { ops, .. } => 8 + ops.iter().map(op_len).sum::<usize>(),
@@ -72,7 +102,7 @@ impl Request<'_> {
 
     /// Appends its frame. `deadline_ms` 0: none.
     pub fn put(&self, id: u64, deadline_ms: u32, out: &mut Vec<u8>) {
-        put_frame(out, self.opcode(), id, deadline_ms, |out| self.put_body(out));
+        Asked::from(*self).put(id, deadline_ms, out);
     }
 
     fn put_body(&self, out: &mut Vec<u8>) {
@@ -80,6 +110,10 @@ impl Request<'_> {
             Self::Hello(hello) => put_hello(hello, out),
             Self::Ping(bytes) => out.extend_from_slice(bytes),
             Self::Info(text) | Self::Cluster(text) => out.extend_from_slice(text.as_bytes()),
+            Self::Session { id, born } => {
+                out.extend_from_slice(id);
+                out.extend_from_slice(&born.to_le_bytes());
+            }
             Self::Get { db, key } => {
                 out.extend_from_slice(&[*db, 0, 0, 0]);
                 put_bytes(key, out);

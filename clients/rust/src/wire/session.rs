@@ -142,14 +142,14 @@ mod tests {
     fn session() -> Session<&'static str> {
         let mut session = Session::default();
         for (id, who) in [(1, "one"), (2, "two"), (3, "three")] {
-            session.push(id, 0x10, who, |out| put_frame(out, 0x10, id, 0, |_| {}));
+            session.push(id, 0x10, who, |out| put_frame(out, (0x10, 0), id, 0, |_| {}));
         }
         session
     }
 
     fn reply(id: u64, opcode: u8, flags: u8) -> Vec<u8> {
         let mut out = Vec::new();
-        put_frame(&mut out, opcode, id, 0, |out| out.extend_from_slice(&[7; 100]));
+        put_frame(&mut out, (opcode, 0), id, 0, |out| out.extend_from_slice(&[7; 100]));
         out[6] = flags;
         let check = super::super::check(&out[..28]).to_le_bytes();
         out[28..32].copy_from_slice(&check);
@@ -174,7 +174,7 @@ mod tests {
     fn offsets_go_on_after_all_was_sent() {
         let mut session = session();
         session.sent(96);
-        session.push(4, 0x10, "four", |out| put_frame(out, 0x10, 4, 0, |_| {}));
+        session.push(4, 0x10, "four", |out| put_frame(out, (0x10, 0), 4, 0, |_| {}));
         session.sent(31);
 
         let unsent: Vec<_> = session.lose().filter(|(_, sent)| !sent).collect();

@@ -100,7 +100,8 @@ fn encoded(block: &Block) -> Vec<u8> {
     let mut put = |request: Request<'_>| {
         assert_eq!(u64::from(request.opcode()), block.number("header.opcode"), "{}", block.name);
         assert_eq!(request.body_len(), block.number("header.body_len"), "{}", block.name);
-        request.put(id, deadline_ms, &mut out);
+        let once = (block.number("header.flags") == 4).then_some(id);
+        Asked { request, once }.put(id, deadline_ms, &mut out);
     };
     match block.number("header.opcode") {
         0x01 => {
@@ -123,6 +124,10 @@ fn encoded(block: &Block) -> Vec<u8> {
         0x05 => {
             let action = block.bytes("action");
             put(Request::Cluster(str::from_utf8(&action).expect("text")));
+        }
+        0x06 => {
+            let id = block.bytes("id").try_into().expect("16 bytes");
+            put(Request::Session { id, born: block.number("born") });
         }
         0x10 => put(Request::Get { db: block.db(), key: &block.bytes("key") }),
         0x11 | 0x12 => with_op(block, "", |op| put(Request::Write { db: block.db(), op: &op })),
@@ -235,6 +240,7 @@ fn decoded(frame: Frame) -> Option<Fields> {
             ping(frame.body)?;
         }
         0x04 => put("text", quoted(info(frame.body)?.as_bytes())),
+        0x06 => put("timestamp", session(frame.body)?.to_string()),
         0x10 => put_item("", item(frame.body)?.as_ref(), &mut put),
         0x11 | 0x12 => put_outcome("", outcome(frame.body)?, &mut put),
         0x13 => {
@@ -343,9 +349,10 @@ fn damaged_replies_are_refused_and_cut_ones_are_waited_for() {
 /// Whatever a server sends, nothing here panics.
 #[test]
 fn bodies_of_any_bytes_are_read_or_refused() {
-    let decoders: [fn(Vec<u8>) -> bool; 9] = [
+    let decoders: [fn(Vec<u8>) -> bool; 10] = [
         |body| hello(body).is_some(),
         |body| ping(body).is_some(),
+        |body| session(body).is_some(),
         |body| info(body).is_some(),
         |body| item(body).is_some(),
         |body| items(body).is_some(),

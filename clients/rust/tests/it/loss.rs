@@ -78,7 +78,7 @@ fn value_of(writer: usize) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_kill_tells_done_from_not_done_from_unknown_async() {
     let mut server = Server::start();
-    let options = Options::new(&server.address).connections_max(3);
+    let options = Options::new(&server.address).connections_max(3).exactly_once(false);
     let client = options.connect().await.expect("it serves");
     let said = Arc::new(Said::default());
     for round in 0..kills() {
@@ -100,6 +100,34 @@ async fn every_kill_tells_done_from_not_done_from_unknown_async() {
     }
     let client = blocking::Client::connect(&server.address).expect("it serves");
     check_counts(&said.check(&client));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_write_is_done_once_whenever_the_server_is_killed() {
+    let mut server = Server::start();
+    let options = Options::new(&server.address).connections_max(3);
+    let client = options.deadline(Duration::from_secs(30)).connect().await.expect("it serves");
+    let said = Arc::new(Said::default());
+    for round in 0..kills() {
+        let stop = Arc::new(AtomicBool::new(false));
+        let writers = (0..48).map(|writer| {
+            let (client, said, stop) = (client.clone(), said.clone(), stop.clone());
+            tokio::spawn(write_async(client, said, stop, round, writer))
+        });
+        let writers: Vec<_> = writers.collect();
+        tokio::time::sleep(Duration::from_millis(u64::from(20 + 7 * (round % 12)))).await;
+        server.kill();
+        server.restart();
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        stop.store(true, Ordering::Relaxed);
+        for writer in writers {
+            writer.await.expect("nothing is done twice");
+        }
+    }
+    let client = blocking::Client::connect(&server.address).expect("it serves");
+    let counts = said.check(&client);
+    println!("{counts:?}");
+    assert_eq!(counts.get(&Fate::Unknown), None, "{counts:?}");
 }
 
 async fn write_async(
@@ -126,7 +154,7 @@ async fn write_async(
 #[test]
 fn every_kill_tells_done_from_not_done_from_unknown_blocking() {
     let mut server = Server::start();
-    let options = Options::new(&server.address).connections_max(8);
+    let options = Options::new(&server.address).connections_max(8).exactly_once(false);
     let client = options.connect_blocking().expect("it serves");
     let said = Said::default();
     for round in 0..kills() {
@@ -206,7 +234,7 @@ async fn a_silent_server_keeps_nobody_past_the_deadline() {
     let server = Server::start();
     let deadline = Duration::from_millis(1_300);
     let options = || {
-        let options = Options::new(&server.address).deadline(deadline);
+        let options = Options::new(&server.address).deadline(deadline).exactly_once(false);
         options.connections_max(1).in_flight_max(1)
     };
     let client = options().connect().await.expect("it serves");
@@ -279,7 +307,7 @@ async fn a_request_cut_off_in_the_middle_is_not_done() {
     // Far more than the systems' buffers hold, so that some of it can not have left.
     let value = vec![0; 64 << 20];
     let (address, _) = fake(1 << 20);
-    let options = || Options::new(&address).retries_max(0);
+    let options = || Options::new(&address).retries_max(0).exactly_once(false);
 
     let client = options().connect().await.expect("it says hello");
     let blocking = options().connect_blocking().expect("it says hello");
@@ -295,7 +323,8 @@ async fn a_request_cut_off_in_the_middle_is_not_done() {
 async fn a_request_that_left_whole_is_unknown_and_a_read_is_never() {
     // The frame of this set has 66 bytes.
     let (address, calls) = fake(66);
-    let client = Options::new(&address).connections_max(1).connect().await.expect("hello");
+    let options = Options::new(&address).connections_max(1).exactly_once(false);
+    let client = options.connect().await.expect("hello");
     let error = client.set("k", "v").await.expect_err("no answer comes");
     assert!(matches!(error, Error::Unknown(Reason::ConnectionLost(_))), "{error}");
     assert_eq!(calls.load(Ordering::Relaxed), 1, "it is not tried again");
@@ -309,6 +338,7 @@ async fn a_request_that_left_whole_is_unknown_and_a_read_is_never() {
 async fn a_crowd_does_not_storm_a_server_that_is_gone() {
     let (address, calls) = fake(0);
     let options = Options::new(&address).connections_max(2).retries_max(1_000);
+    let options = options.exactly_once(false);
     let options = options.backoff(Duration::from_millis(50), Duration::from_millis(200));
     let client = options.deadline(Duration::from_millis(600)).connect_lazily();
 

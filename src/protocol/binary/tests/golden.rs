@@ -58,6 +58,8 @@ fn requests_are_as_the_vectors_say() {
         ("info", 4, 0, Request::Info("")),
         ("info of a section", 4, 0, Request::Info("memory")),
         ("cluster", 5, 0, Request::Cluster(r#"{"action":"status"}"#)),
+        ("session, the first time", 6, 0, Request::Session { id: SESSION, born: 0 }),
+        ("session", 7, 0, Request::Session { id: SESSION, born: VERSION_SEEN }),
         ("get", 5, 0, Request::Get { db: 0, key: b"k" }),
         ("get with a deadline", 6, 250, Request::Get { db: 3, key: b"a longer key" }),
         ("set", 7, 0, Request::Write(set)),
@@ -83,12 +85,19 @@ fn requests_are_as_the_vectors_say() {
         let again = Request::decode(header.opcode, &frame[HEADER_LEN..]);
         assert_eq!(again, Ok(request), "{name}");
     }
+    let header = Header { version: VERSION, flags: FLAG_ONCE, request_id: 22, ..Header::default() };
+    let header = Header { opcode: Opcode::Set as u8, ..header };
+    let frame = super::framed(header, |out| Request::Write(set).encode(out));
+    block(&mut text, "set, once", &frame);
+    request_fields(&mut text, &Request::Write(set));
     compare("requests.txt", &text);
 }
 
 fn conditioned<'a>(op: Op<'a>, condition: Condition<'a>) -> Request<'a> {
     Request::Write(Op { condition, ..op })
 }
+
+const SESSION: [u8; 16] = *b"0123456789abcdef";
 
 const WELCOME: Welcome<'static> = Welcome {
     version: 1,
@@ -138,6 +147,7 @@ fn replies_are_as_the_vectors_say() {
         ("auth", 2, Opcode::Auth, Reply::Auth),
         ("ping", u64::MAX, Opcode::Ping, Reply::Ping(b"hello")),
         ("info", 4, Opcode::Info, Reply::Info("# Server\r\nredis_version:7.2.4\r\n")),
+        ("session", 6, Opcode::Session, Reply::Session(VERSION_SEEN)),
         ("get of what is there", 5, Opcode::Get, Reply::Get(item)),
         ("get of what expires", 6, Opcode::Get, Reply::Get(three[2])),
         ("get of what is absent", 6, Opcode::Get, Reply::Get(Item::default())),
@@ -250,6 +260,10 @@ fn request_fields(text: &mut String, request: &Request<'_>) {
             line(text, "user", quoted(hello.user));
             line(text, "password", quoted(hello.password));
         }
+        Request::Session { id, born } => {
+            line(text, "id", quoted(id));
+            line(text, "born", born);
+        }
         Request::Auth { user, password } => {
             line(text, "user", quoted(user));
             line(text, "password", quoted(password));
@@ -311,6 +325,7 @@ fn reply_fields(text: &mut String, reply: &Reply<'_>) {
     match reply {
         Reply::Hello(welcome) => welcome_fields(text, welcome),
         Reply::Auth => {}
+        Reply::Session(born) => line(text, "timestamp", born),
         Reply::Ping(bytes) => line(text, "bytes", quoted(bytes)),
         Reply::Info(info) => line(text, "text", quoted(info.as_bytes())),
         Reply::Get(item) => item_fields(text, "", item),

@@ -71,6 +71,7 @@ fn made() -> impl Strategy<Value = Made> {
         keys,
         scan,
         bytes().prop_map(|bytes| encoded(&Request::Ping(&bytes))),
+        any::<([u8; 16], u64)>().prop_map(|(id, born)| encoded(&Request::Session { id, born })),
         (bytes(), bytes()).prop_map(|(user, password)| encoded(&Request::Auth {
             user: &user,
             password: &password

@@ -64,10 +64,13 @@ fn whole() -> Parcel {
     parcel.splices.push((2, Arc::new(large)));
     let (elements, splices) = ((0, 1), (0, 1));
     parcel.answers.push(Answer { conn: CONN, ticket: 1, elements, count: -1, body, splices });
-    let header = Header { version: 1, request_id: 77, ..Header::default() };
+    let header = Header { version: 1, request_id: 77, flags: FLAG_ONCE, ..Header::default() };
+    let born = NonZeroU64::new(9).expect("it is not zero");
+    let session = Some(SessionId { id: [6; 16], born });
     let body = parcel.push_bytes(b"body");
     let (part, deadline) = (Some(Part { gathering: 1, number: 2 }), NOW + Duration::from_millis(5));
-    parcel.typed.push(TypedRequest { conn: CONN, part, header, deadline, body, long: Some(0) });
+    let (conn, long) = (CONN, Some(0));
+    parcel.typed.push(TypedRequest { conn, part, header, deadline, session, body, long });
     let frame = parcel.push_bytes(&[7; HEADER_LEN]);
     parcel.typed_answers.push(TypedAnswer { conn: CONN, part: None, cost: 9, frame, splices });
     let key = Some(parcel.push_bytes(b"key"));
@@ -108,10 +111,11 @@ fn seen(parcel: &Parcel) -> Vec<String> {
         seen.push(format!("{conn:?} {ticket} {count} {body:?} {elements:?} {large:?}"));
     }
     for request in &parcel.typed {
-        let TypedRequest { conn, part, header, deadline, .. } = request;
+        let TypedRequest { conn, part, header, deadline, session, .. } = request;
         let long = request.long.map(|at| &parcel.shared[at as usize]);
         let body = parcel.slice(request.body);
         seen.push(format!("{conn:?} {part:?} {header:?} {deadline:?} {body:?} {long:?}"));
+        seen.push(format!("{session:?}"));
     }
     for answer in &parcel.typed_answers {
         let TypedAnswer { conn, part, cost, .. } = answer;
@@ -239,7 +243,8 @@ fn add(parcel: &mut Parcel, item: Item) {
             let part = part.map(|number| Part { gathering: 3, number });
             let header = Header { version: 1, request_id: left, ..Header::default() };
             let body = parcel.push_bytes(&body);
-            parcel.typed.push(TypedRequest { conn: CONN, part, header, deadline, body, long });
+            let (conn, session) = (CONN, None);
+            parcel.typed.push(TypedRequest { conn, part, header, deadline, session, body, long });
         }
         Item::TypedAnswer(cost, bytes) => {
             let at = parcel.bytes.len();
