@@ -28,6 +28,7 @@ mod nemesis;
 mod ousted;
 #[cfg(test)]
 mod planted;
+mod retriers;
 mod run;
 pub mod storm;
 #[cfg(test)]
@@ -100,6 +101,10 @@ pub struct Done {
     pub unknown: u64,
     /// Things that the nemesis of a cluster did.
     pub troubles: u64,
+    /// Operations that were asked for until they were answered.
+    pub once: u64,
+    /// How often they were sent again.
+    pub again: u64,
 }
 
 impl Done {
@@ -112,8 +117,8 @@ impl Done {
     }
 
     /// Everything that is counted, with its name.
-    pub fn counts(&self) -> [(&'static str, u64); 19] {
-        const NAMES: [&str; 19] = [
+    pub fn counts(&self) -> [(&'static str, u64); 21] {
+        const NAMES: [&str; 21] = [
             "lives",
             "power_cuts",
             "kills",
@@ -133,13 +138,15 @@ impl Done {
             "refused",
             "unknown",
             "troubles",
+            "once",
+            "again",
         ];
         let mut copy = self.clone();
         let counts = copy.counts_mut();
         std::array::from_fn(|at| (NAMES[at], *counts[at]))
     }
 
-    fn counts_mut(&mut self) -> [&mut u64; 19] {
+    fn counts_mut(&mut self) -> [&mut u64; 21] {
         [
             &mut self.lives,
             &mut self.power_cuts,
@@ -160,6 +167,8 @@ impl Done {
             &mut self.refused,
             &mut self.unknown,
             &mut self.troubles,
+            &mut self.once,
+            &mut self.again,
         ]
     }
 
