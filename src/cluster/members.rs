@@ -187,11 +187,6 @@ impl Members {
         is_one.then(|| (NodeId(node.into()), ShardId(number.0 % self.shards)))
     }
 
-    /// Whether this node has a replica of every partition.
-    pub fn has_all(&self) -> bool {
-        locked(&self.replicas).iter().all(|of| of.members.contains(self.own))
-    }
-
     /// Notes what is known of a partition's replicas.
     pub fn note_replicas(&self, partition: PartitionId, replicas: ReplicaSet) {
         locked(&self.replicas)[partition.0 as usize] = replicas;

@@ -26,7 +26,7 @@ use crate::id::ShardId;
 use crate::lsm::key;
 use crate::mvcc::BlobRef;
 use crate::protocol::resp::{Args, ArgsBuf, Proto};
-use crate::shard::{Caller, Transaction, Wait};
+use crate::shard::{Caller, Scope, Transaction, Wait};
 
 /// Log bytes in flight from which on no more of a large value is appended: others go first.
 pub(super) const BLOB_BACKLOG_MAX: usize = 2 << 20;
@@ -60,7 +60,9 @@ pub struct Job {
     pub caller: Option<Caller>,
     /// Time of this core in it.
     spent: Duration,
-    /// A walk over all keys, once it is begun.
+    /// Of which partitions it is, if it is a walk over all keys.
+    pub scope: Scope,
+    /// That walk, once it is begun.
     sweep: Option<Sweep>,
     /// Until its next keys are in memory.
     pub wait: Option<Wait>,
@@ -135,6 +137,7 @@ impl Job {
             transaction: None,
             caller: None,
             spent: Duration::ZERO,
+            scope: Scope::ALL,
             sweep: None,
             wait: None,
         }
@@ -288,10 +291,12 @@ impl<E: Env> Server<E> {
         if let (Run::Keyspace(parse), Origin::Remote(shard, to)) = (&job.spec.run, job.origin) {
             let Ok(what) = parse(&args) else { return true };
             if job.sweep.is_none() && !self.takes_long(what, job.db) {
-                self.serve_keyspace((shard, to), job.spec, what, &args, (job.db, job.proto));
+                let of = (job.db, job.proto);
+                self.serve_keyspace((shard, to), job.spec, what, &args, of, &job.scope);
                 return true;
             }
-            let asked = Asked { what, args: &args, db: job.db, proto: job.proto };
+            let Job { db, proto, ref scope, .. } = *job;
+            let asked = Asked { what, args: &args, db, proto, scope };
             let sweep = job.sweep.get_or_insert_default();
             let slice = self.sweep_slice(sweep, (shard, to), asked);
             job.done += usize::from(matches!(slice, Slice::More));

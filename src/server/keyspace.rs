@@ -1,12 +1,14 @@
 //! Commands in which every shard has a part: each does its own, and the parts become one reply.
 //!
 //! What may take long (KEYS, the keys of a slot, whatever walks over keys that only tables have) is
-//! a [`super::sweep`]. A node of a cluster answers for the keys of the shard that was asked:
-//! clients put the shards together themselves.
+//! a [`super::sweep`]. In a cluster the parts are those of the partitions' leaders, on whichever
+//! nodes they are; each is asked about the partitions that it leads as far as is known here, and
+//! says so if that is old news. In cluster mode a shard answers for what it leads itself: clients
+//! put the shards together.
 //!
 //! One step of SCAN is bounded by the shard ([`crate::shard::Shard::walk`]).
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::output::Combine;
 use super::remote::{Address, Answered, Origin};
@@ -16,7 +18,7 @@ use crate::command::{Keyspace, Run, Scan, Spec, glob};
 use crate::env::Env;
 use crate::id::{PartitionId, ShardId};
 use crate::protocol::resp::{Args, Proto, Reply};
-use crate::shard::Cursor;
+use crate::shard::{Cursor, Scope};
 
 pub(super) fn bulk(body: &mut Vec<u8>, bytes: &[u8]) {
     Reply::new(Proto::Resp2, body, &mut Vec::new()).bulk(bytes);
@@ -42,14 +44,8 @@ impl<E: Env> Server<E> {
         args: Args<'_>,
     ) {
         let (combine, asked) = self.parts_of(what);
-        if asked.contains(&NOWHERE) {
+        if asked.contains_key(&NOWHERE) {
             let text = "TRYAGAIN a partition has no leader at this moment, nothing was done";
-            return self.refuse(index, text);
-        }
-        let reads = !matches!(what, Keyspace::FlushAll | Keyspace::FlushDb);
-        if reads && self.shard.members().is_some_and(|members| !members.has_all()) {
-            let text = "CLUSTERDOWN this node has no replica of some partitions (it has just \
-                        joined, or is drained) and can not tell of all keys: ask another node";
             return self.refuse(index, text);
         }
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
@@ -62,15 +58,16 @@ impl<E: Env> Server<E> {
             conn.answers_first = true;
         }
         let address = Address { conn: id, ticket };
-        for shard in asked {
+        for (shard, scope) in asked {
             if shard != self.shard.id() {
-                self.forward(shard, address, spec, args, (db, proto));
+                self.forward_walk(shard, address, spec, args, (db, proto), &scope);
             } else if self.takes_long(what, db) {
                 let origin = Origin::Remote(shard, address);
-                let job = job::Job::new(origin, spec, args, Vec::new(), (db, proto));
+                let mut job = job::Job::new(origin, spec, args, Vec::new(), (db, proto));
+                job.scope = scope;
                 self.jobs.push(job);
             } else {
-                self.serve_keyspace((shard, address), spec, what, &args, (db, proto));
+                self.serve_keyspace((shard, address), spec, what, &args, (db, proto), &scope);
             }
         }
     }
@@ -84,47 +81,79 @@ impl<E: Env> Server<E> {
     /// Whether it is worked on in slices: over many keys, or over some that only tables have.
     pub(super) fn takes_long(&self, what: Keyspace, db: u8) -> bool {
         match what {
-            Keyspace::Scan(scan) => self.takes_disk(Cursor::decode(scan.cursor)),
+            Keyspace::Scan(scan) => self.strides(Cursor::decode(scan.cursor)),
             Keyspace::Random => self.shard.is_partial(),
             Keyspace::FlushDb => !self.shard.clears_at_once(db),
             _ => what.is_long(),
         }
     }
 
-    /// How the parts become the reply, and which shards have one.
-    fn parts_of(&self, what: Keyspace) -> (Combine, Vec<ShardId>) {
-        let here = self.shard.id();
-        let every = || (0..self.shard.map().shard_count()).map(ShardId).collect();
-        let own = |all| if self.node.is_cluster_mode() { vec![here] } else { all };
-        match what {
-            Keyspace::FlushAll | Keyspace::FlushDb => (Combine::AllOk, self.owners()),
-            Keyspace::Count => (Combine::Sum, own(every())),
-            Keyspace::Keys => (Combine::Join, own(every())),
-            Keyspace::Random => (Combine::Least, own(every())),
-            Keyspace::Scan(scan) => (Combine::Whole, own(vec![self.shard_of(scan)])),
-            Keyspace::CountInSlot(slot) | Keyspace::KeysInSlot(slot, _) => {
-                let combine = match what {
-                    Keyspace::CountInSlot(_) => Combine::Sum,
-                    _ => Combine::Join,
-                };
-                let map = self.shard.map();
-                (combine, own(vec![map.shard_of(map.partition_of(slot))]))
+    /// How the parts become the reply, and which shards have one, of which partitions.
+    fn parts_of(&self, what: Keyspace) -> (Combine, BTreeMap<ShardId, Scope>) {
+        let combine = match what {
+            Keyspace::FlushAll | Keyspace::FlushDb => Combine::AllOk,
+            Keyspace::Count | Keyspace::CountInSlot(_) => Combine::Sum,
+            Keyspace::Keys | Keyspace::KeysInSlot(..) => Combine::Join,
+            Keyspace::Random => Combine::Least,
+            Keyspace::Scan(_) => Combine::Whole,
+        };
+        let asked = match self.shard.members() {
+            Some(_) => self.leaders_of(what),
+            None => self.shards_of(what),
+        };
+        (combine, asked)
+    }
+
+    /// Of a node that is alone.
+    fn shards_of(&self, what: Keyspace) -> BTreeMap<ShardId, Scope> {
+        let (here, map) = (self.shard.id(), self.shard.map());
+        let flushes = matches!(what, Keyspace::FlushAll | Keyspace::FlushDb);
+        let shards = match what {
+            _ if self.node.is_cluster_mode() && !flushes => here.0..here.0 + 1,
+            Keyspace::Scan(scan) => {
+                // Any will say so when it is at its end.
+                let last = map.partition_count() - 1;
+                let at = Cursor::decode(scan.cursor).partition.min(last);
+                let shard = map.shard_of(PartitionId(at));
+                shard.0..shard.0 + 1
             }
+            Keyspace::CountInSlot(slot) | Keyspace::KeysInSlot(slot, _) => {
+                let shard = map.shard_of(map.partition_of(slot));
+                shard.0..shard.0 + 1
+            }
+            _ => 0..map.shard_count(),
+        };
+        shards.map(|shard| (ShardId(shard), Scope::ALL)).collect()
+    }
+
+    /// Of one of several; this shard at least, if only to say that there is nothing.
+    fn leaders_of(&self, what: Keyspace) -> BTreeMap<ShardId, Scope> {
+        let (here, map) = (self.shard.id(), self.shard.map());
+        let flushes = matches!(what, Keyspace::FlushAll | Keyspace::FlushDb);
+        let counts = |owner| flushes || !self.node.is_cluster_mode() || owner == here;
+        let owner = |id: u32| self.shard.owner(PartitionId(id));
+        let wanted = match what {
+            Keyspace::Scan(scan) => Cursor::decode(scan.cursor).partition..map.partition_count(),
+            Keyspace::CountInSlot(slot) | Keyspace::KeysInSlot(slot, _) => {
+                let id = map.partition_of(slot).0;
+                id..id + 1
+            }
+            _ => 0..map.partition_count(),
+        };
+        let most = if matches!(what, Keyspace::Scan(_)) { 1 } else { usize::MAX };
+        let mut asked: BTreeMap<ShardId, Vec<_>> = BTreeMap::new();
+        for id in wanted.filter(|id| counts(owner(*id))).take(most) {
+            asked.entry(owner(id)).or_default().push(PartitionId(id));
         }
+        if asked.is_empty() {
+            asked.insert(here, Vec::new());
+        }
+        asked.into_iter().map(|(shard, partitions)| (shard, Scope::of(partitions))).collect()
     }
 
-    /// Every shard that answers for a partition, those of other nodes too.
-    fn owners(&self) -> Vec<ShardId> {
-        let partitions = 0..self.shard.map().partition_count();
-        let owners: BTreeSet<_> = partitions.map(|id| self.shard.owner(PartitionId(id))).collect();
-        owners.into_iter().collect()
-    }
-
-    /// The shard where a scan goes on; any will say so when it is at its end.
-    fn shard_of(&self, scan: Scan) -> ShardId {
-        let map = self.shard.map();
-        let last = map.partition_count() - 1;
-        map.shard_of(PartitionId(Cursor::decode(scan.cursor).partition.min(last)))
+    /// Whether this shard leads all partitions that are named.
+    pub(super) fn leads_scope(&self, scope: &Scope) -> bool {
+        scope.named().iter().all(|id| self.shard.owner(*id) == self.shard.id())
     }
 
     /// This shard's part of it, unless it is long; answered when all that it tells of is committed.
@@ -135,6 +164,7 @@ impl<E: Env> Server<E> {
         what: Keyspace,
         args: &Args<'_>,
         (db, proto): (u8, Proto),
+        scope: &Scope,
     ) {
         let mut answered = Answered::default();
         if let Err(refused) = self.shard.admit(spec) {
@@ -145,10 +175,10 @@ impl<E: Env> Server<E> {
         match what {
             Keyspace::FlushAll => self.shard.clear(|place, entry| holds.add(place, entry)),
             Keyspace::FlushDb => self.shard.clear_db(db, |place, entry| holds.add(place, entry)),
-            Keyspace::Count => answered.count = self.shard.keys_of(db) as i64,
+            Keyspace::Count => answered.count = self.shard.keys_of(scope, db) as i64,
             Keyspace::Scan(scan) => self.scan(scan, args, db, &mut answered.body),
             Keyspace::Random => {
-                let found = self.shard.random_key(db);
+                let found = self.shard.random_key(scope, db);
                 answered.count = found.as_ref().map_or(i64::MAX, |(_, score)| *score);
                 match found {
                     Some((key, _)) => bulk(&mut answered.body, &key),
@@ -169,12 +199,14 @@ impl<E: Env> Server<E> {
     fn scan(&self, scan: Scan, args: &Args<'_>, db: u8, body: &mut Vec<u8>) {
         let pattern = scan.pattern.map(|at| args.get(at));
         let (mut keys, mut count) = (Vec::new(), 0);
-        let next = self.shard.walk(db, Cursor::decode(scan.cursor), scan.count, |key| {
-            if scan.strings && pattern.is_none_or(|pattern| glob::matches(pattern, key, false)) {
-                bulk(&mut keys, key);
-                count += 1;
-            }
-        });
+        let next =
+            self.shard.walk((&Scope::ALL, db), Cursor::decode(scan.cursor), scan.count, |key| {
+                if scan.strings && pattern.is_none_or(|pattern| glob::matches(pattern, key, false))
+                {
+                    bulk(&mut keys, key);
+                    count += 1;
+                }
+            });
         let next = next.map_or_else(|| self.next_shard(), Cursor::encode);
         write_scanned(body, next, count, &mut keys);
     }

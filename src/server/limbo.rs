@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use super::Server;
 use super::peers::Peers;
-use super::remote::{Address, Answered, LEADS_NO_MORE};
+use super::remote::{Address, Answered, LEADS_NO_MORE, scope_of};
 use crate::cluster::NOWHERE;
 use crate::command::Run;
 use crate::env::Env;
-use crate::id::{ShardId, Slot};
+use crate::id::{PartitionId, ShardId, Slot};
 use crate::lsm::key;
 use crate::protocol::binary::{Code, Failure, Op, Request as Typed};
 use crate::shard::mailbox::{Parcel, Request, TypedRequest};
@@ -48,16 +48,24 @@ enum Whither {
     Here,
     To(ShardId),
     Nowhere,
+    /// To several.
+    Apart,
 }
 
 impl<E: Env> Server<E> {
-    /// Whether all keys of a request are of partitions that this shard leads.
+    /// Whether all keys, or partitions, of a request are of partitions that this shard leads.
     pub(super) fn is_owner_of(&self, request: &Request, parcel: &Parcel) -> bool {
         self.shard.members().is_none()
             || self.slots_of(request, parcel).iter().all(|slot| self.shard.locate(*slot).is_ok())
     }
 
     fn slots_of(&self, request: &Request, parcel: &Parcel) -> Vec<Slot> {
+        if let Run::Keyspace(_) = request.spec.run {
+            // A partition goes by its first slot.
+            let (scope, map) = (scope_of(request, parcel), self.shard.map());
+            let known = scope.named().iter().filter(|id| id.0 < map.partition_count());
+            return known.map(|id| Slot(map.slots_of(*id).start)).collect();
+        }
         if !matches!(request.spec.run, Run::Keyed(_) | Run::Together(_) | Run::Transaction(_)) {
             return Vec::new();
         }
@@ -121,7 +129,7 @@ impl<E: Env> Server<E> {
                     of.requests.iter().for_each(|request| to.copy_request(request, of));
                     of.typed.iter().for_each(|request| to.copy_typed(request, of));
                 }
-                Whither::To(_) => {
+                Whither::To(_) | Whither::Apart => {
                     self.refuse_waiting(&waiting, &format!("TRYAGAIN {LEADS_NO_MORE}"));
                 }
             }
@@ -137,7 +145,7 @@ impl<E: Env> Server<E> {
     fn whither(&self, parcel: &Parcel) -> Whither {
         let slots = match (parcel.requests.first(), parcel.typed.first()) {
             (Some(request), _) => self.slots_of(request, parcel),
-            (_, Some(request)) => typed_slots(request, parcel),
+            (_, Some(request)) => self.typed_slots(request, parcel),
             _ => Vec::new(),
         };
         let mut owners = slots.iter().map(|slot| self.shard.locate(*slot).err());
@@ -150,7 +158,7 @@ impl<E: Env> Server<E> {
             (_, false) if slots.iter().any(|slot| self.shard.locate(*slot) == Err(NOWHERE)) => {
                 Whither::Nowhere
             }
-            (_, false) => Whither::To(NOWHERE),
+            (_, false) => Whither::Apart,
         }
     }
 
@@ -173,20 +181,25 @@ impl<E: Env> Server<E> {
             self.fail(&asker, Failure::new(Code::NoLeader, text));
         }
     }
-}
 
-fn typed_slots(request: &TypedRequest, parcel: &Parcel) -> Vec<Slot> {
-    let body = parcel.slice(request.body);
-    if let Some(at) = request.long {
-        let op = Op::decode_long(body, &parcel.shared[at as usize]);
-        return op.map_or(Vec::new(), |op| vec![key::slot_of(op.key)]);
-    }
-    match Typed::decode(request.header.opcode, body) {
-        Ok(Typed::Get { key, .. }) => vec![key::slot_of(key)],
-        Ok(Typed::Write(op)) => vec![key::slot_of(op.key)],
-        Ok(Typed::Batch(ops)) => ops.iter().map(|op| key::slot_of(op.key)).collect(),
-        Ok(Typed::Cluster(_)) => vec![Slot(0)],
-        Ok(Typed::MultiGet(keys)) => keys.iter().map(key::slot_of).collect(),
-        _ => Vec::new(),
+    fn typed_slots(&self, request: &TypedRequest, parcel: &Parcel) -> Vec<Slot> {
+        let body = parcel.slice(request.body);
+        if let Some(at) = request.long {
+            let op = Op::decode_long(body, &parcel.shared[at as usize]);
+            return op.map_or(Vec::new(), |op| vec![key::slot_of(op.key)]);
+        }
+        match Typed::decode(request.header.opcode, body) {
+            Ok(Typed::Get { key, .. }) => vec![key::slot_of(key)],
+            Ok(Typed::Write(op)) => vec![key::slot_of(op.key)],
+            Ok(Typed::Batch(ops)) => ops.iter().map(|op| key::slot_of(op.key)).collect(),
+            Ok(Typed::Cluster(_)) => vec![Slot(0)],
+            Ok(Typed::MultiGet(keys)) => keys.iter().map(key::slot_of).collect(),
+            Ok(Typed::Scan(scan)) => {
+                let at = Self::cursor_of(&scan).map_or(0, |cursor| cursor.partition);
+                let map = self.shard.map();
+                vec![Slot(map.slots_of(PartitionId(at.min(map.partition_count() - 1))).start)]
+            }
+            _ => Vec::new(),
+        }
     }
 }

@@ -14,11 +14,11 @@ use super::round;
 use super::together::{Group, Place};
 use crate::command::{Keyed, Run, Spec};
 use crate::env::{ConnId, Env};
-use crate::id::ShardId;
+use crate::id::{PartitionId, ShardId};
 use crate::partition::Waiter;
 use crate::protocol::resp::{Args, Proto, Reply};
 use crate::shard::mailbox::{Answer, Element, Parcel, Request};
-use crate::shard::{Caller, Client, Holds, Transaction};
+use crate::shard::{Caller, Client, Holds, Scope, Transaction};
 
 /// The ticket of a reply that nobody wants (`CLIENT REPLY OFF`).
 pub const NO_TICKET: u32 = u32::MAX;
@@ -126,6 +126,24 @@ impl<E: Env> Server<E> {
         let request =
             Request { conn, ticket, parts, spec, db, resp3, remembers, args, transaction };
         parcel.requests.push(request);
+    }
+
+    /// Sends a command that is about all keys to a shard that has some of them.
+    pub(super) fn forward_walk(
+        &mut self,
+        shard: ShardId,
+        to: Address,
+        spec: &'static Spec,
+        args: Args<'_>,
+        of: (u8, Proto),
+        scope: &Scope,
+    ) {
+        self.forward(shard, to, spec, args, of);
+        let parcel = self.mailbox.to(shard);
+        let first = parcel.parts.len() as u32;
+        parcel.parts.extend(scope.named().iter().map(|id| id.0));
+        let request = parcel.requests.last_mut().expect("it was pushed");
+        request.parts = (first, scope.named().len() as u32);
     }
 
     /// Sends a transaction to the shard that has its keys.
@@ -244,13 +262,14 @@ impl<E: Env> Server<E> {
             let keys = keys_of(request, parcel);
             let mut job = Job::new(origin, spec, args, keys, (db, proto));
             (job.transaction, job.caller) = (transaction, self.shard.caller());
-            job.wait = wait;
+            (job.wait, job.scope) = (wait, scope_of(request, parcel));
             return self.jobs.push(job);
         }
         match spec.run {
             Run::Keyspace(parse) => {
                 if let Ok(what) = parse(&args) {
-                    self.serve_keyspace((from, address), spec, what, &args, (db, proto));
+                    let (to, scope) = ((from, address), scope_of(request, parcel));
+                    self.serve_keyspace(to, spec, what, &args, (db, proto), &scope);
                 }
             }
             Run::Transaction(_) => {
@@ -388,6 +407,16 @@ impl<E: Env> Server<E> {
         if let Some(error) = error.as_deref().and_then(|error| error.strip_prefix(b"-")) {
             Ledger::fail(call, error, self.shard.stats());
         }
+    }
+}
+
+/// The partitions that a request is about that is about all keys.
+pub(super) fn scope_of(request: &Request, parcel: &Parcel) -> Scope {
+    let (first, len) = request.parts;
+    let parts = &parcel.parts[first as usize..][..len as usize];
+    match parts {
+        [] => Scope::ALL,
+        parts => Scope::of(parts.iter().map(|id| PartitionId(*id)).collect()),
     }
 }
 

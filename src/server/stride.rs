@@ -1,5 +1,6 @@
-//! A step of SCAN over a partition whose rows are not all in memory: in the order of slots, and
-//! within a slot in the order of a hash of the key.
+//! A step of SCAN over a partition whose rows are not all in memory, or that another node may lead
+//! before the next step: in the order of slots, and within a slot in the order of a hash of the
+//! key, which is the same on all nodes.
 //!
 //! A cursor has 53 bits and a key has more, so a step that ends within a slot says with the hash
 //! how far it came: it shows the keys with the smallest hashes from there on. A slot is read from
@@ -17,8 +18,8 @@ use crate::id::{PartitionId, Slot};
 use crate::lsm::key;
 use crate::shard::{Cursor, Listed, Listing, Within, user_key};
 
-/// Keys that are read at a time.
-const PAGE_KEYS: usize = 1024;
+/// Keys that are read at a time, at least and at most.
+const PAGE_KEYS: [usize; 2] = [128, 1024];
 
 /// Keys that a step looks at, but for the rest of the last slot.
 const SEEN_MAX: usize = 16 << 10;
@@ -50,6 +51,11 @@ pub(super) enum Strode {
     To(Cursor),
     /// It can not be done: the text of an error reply.
     Failed(String),
+}
+
+/// A step shows some keys more than were asked for, if they are of one slot.
+fn page_keys(count: usize) -> usize {
+    count.saturating_mul(2).clamp(PAGE_KEYS[0], PAGE_KEYS[1])
 }
 
 fn hash_of(name: &[u8]) -> u32 {
@@ -108,6 +114,11 @@ impl<E: Env> Server<E> {
         self.shard.is_partial_at(place)
     }
 
+    /// Whether SCAN goes on from a cursor by strides.
+    pub(super) fn strides(&self, cursor: Cursor) -> bool {
+        self.shard.members().is_some() || self.takes_disk(cursor)
+    }
+
     /// Begins a step in such a partition, of this shard.
     pub(super) fn begin_stride(&self, cursor: Cursor, db: u8, count: usize) -> Stride {
         let first = self.shard.map().partitions_of(self.shard.id()).start;
@@ -118,7 +129,7 @@ impl<E: Env> Server<E> {
         let start = Within { slot: Slot(slots.start), hash: 0 };
         let at = cursor.within().filter(|at| slots.contains(&at.slot.0)).unwrap_or(start);
         let from = key::slot_prefix(at.slot, 0);
-        let listing = self.shard.list(place, &from, PAGE_KEYS);
+        let listing = self.shard.list(place, &from, page_keys(count));
         let (here, here_count, until, seen, found) = Default::default();
         let count = count.max(1);
         Stride { place, partition, db, count, listing, at, here, here_count, until, seen, found }
@@ -133,7 +144,7 @@ impl<E: Env> Server<E> {
             Listed::Failed(error) => return Strode::Failed(error),
             Listed::To(_) if keys.iter().any(|key| stride.take(key)) => {}
             Listed::To(Some(next)) => {
-                stride.listing = self.shard.list(stride.place, &next, PAGE_KEYS);
+                stride.listing = self.shard.list(stride.place, &next, page_keys(stride.count));
                 return Strode::Not;
             }
             Listed::To(None) => {

@@ -8,14 +8,14 @@
 
 use super::Server;
 use super::keyspace::{bulk, write_scanned};
-use super::remote::{Address, Answered};
+use super::remote::{Address, Answered, LEADS_NO_MORE};
 use super::stride::{Stride, Strode};
 use crate::command::{Keyspace, Scan, glob};
 use crate::env::Env;
-use crate::id::{ShardId, Slot, Timestamp};
+use crate::id::{PartitionId, ShardId, Slot, Timestamp};
 use crate::lsm::key;
 use crate::protocol::resp::{Args, Proto, Reply};
-use crate::shard::{Cursor, Listed, Listing, user_key};
+use crate::shard::{Cursor, Listed, Listing, Scope, user_key};
 
 /// Bytes of keys of one shard that one command may gather.
 const KEYS_LEN_MAX: usize = 64 << 20;
@@ -64,6 +64,7 @@ pub(super) struct Asked<'a> {
     pub args: &'a Args<'a>,
     pub db: u8,
     pub proto: Proto,
+    pub scope: &'a Scope,
 }
 
 impl<E: Env> Server<E> {
@@ -75,9 +76,12 @@ impl<E: Env> Server<E> {
         asked: Asked<'_>,
     ) -> Slice {
         let slice = match asked.what {
+            _ if !self.leads_scope(asked.scope) => {
+                Slice::Failed(format!("TRYAGAIN {LEADS_NO_MORE}"))
+            }
             Keyspace::Scan(scan) => self.sweep_scan(sweep, scan, asked),
             Keyspace::Random => self.sweep_random(sweep, asked),
-            Keyspace::FlushDb => self.sweep_away(sweep, asked.db),
+            Keyspace::FlushDb => self.sweep_away(sweep, asked),
             Keyspace::CountInSlot(slot) => self.sweep_slot(sweep, slot, usize::MAX, asked),
             Keyspace::KeysInSlot(slot, count) => self.sweep_slot(sweep, slot, count, asked),
             _ => self.sweep_keys(sweep, asked),
@@ -117,9 +121,17 @@ impl<E: Env> Server<E> {
     }
 
     fn sweep_scan(&mut self, sweep: &mut Sweep, scan: Scan, asked: Asked<'_>) -> Slice {
+        let mut cursor = Cursor::decode(scan.cursor);
+        if asked.scope.is_empty() {
+            write_scanned(&mut sweep.body, 0, 0, &mut Vec::new());
+            return Slice::Last;
+        }
+        if let Some(first) = asked.scope.named().first().filter(|id| id.0 != cursor.partition) {
+            cursor = Cursor::at(first.0);
+        }
         let mut stride = match sweep.stride.take() {
             Some(stride) => stride,
-            None => Box::new(self.begin_stride(Cursor::decode(scan.cursor), asked.db, scan.count)),
+            None => Box::new(self.begin_stride(cursor, asked.db, scan.count)),
         };
         let next = match self.go_on(&mut stride) {
             Strode::Not => {
@@ -158,7 +170,10 @@ impl<E: Env> Server<E> {
             }
         };
         sweep.place = cursor.partition - first;
-        let slice = if self.takes_disk(cursor) {
+        let slice = if !asked.scope.has(PartitionId(cursor.partition)) {
+            sweep.cursor = Some(Cursor::at(cursor.partition + 1));
+            self.more_partitions(sweep)
+        } else if self.takes_disk(cursor) {
             let page = self.next_page(sweep, SLICE_KEYS, |key, _| {
                 if key::db_of(key) == db {
                     take(&user_key(key));
@@ -175,7 +190,7 @@ impl<E: Env> Server<E> {
                 }
             }
         } else {
-            sweep.cursor = self.shard.walk(db, cursor, SLICE_KEYS, take);
+            sweep.cursor = self.shard.walk((asked.scope, db), cursor, SLICE_KEYS, take);
             if sweep.cursor.is_some() { Slice::More } else { Slice::Last }
         };
         (sweep.body, sweep.count) = (body, sweep.count + count);
@@ -244,7 +259,7 @@ impl<E: Env> Server<E> {
     fn sweep_random(&mut self, sweep: &mut Sweep, asked: Asked<'_>) -> Slice {
         let (score, is_second) = match sweep.random {
             Some(begun) => begun,
-            None => match self.begin_random(sweep, asked.db) {
+            None => match self.begin_random(sweep, asked) {
                 Some(score) => (score, false),
                 None => return no_key(sweep, asked.proto),
             },
@@ -278,8 +293,8 @@ impl<E: Env> Server<E> {
     }
 
     /// Where a random key is looked for. None: there are no keys.
-    fn begin_random(&mut self, sweep: &mut Sweep, db: u8) -> Option<i64> {
-        let (place, score) = self.shard.random_place(db)?;
+    fn begin_random(&mut self, sweep: &mut Sweep, asked: Asked<'_>) -> Option<i64> {
+        let (place, score) = self.shard.random_place(asked.scope, asked.db)?;
         sweep.place = place as u32;
         let slots = self.shard.map().slots_of(self.shard.partition(place as u32).id());
         let slot = slots.start + (self.env.random() % slots.len() as u64) as u16;
@@ -288,11 +303,15 @@ impl<E: Env> Server<E> {
     }
 
     /// FLUSHDB where other databases have keys, too: each key that was there when it began.
-    fn sweep_away(&mut self, sweep: &mut Sweep, db: u8) -> Slice {
+    fn sweep_away(&mut self, sweep: &mut Sweep, Asked { db, scope, .. }: Asked<'_>) -> Slice {
         if sweep.began.is_empty() {
             sweep.began = self.shard.clocks().collect();
         }
         let Some(&began) = sweep.began.get(sweep.place as usize) else { return Slice::Last };
+        if !scope.has(self.shard.partition(sweep.place).id()) {
+            sweep.place += 1;
+            return Slice::More;
+        }
         let mut found = Vec::new();
         let page = self.next_page(sweep, SLICE_KEYS, |key, timestamp| {
             if key::db_of(key) == db && timestamp <= began {

@@ -25,10 +25,11 @@ use std::borrow::Cow;
 use super::Shard;
 use crate::command::is_expired;
 use crate::env::Env;
-use crate::id::Slot;
+use crate::id::{PartitionId, Slot};
 use crate::limits::SLOT_COUNT;
 use crate::lsm::key;
 use crate::lsm::memtable::{Kind, Version};
+use crate::partition::Partition;
 
 /// Keys that one step looks at, at most: some 500 us of work.
 const STEP_KEYS_MAX: usize = 4096;
@@ -39,6 +40,35 @@ const STEP_LEN_MAX: usize = 1 << 20;
 /// Buckets that RANDOMKEY tries before it looks in key order: more are needed only when nearly all
 /// keys are of other databases.
 const RANDOM_BUCKETS_MAX: usize = 64;
+
+/// Which partitions of a shard something is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope(Option<Vec<PartitionId>>);
+
+impl Scope {
+    /// All of them, of a node that is alone.
+    pub const ALL: Self = Self(None);
+
+    /// Only these.
+    pub fn of(partitions: Vec<PartitionId>) -> Self {
+        Self(Some(partitions))
+    }
+
+    /// Whether it is about a partition.
+    pub fn has(&self, partition: PartitionId) -> bool {
+        self.0.as_ref().is_none_or(|these| these.contains(&partition))
+    }
+
+    /// Those that are named.
+    pub fn named(&self) -> &[PartitionId] {
+        self.0.as_deref().unwrap_or_default()
+    }
+
+    /// Whether it is about none.
+    pub fn is_empty(&self) -> bool {
+        self.0.as_ref().is_some_and(Vec::is_empty)
+    }
+}
 
 const PARTITION_BITS: u32 = SLOT_COUNT.trailing_zeros();
 
@@ -116,7 +146,7 @@ impl<E: Env> Shard<E> {
     /// answers with it waits for what [`Shard::uncommitted`] names.
     pub fn walk(
         &self,
-        db: u8,
+        (scope, db): (&Scope, u8),
         from: Cursor,
         count: usize,
         mut each: impl FnMut(&[u8]),
@@ -134,6 +164,10 @@ impl<E: Env> Shard<E> {
             if at.within().is_some() {
                 // Its rows were in tables when the walk came here: from the beginning.
                 at = Cursor::at(at.partition);
+            }
+            if !scope.has(PartitionId(at.partition)) {
+                at = Cursor::at(at.partition + 1);
+                continue;
             }
             // A bucket counts as a key, since it may hold none.
             step.seen += 1;
@@ -185,21 +219,31 @@ impl<E: Env> Shard<E> {
         last.map(|last| [last, &[0]].concat())
     }
 
+    /// Keys of a database.
+    pub fn keys_of(&self, scope: &Scope, db: u8) -> u64 {
+        self.partitions.iter().map(|partition| self.size_of(partition, scope, db)).sum()
+    }
+
+    fn size_of(&self, partition: &Partition, scope: &Scope, db: u8) -> u64 {
+        if scope.has(partition.id()) { partition.db_sizes(db).0 } else { 0 }
+    }
+
     /// A live key of a database, each about as likely as any other; with a number that says which
     /// of several shards' keys to take: the one with the least, which is that of a shard with many
     /// keys more often in proportion.
-    pub fn random_key(&mut self, db: u8) -> Option<(Vec<u8>, i64)> {
-        let (place, score) = self.random_place(db)?;
-        let key = self.random_of_buckets(place, db).or_else(|| self.random_in_order(place, db))?;
+    pub fn random_key(&mut self, scope: &Scope, db: u8) -> Option<(Vec<u8>, i64)> {
+        let (place, score) = self.random_place(scope, db)?;
+        let key = self.random_of_buckets(place, db);
+        let key = key.or_else(|| self.random_in_order(place, scope, db))?;
         Some((key, score))
     }
 
     /// The place of a partition, more likely the more keys of a database it has, and the number of
     /// [`Shard::random_key`]. None: there are no keys.
-    pub fn random_place(&self, db: u8) -> Option<(usize, i64)> {
-        let total = self.keys_of(db);
+    pub fn random_place(&self, scope: &Scope, db: u8) -> Option<(usize, i64)> {
+        let total = self.keys_of(scope, db);
         let mut nth = self.env.random().checked_rem(total)?;
-        let sizes = self.partitions.iter().map(|partition| partition.db_sizes(db).0);
+        let sizes = self.partitions.iter().map(|of| self.size_of(of, scope, db));
         let place = sizes.into_iter().position(|keys| {
             let here = nth < keys;
             nth = nth.wrapping_sub(keys);
@@ -242,12 +286,11 @@ impl<E: Env> Shard<E> {
 
     /// The first key of a slot that has one, from a random slot of the partition on, and then of
     /// any partition.
-    fn random_in_order(&mut self, place: usize, db: u8) -> Option<Vec<u8>> {
+    fn random_in_order(&mut self, place: usize, scope: &Scope, db: u8) -> Option<Vec<u8>> {
         let partitions = self.partitions.len();
         let places = (0..partitions).map(|step| (place + step) % partitions);
-        for place in
-            places.filter(|&place| self.partitions[place].db_sizes(db).0 > 0).collect::<Vec<_>>()
-        {
+        let has_some = |place: &usize| self.size_of(&self.partitions[*place], scope, db) > 0;
+        for place in places.filter(has_some).collect::<Vec<_>>() {
             let slots = self.map.slots_of(self.partitions[place].id());
             let skip = self.env.random() % slots.len() as u64;
             for slot in slots.clone().cycle().skip(skip as usize).take(slots.len()) {

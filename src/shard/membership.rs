@@ -93,9 +93,11 @@ impl<E: Env> Shard<E> {
     }
 
     /// Whether only another node can tell of the partition at that place.
-    fn is_elsewhere(&self, place: u32) -> bool {
+    pub(super) fn is_elsewhere(&self, place: u32) -> bool {
         let place = place as usize;
-        self.replicas.elsewhere[place] || self.replicas.standings[place] == Standing::Elsewhere
+        self.replicas.members.is_some()
+            && (self.replicas.elsewhere[place]
+                || self.replicas.standings[place] == Standing::Elsewhere)
     }
 
     /// Tells what is known of the nodes and of the replicas, and brings those groups in line that

@@ -37,7 +37,7 @@ use tree::{Ground, Tree};
 
 pub use crate::partition::Planted;
 pub use changes::{Caller, Change, Observers};
-pub use keyspace::{Cursor, Within, user_key};
+pub use keyspace::{Cursor, Scope, Within, user_key};
 pub use listing::{Listed, Listing};
 pub use membership::{Denied, Granted};
 pub use once::Told;
@@ -225,11 +225,6 @@ impl<E: Env> Shard<E> {
     /// Bytes appended to the log and not yet durable.
     pub fn backlog_len(&self) -> usize {
         self.log.backlog_len()
-    }
-
-    /// Keys of a database.
-    pub fn keys_of(&self, db: u8) -> u64 {
-        self.partitions.iter().map(|partition| partition.db_sizes(db).0).sum()
     }
 
     /// Whether a write of `spec` would be taken at all.
@@ -560,7 +555,8 @@ impl<E: Env> Shard<E> {
         stats.wal_bytes.set(self.log.appended().0);
         let (mut keys, mut expiring) = (0, 0);
         for (db, totals) in stats.dbs.iter().enumerate() {
-            let sizes = self.partitions.iter().map(|partition| partition.db_sizes(db as u8));
+            let here = (0..).zip(&self.partitions).filter(|(place, _)| !self.is_elsewhere(*place));
+            let sizes = here.map(|(_, partition)| partition.db_sizes(db as u8));
             let of = sizes.fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
             totals.keys.set(of.0);
             totals.expiring.set(of.1);

@@ -115,7 +115,7 @@ impl<E: Env> Server<E> {
 
     /// The shard that a scan's cursor names.
     pub(super) fn shard_of_partition(&self, partition: u32) -> ShardId {
-        let map = self.shard.map();
-        map.shard_of(PartitionId(partition.min(map.partition_count() - 1)))
+        let last = self.shard.map().partition_count() - 1;
+        self.shard.owner(PartitionId(partition.min(last)))
     }
 }

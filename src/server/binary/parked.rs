@@ -8,6 +8,7 @@ use std::collections::{HashSet, VecDeque};
 use super::{Asker, BATCH_COUNT_MAX, MULTI_GET_COUNT_MAX};
 use crate::env::Env;
 use crate::protocol::binary::{Code, Failure, Request, Scan};
+use crate::server::remote::LEADS_NO_MORE;
 use crate::server::stride::{Stride, Strode};
 use crate::server::tally::{HASHER, Tally, Whose};
 use crate::server::{Server, round};
@@ -59,7 +60,8 @@ impl<E: Env> Server<E> {
         body: &[u8],
         ahead: Option<Target<'_>>,
     ) -> bool {
-        if !self.shard.is_partial() && self.binary.parked.is_empty() {
+        let strides = self.shard.members().is_some() && matches!(request, Request::Scan(_));
+        if !self.shard.is_partial() && !strides && self.binary.parked.is_empty() {
             return false;
         }
         let wait = Wait::default();
@@ -113,8 +115,9 @@ impl<E: Env> Server<E> {
     fn begin_walk(&self, scan: &Scan<'_>) -> Option<Walk> {
         let cursor = Self::cursor_of(scan)?;
         let is_here = self.shard_of_partition(cursor.partition) == self.shard.id();
-        let takes_disk = is_here && self.takes_disk(cursor);
-        takes_disk.then(|| {
+        let last = self.shard.map().partition_count() - 1;
+        let strides = is_here && cursor.partition <= last && self.strides(cursor);
+        strides.then(|| {
             let stride = self.begin_stride(cursor, scan.db, Self::count_of(scan));
             Walk::Striding(Box::new(stride))
         })
@@ -176,6 +179,11 @@ impl<E: Env> Server<E> {
         walk: Walk,
         wait: &Wait,
     ) -> (bool, Option<Walk>) {
+        let at = Self::cursor_of(scan).map_or(0, |cursor| cursor.partition);
+        if self.shard_of_partition(at) != self.shard.id() {
+            self.fail(asker, Failure::new(Code::NoLeader, LEADS_NO_MORE));
+            return (false, None);
+        }
         let (names, next) = match walk {
             Walk::Found(names, next) => (names, next),
             Walk::Striding(mut stride) => match self.go_on(&mut stride) {

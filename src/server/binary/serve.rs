@@ -20,7 +20,7 @@ use crate::protocol::binary::{
 use crate::server::output::Hold;
 use crate::server::{Server, ledger, remote, round};
 use crate::shard::mailbox::{Parcel, TypedAnswer, TypedRequest};
-use crate::shard::{ConditionFailed, Cursor, Refused, Target};
+use crate::shard::{ConditionFailed, Cursor, Refused, Scope, Target};
 
 /// Commits to wait for: place of the partition, entry.
 type Waits = SmallVec<[(u32, u64); 2]>;
@@ -292,7 +292,7 @@ impl<E: Env> Server<E> {
     }
 
     /// Where a scan begins.
-    pub(super) fn cursor_of(scan: &Scan<'_>) -> Option<Cursor> {
+    pub(in crate::server) fn cursor_of(scan: &Scan<'_>) -> Option<Cursor> {
         match scan.cursor {
             [] => Some(Cursor::at(0)),
             cursor => {
@@ -340,7 +340,7 @@ impl<E: Env> Server<E> {
     /// The keys of a page and the next cursor; 0: that was all.
     fn page(&self, scan: &Scan<'_>, cursor: Cursor, count: usize) -> (Vec<Vec<u8>>, u64) {
         let mut names = Vec::new();
-        let next = self.shard.walk(scan.db, cursor, count, |name| {
+        let next = self.shard.walk((&Scope::ALL, scan.db), cursor, count, |name| {
             if Self::fits(scan, name) {
                 names.push(name.to_vec());
             }
