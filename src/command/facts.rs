@@ -197,6 +197,8 @@ pub struct Counters {
     pub saved_s: u64,
     /// Whether the node still reads its log.
     pub loading: bool,
+    /// Shards whose disk is too slow to lead.
+    pub slow_disks: u64,
     /// Bytes in the logs of all shards.
     pub wal_bytes: u64,
     /// Commands made durable by them.

@@ -228,6 +228,7 @@ fn stave(s: &mut Section<'_>) {
     s.line("stave_cores", identity.cores);
     s.line("stave_runtime", identity.runtime);
     s.line("stave_ack", identity.ack);
+    s.line("stave_slow_disks", s.counters.slow_disks);
     s.line("stave_wal_bytes", s.counters.wal_bytes);
     s.line("stave_wal_entries", s.counters.wal_entries);
     s.line("stave_sstables", s.counters.sstables);

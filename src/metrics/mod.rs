@@ -132,6 +132,8 @@ stats! {
     /// Gauge: seconds since the bytes of tables were verified that were not for the longest time;
     /// of several shards the highest counts, not the sum.
     unverified_s,
+    /// Gauge: shards whose disk is too slow to lead.
+    slow_disks,
     /// Compactions that the manifest has.
     compactions,
     /// Gauge: tables.

@@ -109,6 +109,8 @@ pub enum Planted {
     LeaderKeepsReplies,
     /// The manifest and checkpoints do not have what clients were told.
     FlushDropsReplies,
+    /// A leader whose disk is slow goes on.
+    LeadSlowly,
     /// A retry of what is on its way is evaluated, too.
     RepeatProposed,
 }

@@ -354,6 +354,7 @@ impl Facts for View<'_> {
             is_saving: common.save.is_going(),
             save_failed: common.save.has_failed(),
             saved_s: common.save.saved_ms() / 1000,
+            slow_disks: now.slow_disks,
             wal_bytes: now.wal_bytes,
             wal_entries: now.entries_committed,
             sstables: now.tables,

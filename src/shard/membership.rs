@@ -121,7 +121,7 @@ impl<E: Env> Shard<E> {
             }
             let held = now.saturating_sub(self.replicas.leads_since[place as usize]);
             let is_due = has_leader || held > HELD_MIN;
-            match step(partition, &members, wanted, is_due) {
+            match self.step(partition, &members, wanted, is_due) {
                 Step::Nothing => {}
                 Step::HandOver(to) => {
                     tracing::info!(partition = %partition.id(), node = %to, "handing over");
@@ -143,6 +143,28 @@ impl<E: Env> Shard<E> {
             }
         }
     }
+
+    /// What the leader of a partition is to do next.
+    fn step(
+        &self,
+        partition: &Partition,
+        members: &Members,
+        wanted: &Wanted,
+        is_due: bool,
+    ) -> Step {
+        let own = members.own();
+        let is_near = |node: NodeId| !lags(partition, node);
+        let step = next(own, &partition.roster().members, wanted, is_near);
+        let due = wanted.voters.first().filter(|first| {
+            let has_vote = partition.roster().members.voters.contains(first);
+            let is_able = has_vote && is_near(**first) && !self.slowness.has(**first);
+            is_due && **first != own && is_able
+        });
+        match (step, due) {
+            (Step::Nothing, Some(first)) => Step::HandOver(*first),
+            (step, _) => step,
+        }
+    }
 }
 
 /// What the nodes have agreed on, as far as is applied here.
@@ -154,23 +176,8 @@ fn decreed(partition: &Partition, members: &Members) -> Topology {
     }
 }
 
-/// What the leader of a partition is to do next.
-fn step(partition: &Partition, members: &Members, wanted: &Wanted, is_due: bool) -> Step {
-    let own = members.own();
-    let is_near = |node: NodeId| !lags(partition, node);
-    let step = next(own, &partition.roster().members, wanted, is_near);
-    let due = wanted.voters.first().filter(|first| {
-        let has_vote = partition.roster().members.voters.contains(first);
-        is_due && **first != own && has_vote && is_near(**first)
-    });
-    match (step, due) {
-        (Step::Nothing, Some(first)) => Step::HandOver(*first),
-        (step, _) => step,
-    }
-}
-
 /// Whether a replica lacks more than what is on its way, or was not heard of lately.
-fn lags(partition: &Partition, node: NodeId) -> bool {
+pub(super) fn lags(partition: &Partition, node: NodeId) -> bool {
     let matched = partition.matched(node);
     matched.is_none_or(|matched| matched + LACK_MAX < partition.committed().index)
 }

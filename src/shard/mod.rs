@@ -21,6 +21,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::cluster::SlotMap;
 use crate::command::{self, Flags, Input, Run, Spec};
@@ -62,6 +63,7 @@ mod once;
 mod open;
 mod replicas;
 mod seek;
+mod slow;
 mod snapshot;
 mod together;
 mod tracked;
@@ -121,6 +123,8 @@ pub struct Target<'a> {
 
 struct InLog {
     lsn: Lsn,
+    /// When it began; of a node of a cluster.
+    at: Duration,
     place: u32,
     write: crate::consensus::WriteId,
 }
@@ -140,6 +144,7 @@ pub struct Shard<E: Env> {
     /// Partitions with an open entry.
     touched: Vec<u32>,
     replicas: Replicas,
+    slowness: slow::Slowness,
     /// A step is going on: no entry is sealed.
     together: bool,
     released: Vec<Waiter>,
@@ -438,7 +443,8 @@ impl<E: Env> Shard<E> {
 
     fn note(&mut self, place: u32, logging: Option<Logging>) {
         if let Some(Logging { lsn, write }) = logging {
-            self.in_log.push_back(InLog { lsn, place, write });
+            let at = self.members().map_or(Duration::ZERO, |_| self.env.now());
+            self.in_log.push_back(InLog { lsn, at, place, write });
         }
     }
 

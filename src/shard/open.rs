@@ -129,6 +129,7 @@ pub async fn open<E: Env>(
         in_log: Default::default(),
         touched: Vec::new(),
         replicas: Replicas::new(options.members, count),
+        slowness: Default::default(),
         together: false,
         released: Vec::new(),
         crowd: super::crowd::Crowd::default(),

@@ -296,6 +296,7 @@ impl<E: Env> Shard<E> {
             partition.renew_lease(now);
             self.settle_at(place);
         }
+        self.tend_slowness();
         self.tend_members();
     }
 

@@ -31,6 +31,8 @@ pub enum Body<'a> {
     Leads(Vec<Led>),
     /// Which nodes there are, as crate::cluster has it.
     Topology(&'a [u8]),
+    /// The sender's disk is too slow to lead.
+    Slow,
 }
 
 /// What a step of a snapshot's way is. Numbers are the wire's.
@@ -170,6 +172,8 @@ impl<'a> Body<'a> {
             Kind::Snapshot => SnapshotStep::decode(body).map(Body::Snapshot),
             Kind::Leads => Led::decode_all(body).map(Body::Leads),
             Kind::Topology => Ok(Body::Topology(body)),
+            Kind::Slow if body.is_empty() => Ok(Body::Slow),
+            Kind::Slow => Err("not empty"),
             Kind::Beat => beat(body).map(Body::Beat).ok_or("not eight bytes"),
         };
         body.map_err(malformed)

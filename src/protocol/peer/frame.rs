@@ -56,11 +56,13 @@ pub enum Kind {
     Leads = 10,
     /// Which nodes there are.
     Topology = 11,
+    /// The sender's disk is slow.
+    Slow = 12,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Hello,
         Self::Welcome,
         Self::Refused,
@@ -72,6 +74,7 @@ impl Kind {
         Self::Snapshot,
         Self::Leads,
         Self::Topology,
+        Self::Slow,
     ];
 
     /// Of its number.

@@ -12,7 +12,7 @@
 //! header := 0..4    magic          D5 53 54 50 (D5 "STP")
 //!           4       version        1
 //!           5       kind           1 hello, 2 welcome, 3 refused, 4 raft, 5 blob, 6 mail, 7 beat,
-//!                           8 endpoint, 9 snapshot, 10 leads, 11 topology
+//!                           8 endpoint, 9 snapshot, 10 leads, 11 topology, 12 slow
 //!           6..8    zero
 //!           8..12   body_len:u32   at most 64 MiB
 //!           12..16  zero
@@ -81,6 +81,7 @@
 //!             | each a node:u64
 //! topology := JSON: crate::cluster
 //! endpoint := port:u16 | host (UTF-8, 1 to 255 bytes)
+//! slow     := nothing
 //! ```
 //!
 //! A `blob` is a piece of a large value of the sender's log, which entries name by its number; the
@@ -89,6 +90,8 @@
 //! shard, for who redirects them there. `leads` names the partitions that the sender leads and of
 //! which the receiver has no replica, which would hear of no leader else, and says who has one. Nor
 //! would it hear of changes of the `topology`, which everybody tells everybody, once per version.
+//! `slow`, said again every 100 ms as long as it holds, asks for no leadership: the disk of the
+//! sender's shard is slow.
 //!
 //! **Why plain fields and not rkyv.** A message is 96 bytes that are read once, in order; what it
 //! is made of (an entry's payload, a parcel) is copied to its place anyway. Chosen: the same forty

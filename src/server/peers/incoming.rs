@@ -155,6 +155,14 @@ impl<E: Env> Server<E> {
                 let node = peers.members.far(from).map(|(node, _)| node);
                 self.take_snapshot_step((from, node.unwrap_or_default()), &step)
             }
+            Body::Slow => {
+                if let Some((node, shard)) = peers.members.far(from)
+                    && shard == self.shard.id()
+                {
+                    self.shard.note_slow(node);
+                }
+                Ok(())
+            }
             Body::Beat(_) => Ok(()),
             Body::Hello(_) | Body::Welcome(_) | Body::Refused(_) => {
                 Err("it greets again".to_owned())

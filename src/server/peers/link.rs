@@ -261,6 +261,15 @@ impl Link {
         }
     }
 
+    /// Tells that this shard's disk is slow.
+    pub fn push_slow(&mut self) {
+        if self.is_up() {
+            self.end_batch();
+            let at = start(&mut self.out);
+            let _ = finish(&mut self.out, at, Kind::Slow);
+        }
+    }
+
     /// Bytes that wait to be sent.
     pub fn queued_len(&self) -> usize {
         self.out.len()

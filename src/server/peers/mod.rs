@@ -231,6 +231,9 @@ impl<E: Env> Server<E> {
                 continue;
             }
             if link.shard == self.shard.id() {
+                if self.shard.is_slow() {
+                    link.push_slow();
+                }
                 link.push_leads(self.shard.led_without(link.node).map(|(partition, of)| {
                     let ReplicaSet { members, behind, .. } = of;
                     Led { partition, members, behind }

@@ -30,6 +30,8 @@ mod ousted;
 mod planted;
 mod retriers;
 mod run;
+#[cfg(test)]
+mod slow;
 pub mod storm;
 #[cfg(test)]
 mod tests;

@@ -120,9 +120,12 @@ impl Retriers {
             }
         }
         let retrier = &mut self.retriers[who];
-        let has_ended = retrier.line.as_ref().is_none_or(Client::is_ended);
-        if has_ended || now >= retrier.again_at {
-            self.again += u64::from(retrier.line.is_some());
+        if retrier.line.take_if(|line| line.is_ended()).is_some() {
+            let soon = now + Duration::from_micros(rng.between(500, 20_000));
+            retrier.again_at = retrier.again_at.min(soon);
+        }
+        if now >= retrier.again_at {
+            self.again += 1;
             let keeps = rng.one_in(2);
             retrier.send(cluster, rng, keeps);
             let most = PATIENCE_MAX.as_micros() as u64 >> rng.below(8);

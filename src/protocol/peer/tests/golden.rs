@@ -116,6 +116,7 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
             }),
         ),
         ("topology", framed(Kind::Topology, |out| out.extend_from_slice(b"{\"version\":2}"))),
+        ("slow", framed(Kind::Slow, |_| {})),
         ("beat", framed(Kind::Beat, |out| Body::encode_beat(1_000_000_007, out))),
     ]
 }
@@ -168,7 +169,7 @@ fn what_can_not_be_a_frame_is_refused() {
         (remade(0, b'*'), Error::Magic { found: *b"*STP" }),
         (remade(4, 9), Error::Version { found: 9 }),
         (remade(5, 0), Error::Kind { found: 0 }),
-        (remade(5, 12), Error::Kind { found: 12 }),
+        (remade(5, 13), Error::Kind { found: 13 }),
         (remade(6, 1), Error::Reserved),
         (remade(15, 1), Error::Reserved),
         (remade(11, 4), Error::TooLong { kind, len: max + 8, max }),

@@ -175,6 +175,7 @@ proptest! {
             Ok(Body::Leads(led)) => framed(kind, |out| led.iter().for_each(|led| led.encode(out))),
             Ok(Body::Topology(text)) => framed(kind, |out| out.extend_from_slice(text)),
             Ok(Body::Endpoint(endpoint)) => framed(kind, |out| endpoint.encode(out)),
+            Ok(Body::Slow) => framed(kind, |_| {}),
             Ok(Body::Beat(sent_ns)) => framed(kind, |out| Body::encode_beat(sent_ns, out)),
         };
         prop_assert_eq!(&again[HEADER_LEN..], &body[..]);
