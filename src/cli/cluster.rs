@@ -111,11 +111,12 @@ impl Seat {
     }
 
     /// The cluster of a data directory that was made for it.
-    pub(super) fn members(&self, identity: &Identity) -> Arc<Members> {
+    pub(super) fn members(&self, identity: &Identity, config: &Config) -> Arc<Members> {
         let Identity { cluster_id, node_id, cores, partitions, .. } = *identity;
         let configured = self.configured.clone();
         let topology = self.topology.clone();
-        Arc::new(Members::new(node_id, cluster_id, topology, cores, partitions).at(configured))
+        let members = Members::new(node_id, cluster_id, topology, cores, partitions);
+        Arc::new(members.at(configured).patient_for(config.replace_dead_after))
     }
 }
 

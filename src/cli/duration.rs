@@ -2,24 +2,15 @@
 
 use std::time::Duration;
 
+use crate::config::parse_duration;
+
 /// Reads one, at least a millisecond.
 ///
 /// # Errors
 /// A sentence that says how one is written.
 pub(super) fn parse(text: &str) -> Result<Duration, String> {
     let wrong = || format!("\"{text}\" is no length of time: say 500ms, 30s, 5m, 2h or 7d");
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let unit_ms = match unit {
-        "ms" => 1,
-        "" | "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return Err(wrong()),
-    };
-    let ms = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_ms));
-    ms.filter(|ms| *ms > 0).map(Duration::from_millis).ok_or_else(wrong)
+    parse_duration(text).filter(|time| !time.is_zero()).ok_or_else(wrong)
 }
 
 #[cfg(test)]

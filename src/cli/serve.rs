@@ -261,7 +261,10 @@ fn announce(plan: &Plan, running: &Running) -> anyhow::Result<Option<ReadyFile>>
         resp_port: running.resp_port,
         binary_port: Some(running.binary_port),
         http_port: None,
-        peer_port: plan.seat.as_ref().map(|seat| seat.members(&plan.identity).own_addr().port()),
+        peer_port: plan
+            .seat
+            .as_ref()
+            .map(|seat| seat.members(&plan.identity, &plan.config).own_addr().port()),
         shard_ports: running.shard_ports.clone(),
     };
     let file = ReadyFile::write(path, &ready).with_context(|| path.display().to_string())?;

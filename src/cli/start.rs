@@ -65,7 +65,7 @@ fn options(plan: &Plan) -> server::Options {
     let per_shard = identity.partitions / u32::from(identity.cores);
     let memory_max = usize::try_from(config.memory).unwrap_or(usize::MAX);
     server::Options {
-        members: plan.seat.as_ref().map(|seat| seat.members(identity)),
+        members: plan.seat.as_ref().map(|seat| seat.members(identity, config)),
         data_dir: config.data_dir.clone(),
         node: identity.node_id,
         log_id: identity.log_id(),

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use super::topology::NODES_MAX;
 use super::{Member, State, Topology, Wanted};
@@ -40,6 +41,8 @@ pub struct Members {
     wanted: Mutex<Arc<[Wanted]>>,
     /// Where nodes are reached, whatever they have agreed on.
     configured: Vec<(u64, SocketAddr)>,
+    /// How long a node may be silent before others have its replicas; zero: for ever.
+    patience: Duration,
     shards: u16,
     leaders: Vec<AtomicU64>,
     replicas: Mutex<Vec<ReplicaSet>>,
@@ -71,6 +74,7 @@ impl Members {
             wanted: Mutex::new(topology.place(partitions).into()),
             topology: Mutex::new(Arc::new(topology)),
             configured: Vec::new(),
+            patience: Duration::ZERO,
             shards,
             leaders: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
             replicas: Mutex::new(vec![ReplicaSet::default(); partitions as usize]),
@@ -87,6 +91,17 @@ impl Members {
         let known = self.topology().as_ref().clone();
         *locked(&self.topology) = Arc::new(self.configure(known));
         self
+    }
+
+    /// The same, of a node that takes others for lost that are silent for so long.
+    #[must_use]
+    pub fn patient_for(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// How long a node may be silent before others have its replicas; zero: for ever.
+    pub fn patience(&self) -> Duration {
+        self.patience
     }
 
     fn configure(&self, mut topology: Topology) -> Topology {

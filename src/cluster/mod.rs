@@ -5,8 +5,10 @@
 //! `CLUSTER SLOTS` is one line per shard. All nodes of a cluster have the same map: each has its
 //! replica of a partition on the shard of that number ([`members`]). Which nodes there are is what
 //! they have agreed on ([`topology`]); who of them is to have replicas follows from it
-//! ([`placement`]), and what a leader does to that end ([`plan`]).
+//! ([`placement`]), and what a leader does to that end ([`plan`]). Nodes that are not heard of for
+//! long are done without ([`absent`]).
 
+mod absent;
 mod members;
 mod placement;
 mod plan;
@@ -15,6 +17,7 @@ mod topology;
 
 use std::ops::Range;
 
+pub use absent::Absent;
 pub use members::{Members, NOWHERE, ReplicaSet};
 pub use plan::{Step, Wanted, next};
 pub use told::{PartitionStatus, Told};

@@ -30,6 +30,8 @@ pub enum State {
     Serving,
     /// Its replicas go.
     Draining,
+    /// It was not heard of for long: its replicas go, until it is.
+    Lost,
     /// It is gone for good; its number is not used again.
     Removed,
 }
@@ -111,6 +113,16 @@ pub enum Action {
     Transfer {
         /// Which.
         node: Option<u64>,
+    },
+    /// A node that served is not heard of for long; of the leader's own accord.
+    Lost {
+        /// Which.
+        node: u64,
+    },
+    /// It is heard of again.
+    Found {
+        /// Which.
+        node: u64,
     },
     /// So many nodes are to have a replica of each partition.
     Replicas {
@@ -219,6 +231,14 @@ impl Topology {
             Action::Restore { node } => after.set_state(*node, State::Serving)?,
             Action::Remove { node } => after.set_state(*node, State::Removed)?,
             Action::Transfer { node } => after.lead(*node)?,
+            Action::Lost { node } if self.is(*node, State::Serving) => {
+                after.set_state(*node, State::Lost)?
+            }
+            Action::Found { node } if self.is(*node, State::Lost) => {
+                after.set_state(*node, State::Serving)?
+            }
+            // Somebody has decided otherwise meanwhile.
+            Action::Lost { node } | Action::Found { node } => *node,
             Action::Replicas { count } => {
                 check_replicas(*count)?;
                 after.replicas = *count;
@@ -229,6 +249,10 @@ impl Topology {
             after.version += 1;
         }
         Ok((after, node))
+    }
+
+    fn is(&self, id: u64, state: State) -> bool {
+        self.get(id).is_some_and(|member| member.state == state)
     }
 
     fn known(&self, id: u64) -> Result<&Member, Refusal> {
@@ -283,7 +307,7 @@ impl Topology {
         if let Some(id) = leader
             && self.known(id)?.state != State::Serving
         {
-            return Err(format!("node {id} is drained: restore it before"));
+            return Err(format!("node {id} has no replicas: restore it before"));
         }
         self.leader = leader;
         Ok(leader.unwrap_or(0))

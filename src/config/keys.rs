@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::text::{is_log_level, parse_size, quote, show_size};
+use super::text::{is_log_level, parse_duration, parse_size, quote, show_duration, show_size};
 use super::{Ack, CORES_MAX, Config, Engine, LogFormat, Runtime, Secret};
 use crate::cluster::check_replicas;
 use crate::command::notify::Classes;
@@ -45,7 +45,7 @@ const ADDRESSES: &str = "HOST:PORT, separated by commas";
 const SWITCH: &str = "true or false";
 
 /// Every setting there is, in the order of the help.
-pub static KEYS: [Key; 31] = [
+pub static KEYS: [Key; 32] = [
     Key {
         name: "data-dir",
         value_name: "DIR",
@@ -202,6 +202,17 @@ pub static KEYS: [Key; 31] = [
             put(&mut config.replication_factor, count, "1, 3, 5 or 7")
         },
         show: |config| Some(config.replication_factor.to_string()),
+    },
+    Key {
+        name: "replace-dead-after",
+        value_name: "TIME",
+        help: "How long a node of a cluster may be silent before others have its copies, if enough \
+               are there; the same on all nodes; 0: for ever [default: 10m]",
+        secret: false,
+        set: |config, value| {
+            put(&mut config.replace_dead_after, parse_duration(value), "a time, such as 10m or 0")
+        },
+        show: |config| Some(quote(&show_duration(config.replace_dead_after))),
     },
     Key {
         name: "join",

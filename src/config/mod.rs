@@ -17,6 +17,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::command::notify::Classes;
 use crate::env::machine::Machine;
@@ -28,7 +29,7 @@ mod text;
 mod tests;
 
 pub use keys::{KEYS, Key};
-pub use text::is_log_level;
+pub use text::{is_log_level, parse_duration};
 
 /// Least memory of one core, bytes: below it nothing is left beside the log's buffers.
 pub const MEMORY_PER_CORE_MIN: u64 = 32 << 20;
@@ -120,6 +121,8 @@ pub struct Config {
     pub initial_cluster: Vec<String>,
     /// How many nodes have a replica of each partition of a cluster that is founded.
     pub replication_factor: u8,
+    /// How long a node may be silent before others have its replicas; zero: for ever.
+    pub replace_dead_after: Duration,
     /// Which of them this one is, from 1; 0 if it is alone.
     pub node_id: u64,
     /// Nodes of a cluster to join, `HOST:PEERPORT`.
@@ -177,6 +180,7 @@ impl Config {
             shard_port_base: 7500,
             initial_cluster: Vec::new(),
             replication_factor: crate::cluster::REPLICAS,
+            replace_dead_after: Duration::from_secs(600),
             node_id: 0,
             join: Vec::new(),
             peer_port: 0,

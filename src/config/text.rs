@@ -1,6 +1,7 @@
-//! How settings are written: sizes, log levels, TOML, and names that are nearly right.
+//! How settings are written: sizes, times, log levels, TOML, and names that are nearly right.
 
 use std::path::Path;
+use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
@@ -20,6 +21,28 @@ pub(super) fn parse_size(text: &str) -> Option<u64> {
         _ => return None,
     };
     number.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// Units of time, in milliseconds.
+const TIMES: [(u64, &str); 5] =
+    [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
+
+/// A length of time: `500ms`, `30s`, `5m`, `2h`, `7d`; a bare number is seconds.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let unit = if unit.is_empty() { "s" } else { unit };
+    let (unit_ms, _) = TIMES.iter().find(|(_, name)| *name == unit)?;
+    number.parse::<u64>().ok()?.checked_mul(*unit_ms).map(Duration::from_millis)
+}
+
+/// The shortest exact way to write one; [`parse_duration`] reads it.
+pub(super) fn show_duration(time: Duration) -> String {
+    let ms = time.as_millis() as u64;
+    match TIMES.iter().find(|(unit_ms, _)| ms != 0 && ms.is_multiple_of(*unit_ms)) {
+        Some((unit_ms, unit)) => format!("{}{unit}", ms / unit_ms),
+        None => "0s".to_owned(),
+    }
 }
 
 /// The shortest exact way to write `bytes`; [`parse_size`] reads it.

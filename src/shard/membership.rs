@@ -73,6 +73,21 @@ impl<E: Env> Shard<E> {
         Ok(Granted { node, topology, hold: Some(hold) })
     }
 
+    /// Does without nodes that are not heard of for long, and has those back that are.
+    fn look_for_absent(&mut self, place: u32, members: &Members, up: &[NodeId]) {
+        if !self.leads(place) || !self.partition(place).is_ready() {
+            return self.replicas.absent.forget();
+        }
+        let (topology, now) = (decreed(self.partition(place), members), self.env.now());
+        let (whose, when) = ((members.own(), up), (now, members.patience()));
+        if let Some(action) = self.replicas.absent.look(&topology, whose, when) {
+            tracing::warn!(?action, "a node was not heard of for long, or is again");
+            if let Err(error) = self.change_topology(place, &action) {
+                tracing::debug!(?error, "the topology is not changed now");
+            }
+        }
+    }
+
     /// A partition of which there is no replica here is led by another node, which says who has
     /// some.
     pub fn note_leader_elsewhere(&mut self, partition: PartitionId, node: NodeId, of: ReplicaSet) {
@@ -102,10 +117,11 @@ impl<E: Env> Shard<E> {
 
     /// Tells what is known of the nodes and of the replicas, and brings those groups in line that
     /// this shard leads.
-    pub(super) fn tend_members(&mut self) {
+    pub(super) fn tend_members(&mut self, up: &[NodeId]) {
         let Some(members) = self.members().cloned() else { return };
         if let Some(place) = self.place_of(KNOWING) {
             members.note_topology(decreed(self.partition(place), &members));
+            self.look_for_absent(place, &members, up);
         }
         let (has_leader, now) = (members.topology().leader.is_some(), self.env.now());
         let all_wanted = members.wanted();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Shard, Staged};
-use crate::cluster::{Members, NOWHERE};
+use crate::cluster::{Absent, Members, NOWHERE};
 use crate::consensus::{self, Message, Outlook};
 use crate::env::Env;
 use crate::id::{NodeId, PartitionId, ShardId, Slot};
@@ -31,6 +31,8 @@ pub(super) struct Replicas {
     turn_began: Duration,
     /// Partitions whose leaders say that there is no replica here.
     pub elsewhere: Vec<bool>,
+    /// Nodes that are not heard of, if the first partition is led here.
+    pub absent: Absent,
     /// Since when each partition is led, or not.
     pub leads_since: Vec<Duration>,
     /// Partitions that got messages in this turn.
@@ -297,7 +299,7 @@ impl<E: Env> Shard<E> {
             self.settle_at(place);
         }
         self.tend_slowness();
-        self.tend_members();
+        self.tend_members(&outlook.up);
     }
 
     /// Messages for the other replicas, since the last call. To be sent in the same turn: see

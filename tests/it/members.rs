@@ -271,3 +271,50 @@ fn five_nodes_keep_three_copies_of_each_key_or_as_many_as_they_are_told_to() {
     assert_kept(&mut Patient::of(&nodes[2..]), &kept);
     assert_whole(&nodes[2..], &kept);
 }
+
+#[test]
+fn a_dead_node_is_replaced_and_serves_again_when_it_is_back() {
+    let flags = ["--replace-dead-after", "2s"];
+    let (first, seed) = node(None, &flags);
+    let mut nodes = vec![first];
+    (0..4).for_each(|_| nodes.push(node(Some(seed), &flags).0));
+    nodes.iter().for_each(settle);
+    let mut kept = BTreeMap::new();
+    write_some(&mut Patient::of(&nodes), 0, &mut kept);
+
+    // The first leads all, and so decides who is lost, and is itself the first to be.
+    change(&nodes[1], "transfer 1");
+    for dead in [0, 1] {
+        nodes[dead].kill();
+        let begun = Instant::now();
+        let alive = &nodes[dead + 1..];
+        let lost = format!("\"id\":{},", dead + 1);
+        loop {
+            let (_, text) = ask(&alive[0], "status --json");
+            let state = text.split(&lost).nth(1).and_then(|rest| rest.split('}').next());
+            if state.is_some_and(|state| state.contains("lost")) {
+                break;
+            }
+            assert!(begun.elapsed() < CHANGE_MAX, "not lost: {text}");
+            sleep(Duration::from_millis(100));
+        }
+        alive.iter().for_each(settle);
+        assert_kept(&mut Patient::of(alive), &kept);
+        write_some(&mut Patient::of(alive), dead + 1, &mut kept);
+        assert_whole(alive, &kept);
+        let rows = replicas(&alive[0]);
+        let has = |voters: &Vec<u64>| voters.contains(&(dead as u64 + 1));
+        assert!(rows.iter().all(|voters| voters.len() == 3 && !has(voters)), "{rows:?}");
+    }
+
+    // With three alive none can be done without.
+    nodes[2].kill();
+    sleep(Duration::from_secs(4));
+    let (_, text) = ask(&nodes[3], "status");
+    assert_eq!(text.matches(" lost ").count(), 2, "{text}");
+    nodes[..3].iter_mut().for_each(Server::restart);
+    nodes.iter().for_each(settle);
+    let (_, text) = ask(&nodes[0], "status");
+    assert_eq!(text.matches(" serving ").count(), 5, "{text}");
+    assert_whole(&nodes, &kept);
+}

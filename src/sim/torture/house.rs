@@ -45,6 +45,8 @@ pub struct Shape {
     pub ack: Ack,
     /// How many nodes of a cluster have a replica of each partition.
     pub replicas: u8,
+    /// How long a node of a cluster may be silent before others have its replicas; zero: for ever.
+    pub replace_after: Duration,
     /// The memory budget of the node, bytes.
     pub memory_max: usize,
     /// What clients have to say first.
@@ -70,6 +72,7 @@ impl Default for Shape {
             partitions: 2,
             ack: Ack::Quorum,
             replicas: crate::cluster::REPLICAS,
+            replace_after: Duration::from_secs(600),
             memory_max: 1 << 30,
             password: None,
             cluster_mode: false,
@@ -294,7 +297,10 @@ impl House {
 fn options(shape: &Shape, node: NodeId, founders: &[Member]) -> Options {
     let partitions = u32::from(shape.shards) * shape.partitions;
     let topology = || Topology::founded(founders.to_vec(), shape.replicas);
-    let members = || Arc::new(Members::new(node, 9, topology(), shape.shards, partitions));
+    let members = || {
+        let members = Members::new(node, 9, topology(), shape.shards, partitions);
+        Arc::new(members.patient_for(shape.replace_after))
+    };
     Options {
         members: (!founders.is_empty()).then(members),
         runtime: crate::config::Runtime::IoUring,
