@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::{Shard, Staged};
 use crate::cluster::{Absent, Members, NOWHERE};
-use crate::consensus::{self, Message, Outlook};
+use crate::consensus::{self, Message, MessageKind, Outlook};
 use crate::env::Env;
 use crate::id::{NodeId, PartitionId, ShardId, Slot};
 use crate::partition::{Content, LEASE_SPARE, Partition, Standing};
@@ -105,8 +105,9 @@ impl<E: Env> Shard<E> {
         for ((standing, elsewhere), partition) in places.zip(&self.partitions) {
             let now = match (partition.standing(at), *elsewhere) {
                 _ if self.failed.is_some() => Standing::Waits,
-                // Who belongs to the group no more may not have been told so by its log.
-                (Standing::Waits, true) => Standing::Elsewhere,
+                // Who belongs to the group no more may not have been told so by its log; a learner
+                // would follow for ever.
+                (Standing::Waits | Standing::Follows(_), true) => Standing::Elsewhere,
                 (now, _) => now,
             };
             *elsewhere &= now == Standing::Elsewhere;
@@ -161,6 +162,10 @@ impl<E: Env> Shard<E> {
         if !is_taken {
             // As if it had been lost on its way.
             return Ok(());
+        }
+        if matches!(kind, MessageKind::Append | MessageKind::Heartbeat) {
+            // Who leads counts on the replica here.
+            self.replicas.elsewhere[place as usize] = false;
         }
         self.replicas.stirred.push(place);
         self.partitions[place as usize].receive(message, contents)
