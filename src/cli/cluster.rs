@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use stavekv_client::{Options, Retry};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -249,7 +249,9 @@ fn ask(config: &Config, action: &Action, patience: Duration) -> anyhow::Result<T
                 None => options,
             };
             match options.connect_blocking_lazily().cluster(&text) {
-                Ok(answer) => return serde_json::from_str(&answer).context("an answer to --join"),
+                Ok(answer) => {
+                    return Told::decode(&answer).map_err(|text| anyhow!("--join {seed}: {text}"));
+                }
                 Err(error) if is_final(&error) => {
                     return Err(error).with_context(|| format!("--join {seed}"));
                 }

@@ -144,7 +144,7 @@ struct How {
 
 fn ask(session: &Session<'_>) -> Result<Told, Failure> {
     let answer = session.client.cluster(&Action::Status.encode())?;
-    serde_json::from_str(&answer).map_err(|error| Failure::Usage(error.to_string()))
+    Told::decode(&answer).map_err(Failure::Usage)
 }
 
 fn count(told: &Told, what: impl Fn(&PartitionStatus) -> bool) -> usize {

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Members, ReplicaSet, Topology, Wanted};
+use super::{Members, Refusal, ReplicaSet, Topology, Wanted};
 use crate::id::{NodeId, PartitionId};
 
 /// See the module's header.
@@ -56,6 +56,14 @@ impl Told {
             asked: members.own().0,
             partition: Vec::new(),
         }
+    }
+
+    /// Back from text.
+    ///
+    /// # Errors
+    /// It is none: a sentence.
+    pub fn decode(text: &str) -> Result<Self, Refusal> {
+        serde_json::from_str(text).map_err(|error| format!("a node tells something odd: {error}"))
     }
 
     /// And of all partitions.

@@ -15,6 +15,7 @@
 use std::sync::Arc;
 
 use super::{Committed, Partition, Planted, Roster, Sizes};
+use crate::consensus::Membership;
 use crate::id::Timestamp;
 use crate::lsm::memtable::Kind;
 use crate::lsm::rows::Rows;
@@ -129,7 +130,10 @@ impl Partition {
         let (generation, sizes) = (self.generation, self.sizes);
         let until_term = self.group.term_of(until.index).unwrap_or(self.group.term());
         let (hard, from) = (self.group.hard_state(), Vec::new());
-        let roster = Arc::clone(&self.roster);
+        let mut roster = Arc::clone(&self.roster);
+        if self.has(Planted::FlushDropsMembers) {
+            Arc::make_mut(&mut roster).members = Membership::default();
+        }
         let sessions = match self.has(Planted::FlushDropsReplies) {
             true => Arc::default(),
             false => self.sessions.encode().into(),

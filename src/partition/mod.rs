@@ -111,6 +111,10 @@ pub enum Planted {
     FlushDropsReplies,
     /// A leader whose disk is slow goes on.
     LeadSlowly,
+    /// The manifest and checkpoints do not have who has replicas.
+    FlushDropsMembers,
+    /// Which nodes there are is taken for agreed on as soon as it is proposed.
+    TopologyEarly,
     /// A retry of what is on its way is evaluated, too.
     RepeatProposed,
 }

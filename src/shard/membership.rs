@@ -12,7 +12,7 @@ use super::Shard;
 use crate::cluster::{Action, Members, Refusal, ReplicaSet, Step, Topology, Wanted, next};
 use crate::env::Env;
 use crate::id::{NodeId, PartitionId};
-use crate::partition::{Partition, Standing};
+use crate::partition::{Partition, Planted, Standing};
 
 /// The partition that knows which nodes there are.
 const KNOWING: PartitionId = PartitionId(0);
@@ -70,6 +70,9 @@ impl<E: Env> Shard<E> {
         let (bytes, now_ms) = (topology.encode(), self.now_ms);
         let hold = self.partitions[place as usize].propose_topology(&bytes, now_ms);
         self.seal(place);
+        if self.planted == Some(Planted::TopologyEarly) {
+            members.note_topology(topology.clone());
+        }
         Ok(Granted { node, topology, hold: Some(hold) })
     }
 

@@ -1,5 +1,7 @@
 //! The campaigns: what a seed is tortured with, and how much of it.
 
+use std::time::Duration;
+
 use super::calls::{self, TROUBLES};
 use super::cluster::Cluster;
 use super::flips::Image;
@@ -39,7 +41,10 @@ impl Campaign {
             Self::Crashes => shape(seed),
             Self::Calls | Self::Flips => small,
             Self::Cluster => {
-                Shape { shards: rng.between(1, 2) as u16, rows_len_max: None, ..small }
+                let shards = rng.between(1, 2) as u16;
+                let replicas = [3, 3, 3, 5, 1][rng.index(5)];
+                let replace_after = Duration::from_secs([2, 4, 600][rng.index(3)]);
+                Shape { shards, replicas, replace_after, rows_len_max: None, ..small }
             }
             Self::DiskFull => Shape { log_len_max: [64 << 10, 1 << 20][rng.index(2)], ..small },
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::house::{House, PATIENCE, PEER_PORT, Shape};
 use super::talk::{Talk, Value};
-use crate::cluster::{Member, State};
+use crate::cluster::{Member, State, Told, Topology};
 use crate::id::NodeId;
 use crate::sim::Sim;
 
@@ -30,8 +30,8 @@ impl Cluster {
             let (peer, zone) = (sim.node(id).addr(PEER_PORT), String::new());
             Member { id: id.0, peer, zone, state: State::Serving }
         };
-        let members: Vec<_> = ids.clone().map(member).collect();
-        let house = |id| House::in_cluster(&sim, id, members.clone(), shape.clone());
+        let topology = Topology::founded(ids.clone().map(member).collect(), shape.replicas);
+        let house = |id| House::in_cluster(&sim, id, Some(topology.clone()), shape.clone());
         let mut cluster = Self { houses: ids.map(house).collect(), sim: Rc::clone(&sim) };
         for house in &mut cluster.houses {
             house.boot().expect("an empty directory opens");
@@ -58,6 +58,46 @@ impl Cluster {
             got.is_some() || talk.is_ended()
         });
         got
+    }
+
+    /// A node that was let in.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn add(&mut self, told: &Told) -> Result<(), String> {
+        let (id, shape) = (NodeId(told.node), self.houses[0].shape.clone());
+        let topology = Some(told.topology.clone());
+        self.houses.push(House::in_cluster(&self.sim, id, topology, shape));
+        self.houses.last_mut().map_or(Ok(()), House::boot)
+    }
+
+    /// Runs until all nodes know the same topology and each finds all replicas where they are to
+    /// be. Nodes that were let in and never came may keep that from happening.
+    ///
+    /// # Errors
+    /// How far they are after so long.
+    pub fn settle(&self, patience: Duration) -> Result<(), String> {
+        let end = self.sim.now() + patience;
+        loop {
+            let known = self.houses.iter().filter_map(|house| house.members.as_deref());
+            let told: Vec<_> = known.map(Told::status).collect();
+            let same = told.windows(2).all(|pair| pair[0].topology == pair[1].topology);
+            let is_here = |member: &Member| member.id <= self.houses.len() as u64;
+            let unsettled: Vec<_> = told.iter().map(Told::unsettled).collect();
+            if same && unsettled.iter().all(|count| *count == 0)
+                || told.iter().any(|told| !told.topology.serving().all(is_here))
+            {
+                return Ok(());
+            }
+            if self.sim.now() > end {
+                let told: Vec<_> = told.iter().map(|told| &told.topology).collect();
+                return Err(format!(
+                    "{patience:?} after all was healed the nodes know {told:?}, and {unsettled:?} \
+                     partitions are not as they are to be"
+                ));
+            }
+            self.run_ms(200);
+        }
     }
 
     /// Lets time pass.

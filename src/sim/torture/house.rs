@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::talk::{Talk, Value};
-use crate::cluster::{Member, Members, SlotMap, Topology};
+use crate::cluster::{Members, SlotMap, Topology};
 use crate::command::Identity;
 use crate::env::{Class, Env, Wake};
 use crate::id::{NodeId, ShardId};
@@ -105,8 +105,10 @@ pub struct House {
     /// What its shards count since they started.
     pub stats: Vec<Arc<ShardStats>>,
     id: NodeId,
-    /// All nodes of its cluster, if there are several.
-    founders: Vec<Member>,
+    /// What it starts from, if it is one of a cluster.
+    topology: Option<Topology>,
+    /// What it knows of its cluster then.
+    pub members: Option<Arc<Members>>,
     life: Rc<Life>,
     stop: Arc<AtomicBool>,
 }
@@ -130,15 +132,15 @@ impl House {
 
     /// A node that is not started.
     pub fn unopened(seed: u64, shape: Shape) -> Self {
-        Self::in_cluster(&Rc::new(Sim::new(seed)), NODE, Vec::new(), shape)
+        Self::in_cluster(&Rc::new(Sim::new(seed)), NODE, None, shape)
     }
 
     /// One of several nodes, not started.
-    pub fn in_cluster(sim: &Rc<Sim>, id: NodeId, founders: Vec<Member>, shape: Shape) -> Self {
+    pub fn in_cluster(sim: &Rc<Sim>, id: NodeId, topology: Option<Topology>, shape: Shape) -> Self {
         let (sim, node) = (Rc::clone(sim), sim.node(id));
         node.make_dir("/data");
         let (stats, life, stop) = (Vec::new(), Rc::default(), Arc::default());
-        Self { sim, node, shape, stats, id, founders, life, stop }
+        Self { sim, node, shape, stats, id, topology, members: None, life, stop }
     }
 
     /// Starts the node and waits until it serves.
@@ -159,7 +161,8 @@ impl House {
         }
         (self.life, self.stop) = (Rc::default(), Arc::default());
         let count = self.shape.shards;
-        let options = Arc::new(options(&self.shape, self.id, &self.founders));
+        let options = Arc::new(options(&self.shape, self.id, self.topology.as_ref()));
+        self.members = options.members.clone();
         self.stats = (0..count).map(|_| Arc::default()).collect();
         let common = Arc::new(server::common(&options, &self.stats));
         let wakers = self.wakers();
@@ -294,15 +297,14 @@ impl House {
     }
 }
 
-fn options(shape: &Shape, node: NodeId, founders: &[Member]) -> Options {
+fn options(shape: &Shape, node: NodeId, topology: Option<&Topology>) -> Options {
     let partitions = u32::from(shape.shards) * shape.partitions;
-    let topology = || Topology::founded(founders.to_vec(), shape.replicas);
-    let members = || {
-        let members = Members::new(node, 9, topology(), shape.shards, partitions);
+    let members = |topology: &Topology| {
+        let members = Members::new(node, 9, topology.clone(), shape.shards, partitions);
         Arc::new(members.patient_for(shape.replace_after))
     };
     Options {
-        members: (!founders.is_empty()).then(members),
+        members: topology.map(members),
         runtime: crate::config::Runtime::IoUring,
         data_dir: "/data".into(),
         node,

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::Done;
 use super::cluster::Cluster;
-use super::house::BINARY_PORT;
-use crate::cluster::Action;
+use super::house::{BINARY_PORT, PEER_PORT};
+use crate::cluster::{Action, Told};
 use crate::id::NodeId;
-use crate::protocol::binary::{Header, Hello, Request, VERSION, finish, start};
+use crate::protocol::binary::{HEADER_LEN, Header, Hello, Reply, Request, VERSION, finish, start};
 use crate::sim::{Client, Node, Rng};
 
 /// The longest quiet time, and the longest trouble, of most and of some.
@@ -19,9 +19,11 @@ const LONG: Duration = Duration::from_secs(8);
 /// How late what comes over a slow road may be.
 const SLOW_NS: u64 = 2_000_000_000;
 const HOUR_MS: u64 = 3_600_000;
+/// Most nodes of a cluster.
+const HOUSES_MAX: u64 = 6;
 
 /// What can go wrong.
-const TROUBLES: [Trouble; 11] = [
+const TROUBLES: [Trouble; 12] = [
     Trouble::Kill,
     Trouble::PowerCut,
     Trouble::AllPowerCut,
@@ -33,6 +35,7 @@ const TROUBLES: [Trouble; 11] = [
     Trouble::Clock,
     Trouble::Members,
     Trouble::Members,
+    Trouble::Join,
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +55,8 @@ enum Trouble {
     Clock,
     /// Somebody wishes for other members.
     Members,
+    /// A new node wants to be one of them.
+    Join,
 }
 
 /// See the module's header.
@@ -62,6 +67,8 @@ pub(super) struct Nemesis {
     in_trouble: bool,
     /// Who wished for other members, as long as they may be heard.
     wishes: Vec<Client>,
+    /// Who wants to be one, and what it was answered so far.
+    joining: Option<(Client, Vec<u8>)>,
     /// What was done to the nodes so far.
     pub done: Done,
 }
@@ -73,6 +80,7 @@ impl Nemesis {
             next_at: Duration::ZERO,
             in_trouble: false,
             wishes: Vec::new(),
+            joining: None,
             done: Done::default(),
         }
     }
@@ -82,6 +90,7 @@ impl Nemesis {
     /// # Errors
     /// A node that does not start.
     pub fn turn(&mut self, cluster: &mut Cluster) -> Result<(), String> {
+        self.let_in(cluster)?;
         let now = cluster.sim.now();
         if now < self.next_at {
             return Ok(());
@@ -130,31 +139,51 @@ impl Nemesis {
                 node.set_wall_offset_ms(jump);
             }
             Trouble::Members => self.wish(cluster, ids),
+            Trouble::Join => self.join(cluster, ids[0]),
+        }
+    }
+
+    /// A node knocks at another; whether it is heard is open, and whether it hears.
+    fn join(&mut self, cluster: &Cluster, at: NodeId) {
+        let next = NodeId(cluster.houses.len() as u64 + 1);
+        let is_one = cluster.houses[0].members.is_some();
+        if !is_one || next.0 > HOUSES_MAX || self.joining.is_some() {
+            return;
+        }
+        let (peer, zone) = (cluster.sim.node(next).addr(PEER_PORT), String::new());
+        let cores = cluster.houses[0].shape.shards;
+        let client = wish(cluster, at, &Action::Join { peer, zone, cores });
+        self.joining = Some((client, Vec::new()));
+    }
+
+    /// Who was let in comes. Who does not hear of it does not, as if it had died on the way.
+    fn let_in(&mut self, cluster: &mut Cluster) -> Result<(), String> {
+        let Some((client, got)) = &mut self.joining else { return Ok(()) };
+        got.extend(client.received());
+        let is_over = client.is_ended();
+        let answer = answer(got);
+        let next = cluster.houses.len() as u64 + 1;
+        if is_over || answer.is_some() {
+            self.joining = None;
+        }
+        let told = answer.and_then(|text| Told::decode(&text).ok());
+        match told.filter(|told| told.node == next) {
+            Some(told) => cluster.add(&told),
+            None => Ok(()),
         }
     }
 
     /// Asks one node that another have replicas, have none, or lead. Whether it hears is open.
     fn wish(&mut self, cluster: &Cluster, [at, about]: [NodeId; 2]) {
         let node = about.0;
-        let action = match self.rng.index(5) {
+        let action = match self.rng.index(6) {
             0 | 1 => Action::Drain { node },
             2 | 3 => Action::Restore { node },
+            4 => Action::Replicas { count: [1, 3, 5][self.rng.index(3)] },
             _ => Action::Transfer { node: self.rng.one_in(2).then_some(node) },
         };
-        let action = action.encode();
-        let hello = Hello { versions: &[VERSION], ..Hello::default() };
-        let mut frames = Vec::new();
-        for (request_id, request) in (1..).zip([Request::Hello(hello), Request::Cluster(&action)]) {
-            let at = start(&mut frames);
-            request.encode(&mut frames);
-            let opcode = request.opcode() as u8;
-            let header = Header { version: VERSION, opcode, request_id, ..Header::default() };
-            finish(&mut frames, at, header);
-        }
-        let client = cluster.sim.connect(at, BINARY_PORT);
-        client.send(&frames);
         self.wishes.truncate(8);
-        self.wishes.insert(0, client);
+        self.wishes.insert(0, wish(cluster, at, &action));
     }
 
     fn power_cut(&mut self, node: &Node) {
@@ -178,4 +207,36 @@ impl Nemesis {
         }
         Ok(())
     }
+}
+
+/// Says to a node what is wished for.
+fn wish(cluster: &Cluster, at: NodeId, action: &Action) -> Client {
+    let action = action.encode();
+    let hello = Hello { versions: &[VERSION], ..Hello::default() };
+    let mut frames = Vec::new();
+    for (request_id, request) in (1..).zip([Request::Hello(hello), Request::Cluster(&action)]) {
+        let at = start(&mut frames);
+        request.encode(&mut frames);
+        let opcode = request.opcode() as u8;
+        let header = Header { version: VERSION, opcode, request_id, ..Header::default() };
+        finish(&mut frames, at, header);
+    }
+    let client = cluster.sim.connect(at, BINARY_PORT);
+    client.send(&frames);
+    client
+}
+
+/// The answer to the second request, if all of it is there.
+fn answer(mut bytes: &[u8]) -> Option<String> {
+    for _ in 0..2 {
+        let (head, rest) = bytes.split_first_chunk::<HEADER_LEN>()?;
+        let header = Header::decode(head).ok()?;
+        let (body, rest) = rest.split_at_checked(header.body_len as usize)?;
+        match Reply::decode(&header, body) {
+            Some(Reply::Info(text)) if header.request_id == 2 => return Some(text.to_owned()),
+            _ if header.request_id == 2 => return Some(String::new()),
+            _ => bytes = rest,
+        }
+    }
+    None
 }
