@@ -115,6 +115,12 @@ impl Partition {
         }
     }
 
+    /// Whether nothing up to entry `index` of the log may still commit that has not. Another leader
+    /// may have taken entries back: those never will.
+    pub fn has_settled(&self, index: u64) -> bool {
+        self.committed.index >= index.min(self.newest_logged())
+    }
+
     /// Begins a flush of all that is committed. `None`: a clear is on its way, so that it is not
     /// known yet which keys count, or entries are missing that tables have; later, then.
     pub fn begin_flush(&mut self) -> Option<Flush> {

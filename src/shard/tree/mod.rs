@@ -33,6 +33,7 @@ mod install;
 mod load;
 mod outgoing;
 mod scrub;
+mod stages;
 mod store;
 
 use std::cell::Cell;
@@ -45,8 +46,8 @@ use std::time::Duration;
 use checkpoint::Wanted;
 use compact::Compaction;
 use copy::Copying;
-use flush::Shared;
 use install::Installing;
+use stages::{Flushing, Stage};
 use store::Store;
 
 pub use checkpoint::{Awaited, Checkpoint, Made};
@@ -62,10 +63,10 @@ use crate::lsm::manifest::{Edit, Keys, PartitionState, ShardState, State, TableE
 use crate::lsm::table;
 use crate::lsm::view::View;
 use crate::metrics::ShardStats;
-use crate::partition::{Flush, Flushed, Partition, Planted, Waiter};
+use crate::partition::{Partition, Waiter};
 use crate::wal::{LogId, Writer};
 
-/// A flush that has waited longer for entries to commit holds nobody up.
+/// A flush that has waited longer for entries to commit is given up until they do.
 const COMMITS_MAX: Duration = Duration::from_secs(1);
 /// How long nothing is tried after a flush or a compaction failed.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -150,24 +151,6 @@ impl Error {
     }
 }
 
-/// A flush on its way.
-struct Flushing {
-    place: u32,
-    mark: Lsn,
-    stage: Stage,
-}
-
-enum Stage {
-    /// Until this entry, the last before the mark, commits; since then.
-    Marked { index: u64, since: Duration },
-    /// Rows are taken.
-    Taking(Flush, Shared),
-    /// Until the log is durable to here, and the table written.
-    Taken(Flush, Shared, Lsn),
-    /// The manifest is being written; then the log is needed from there on.
-    Installing(Flush, Shared, Lsn),
-}
-
 /// What a flush changes in the manifest, besides its table.
 pub struct Change {
     partition: PartitionId,
@@ -226,6 +209,10 @@ pub struct Tree<E: Env> {
     compaction: Compaction<E>,
     /// By place: the partition needs the log from here on.
     marks: Vec<Lsn>,
+    /// By place: a flush has waited too long for what was logged up to here to commit.
+    in_vain: Vec<u64>,
+    /// The oldest part of the log is needed by a partition of which that is true.
+    is_held_in_vain: bool,
     /// Large values, and where their first pieces are; rising.
     blobs: VecDeque<(u64, Lsn)>,
     /// The next number of a file.
@@ -253,7 +240,7 @@ impl<E: Env> Tree<E> {
         let log_from = loaded.log_from();
         let (store, number_next) = loaded.open(env, &options, &partitions).await?;
         let numbers = Rc::new(Cell::new(number_next));
-        let marks = vec![log_from; partitions.len()];
+        let (marks, in_vain) = (vec![log_from; partitions.len()], vec![0; partitions.len()]);
         let of = (store.clone(), Rc::clone(&numbers));
         Ok(Self {
             env: env.clone(),
@@ -266,6 +253,8 @@ impl<E: Env> Tree<E> {
             installed: VecDeque::new(),
             copying: None,
             marks,
+            in_vain,
+            is_held_in_vain: false,
             blobs: VecDeque::new(),
             numbers,
             due_at: Lsn(0),
@@ -281,9 +270,11 @@ impl<E: Env> Tree<E> {
     }
 
     /// Whether so much log waits to be released that writes have to wait.
+    ///
+    /// Not if it waits for entries to commit that may never: there is no majority, or the group
+    /// goes on without this replica. What others are asked for goes on then.
     pub fn is_behind(&self, appended: Lsn) -> bool {
-        let waits_in_vain = self.is_stuck() || self.waits_for_commits();
-        self.is_at_its_longest(appended) && !waits_in_vain
+        self.is_at_its_longest(appended) && !self.is_stuck() && !self.is_held_in_vain
     }
 
     /// Whether flushes fail, and the log is as long as it may become.
@@ -298,16 +289,6 @@ impl<E: Env> Tree<E> {
     /// Whether nothing is known to become of flushes: waiting for one may take for ever.
     fn is_stuck(&self) -> bool {
         self.has_failed || self.store.is_refused()
-    }
-
-    /// Whether a flush waits so long for entries to commit that they may never: there is no
-    /// majority, or the group goes on without this replica. Nobody's writes are taken here then;
-    /// what else is asked, others may answer.
-    fn waits_for_commits(&self) -> bool {
-        let Some(Flushing { stage: Stage::Marked { since, .. }, .. }) = self.flushing else {
-            return false;
-        };
-        self.env.now().saturating_sub(since) > COMMITS_MAX
     }
 
     /// Does what is due, at most a slice of it. For the end of a turn, when all that was proposed
@@ -342,9 +323,9 @@ impl<E: Env> Tree<E> {
         self.env.spawn(Class::Background, task);
     }
 
-    /// Whether a flush is on its way, and waits for nothing but the disk.
+    /// Whether a flush is on its way.
     pub fn is_flushing(&self) -> bool {
-        self.flushing.is_some() && !self.waits_for_commits()
+        self.flushing.is_some()
     }
 
     /// The tables of the partition at `place`.
@@ -425,15 +406,19 @@ impl<E: Env> Tree<E> {
     fn oldest(&mut self, ground: &Ground<'_, E>) -> (Option<u32>, Lsn) {
         let end = self.start_of_blobs(ground).unwrap_or(ground.log.appended());
         let (mut oldest, mut first) = (end, None);
-        for (place, (mark, partition)) in self.marks.iter_mut().zip(&*ground.partitions).enumerate()
-        {
+        self.is_held_in_vain = false;
+        for (place, partition) in ground.partitions.iter().enumerate() {
+            let mark = &mut self.marks[place];
             if !partition.needs_log() {
                 *mark = end;
                 continue;
             }
-            oldest = oldest.min(*mark);
+            let is_in_vain = !partition.has_settled(self.in_vain[place]);
+            if *mark < oldest {
+                (oldest, self.is_held_in_vain) = (*mark, is_in_vain);
+            }
             let is_first = first.is_none_or(|(_, least)| *mark < least);
-            if is_first && !partition.is_catching_up() {
+            if is_first && !is_in_vain && !partition.is_catching_up() {
                 first = Some((place as u32, *mark));
             }
         }
@@ -449,176 +434,8 @@ impl<E: Env> Tree<E> {
         self.blobs.front().map(|(_, lsn)| *lsn)
     }
 
-    fn go_on(&mut self, flushing: Flushing, ground: &mut Ground<'_, E>) -> Option<Flushing> {
-        let Flushing { place, mark, stage } = flushing;
-        let partition = &mut ground.partitions[place as usize];
-        let stage = match stage {
-            // Another leader may have taken entries back: those will never be.
-            Stage::Marked { index, since }
-                if partition.committed().index < index.min(partition.newest_logged()) =>
-            {
-                if self.wanted_place(ground.partitions).is_some() {
-                    // It has not begun, and what it waits for may wait for a checkpoint.
-                    self.env.notify();
-                    return None;
-                }
-                Stage::Marked { index, since }
-            }
-            Stage::Marked { index, since } => match partition.begin_flush() {
-                Some(flush) => Stage::Taking(flush, self.spawn()),
-                None => Stage::Marked { index, since },
-            },
-            Stage::Taking(flush, shared) => self.take(flush, shared, ground, place)?,
-            Stage::Taken(flush, shared, lsn)
-                if ground.log.durable() < lsn && !partition.has(Planted::FlushUncommitted) =>
-            {
-                self.look_for_end(&shared)?;
-                Stage::Taken(flush, shared, lsn)
-            }
-            Stage::Taken(flush, shared, lsn) => match shared.is_written() {
-                true => {
-                    let change = self.change_of(&flush, ground, (place, mark));
-                    let log_from = change.shard.log_from;
-                    shared.install(change);
-                    Stage::Installing(flush, shared, log_from)
-                }
-                false => {
-                    self.look_for_end(&shared)?;
-                    Stage::Taken(flush, shared, lsn)
-                }
-            },
-            Stage::Installing(flush, shared, log_from) => match shared.take_end() {
-                None => Stage::Installing(flush, shared, log_from),
-                Some(Ok(())) => {
-                    self.end(&flush, ground, (place, mark), log_from);
-                    return None;
-                }
-                Some(Err(error)) => {
-                    self.fail(&error);
-                    return None;
-                }
-            },
-        };
-        Some(Flushing { place, mark, stage })
-    }
-
-    fn spawn(&mut self) -> Shared {
-        let shared = Shared::default();
-        let number = self.new_number();
-        let options = table::Options {
-            log: self.options.log,
-            number,
-            compression: crate::lsm::block::Compression::None,
-        };
-        let task = flush::run(self.env.clone(), shared.clone(), self.store.clone(), options);
-        self.env.spawn(Class::Background, task);
-        self.env.notify();
-        shared
-    }
-
     fn new_number(&mut self) -> u64 {
         self.numbers.replace(self.numbers.get() + 1)
-    }
-
-    /// Takes a slice. None: the flush is over.
-    fn take(
-        &mut self,
-        mut flush: Flush,
-        shared: Shared,
-        ground: &mut Ground<'_, E>,
-        place: u32,
-    ) -> Option<Stage> {
-        self.look_for_end(&shared)?;
-        let Some(mut rows) = shared.room() else { return Some(Stage::Taking(flush, shared)) };
-        let Ok(is_last) = ground.partitions[place as usize].take_slice(&mut flush, &mut rows)
-        else {
-            shared.give_up();
-            return None;
-        };
-        shared.hand_over(rows, is_last);
-        match is_last {
-            true => Some(Stage::Taken(flush, shared, ground.log.appended())),
-            false => Some(Stage::Taking(flush, shared)),
-        }
-    }
-
-    /// None: the task has ended before its time.
-    fn look_for_end(&mut self, shared: &Shared) -> Option<()> {
-        match shared.take_end() {
-            None => Some(()),
-            Some(Ok(())) => None,
-            Some(Err(error)) => {
-                self.fail(&error);
-                None
-            }
-        }
-    }
-
-    /// What the manifest is to say of the flush.
-    fn change_of(
-        &mut self,
-        flush: &Flush,
-        ground: &Ground<'_, E>,
-        (place, mark): (u32, Lsn),
-    ) -> Change {
-        let shard = self.shard_state(ground, (place, mark));
-        let partition = &ground.partitions[place as usize];
-        let (term, vote) = flush.hard_state();
-        let (index_term, Flushed { index, timestamp: flushed }) =
-            (flush.until_term(), flush.until());
-        // The table may have whatever was committed until now.
-        let clock = partition.committed().timestamp;
-        let log_from = Lsn(0);
-        let roster = flush.roster().encode().into();
-        let sessions = Arc::clone(flush.sessions());
-        let state = PartitionState {
-            index,
-            index_term,
-            term,
-            vote,
-            flushed,
-            clock,
-            log_from,
-            roster,
-            sessions,
-        };
-        let replaces_all = partition.has_void_tables(flush);
-        let id = partition.id();
-        let counts = flush.sizes().to_counts().into_iter();
-        let keys = counts.map(|(db, keys, expiring)| Keys { partition: id, db, keys, expiring });
-        Change { partition: id, state, shard, keys: keys.collect(), replaces_all }
-    }
-
-    /// What holds for the shard when the partition at `place` needs the log from `mark` on.
-    fn shard_state(&mut self, ground: &Ground<'_, E>, (place, mark): (u32, Lsn)) -> ShardState {
-        let before = std::mem::replace(&mut self.marks[place as usize], mark);
-        let (_, log_from) = self.oldest(ground);
-        self.marks[place as usize] = before;
-        // Durable, as all that is before the mark.
-        let log_from = log_from.min(mark);
-        ShardState { number_next: self.numbers.get(), blob_last: ground.blob_last, log_from }
-    }
-
-    /// The manifest says that the flush is done.
-    fn end(
-        &mut self,
-        flush: &Flush,
-        ground: &mut Ground<'_, E>,
-        (place, mark): (u32, Lsn),
-        log_from: Lsn,
-    ) {
-        ground.partitions[place as usize].end_flush(flush);
-        self.marks[place as usize] = mark;
-        self.has_failed = false;
-        self.needed_from = log_from;
-        ground.log.release(log_from);
-        ground.stats.flushes.add(1);
-        self.compaction.note_change();
-        self.count(ground.stats);
-        // Each partition is flushed once while half of the log is written, or less often.
-        let count = 4 * self.marks.len() as u64;
-        self.due_at = Lsn(ground.log.appended().0 + self.options.flush_from() / count * 2);
-        self.env.notify();
     }
 
     /// Counts the tables, for INFO.
@@ -632,12 +449,5 @@ impl<E: Env> Tree<E> {
             stats.tables.set(tables);
             stats.table_bytes.set(bytes);
         }
-    }
-
-    fn fail(&mut self, error: &Error) {
-        tracing::error!(shard = self.options.log.shard.0, %error, "a flush failed");
-        self.refuse_checkpoints(&error.to_string());
-        self.has_failed = true;
-        self.retry_at = self.env.now() + RETRY_DELAY;
     }
 }
