@@ -44,6 +44,7 @@
 
 pub mod cli;
 pub mod cluster;
+mod codec;
 pub mod command;
 pub mod config;
 pub mod consensus;

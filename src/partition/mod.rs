@@ -113,8 +113,6 @@ pub enum Planted {
     LeadSlowly,
     /// The manifest and checkpoints do not have who has replicas.
     FlushDropsMembers,
-    /// Which nodes there are is taken for agreed on as soon as it is proposed.
-    TopologyEarly,
     /// A retry of what is on its way is evaluated, too.
     RepeatProposed,
 }
@@ -676,7 +674,9 @@ impl Partition {
         let retired: usize = self.retired.iter().map(|retired| retired.table.memory_len()).sum();
         let dying: usize = self.dying.iter().map(Remains::memory_len).sum();
         let log = self.replica.as_ref().map_or(0, |replica| replica.memory_len());
-        self.memtable.memory_len() + retired + dying + log + self.sessions.memory_len()
+        // And as they were at the last flush, which the manifest keeps.
+        let sessions = 2 * self.sessions.memory_len();
+        self.memtable.memory_len() + retired + dying + log + sessions
     }
 
     /// Keys, and keys with a deadline, of a database.

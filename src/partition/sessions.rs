@@ -34,6 +34,7 @@ use std::num::NonZeroU64;
 use smallvec::SmallVec;
 
 use super::{Partition, Planted};
+use crate::codec::Fields;
 use crate::id::{Once, SessionId, Timestamp};
 use crate::mvcc::Effect;
 
@@ -237,7 +238,7 @@ impl Sessions {
         if bytes.is_empty() {
             return Some(sessions);
         }
-        let mut rest = Rest(bytes);
+        let mut rest = Fields(bytes);
         sessions.forgotten = rest.u64()?;
         for _ in 0..rest.u64()? {
             let id = *rest.take(16)?.first_chunk()?;
@@ -246,7 +247,7 @@ impl Sessions {
             let mut session = Session { born, floor, used, told: VecDeque::new(), byte_len: 0 };
             for _ in 0..count {
                 let sequence = rest.u64()?;
-                let len = u32::from_le_bytes(*rest.take(4)?.first_chunk()?) as usize;
+                let len = rest.u32()? as usize;
                 let reply = Reply::from_slice(rest.take(len)?);
                 let rises = session.told.back().map_or(floor, |(last, _)| *last) < sequence;
                 session.byte_len += TOLD_LEN + len;
@@ -255,22 +256,7 @@ impl Sessions {
             sessions.byte_len += SESSION_LEN + session.byte_len;
             sessions.known.insert(id, session);
         }
-        rest.0.is_empty().then_some(sessions)
-    }
-}
-
-/// What is left of the bytes.
-struct Rest<'a>(&'a [u8]);
-
-impl<'a> Rest<'a> {
-    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(len)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        Some(u64::from_le_bytes(*self.take(8)?.first_chunk()?))
+        rest.end().map(|()| sessions)
     }
 }
 

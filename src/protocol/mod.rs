@@ -1,7 +1,6 @@
 //! Wire formats, pure: bytes in, values out. No sockets here.
 
 pub mod binary;
-pub(crate) mod fields;
 pub mod peer;
 pub mod resp;
 

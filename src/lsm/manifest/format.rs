@@ -43,6 +43,7 @@ use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Edit, Keys, PartitionState, ShardState, TableEntry};
+use crate::codec::Fields;
 use crate::id::{Lsn, PartitionId, ShardId, Timestamp};
 use crate::limits::SECTOR_LEN;
 use crate::lsm::block::{Meta, Origin, Statistics};
@@ -237,33 +238,9 @@ fn numbers(out: &mut Vec<u8>, all: &[u64]) {
     all.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
 }
 
-/// What is left of a body.
-struct Rest<'a>(&'a [u8]);
-
-impl<'a> Rest<'a> {
-    fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(len)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.bytes(4).map(|bytes| u32_at(bytes, 0))
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.bytes(8).map(|bytes| u64_at(bytes, 0))
-    }
-
-    fn numbers<const N: usize>(&mut self) -> Option<[u64; N]> {
-        let bytes = self.bytes(8 * N)?;
-        Some(std::array::from_fn(|at| u64_at(bytes, 8 * at)))
-    }
-}
-
 /// None: it is not one, or there is something behind it.
 fn decode_edit(body: &[u8], log: LogId, version: u16) -> Option<Edit> {
-    let mut rest = Rest(body);
+    let mut rest = Fields(body);
     let [has, number_next, blob_last, log_from] = rest.numbers()?;
     let shard = ShardState { number_next, blob_last, log_from: Lsn(log_from) };
     let [partitions, removes, adds, keys] = [rest.u32()?, rest.u32()?, rest.u32()?, rest.u32()?];
@@ -285,7 +262,7 @@ fn decode_edit(body: &[u8], log: LogId, version: u16) -> Option<Edit> {
     (rest.0.is_empty() && has <= 1).then_some(edit)
 }
 
-fn decode_partition(rest: &mut Rest<'_>, version: u16) -> Option<(PartitionId, PartitionState)> {
+fn decode_partition(rest: &mut Fields<'_>, version: u16) -> Option<(PartitionId, PartitionState)> {
     let [id, index, index_term, term, vote, flushed, clock] = rest.numbers()?;
     let log_from = if version >= VERSION_ORIGIN { rest.u64()? } else { 0 };
     let sessions_len = if version >= VERSION_SESSIONS { rest.u64()? } else { 0 };
@@ -297,20 +274,20 @@ fn decode_partition(rest: &mut Rest<'_>, version: u16) -> Option<(PartitionId, P
         flushed: Timestamp(flushed),
         clock: Timestamp(clock),
         log_from: Lsn(log_from),
-        roster: rest.bytes((id >> 32) as usize)?.into(),
-        sessions: rest.bytes(usize::try_from(sessions_len).ok()?)?.into(),
+        roster: rest.take((id >> 32) as usize)?.into(),
+        sessions: rest.take(usize::try_from(sessions_len).ok()?)?.into(),
     };
     Some((PartitionId(id as u32), state))
 }
 
-fn decode_table(rest: &mut Rest<'_>, log: LogId, version: u16) -> Option<TableEntry> {
+fn decode_table(rest: &mut Fields<'_>, log: LogId, version: u16) -> Option<TableEntry> {
     let [place, number, file_len, checksum] = rest.numbers()?;
     let [row_count, put_count, delete_count, expiring_count] = rest.numbers()?;
     let [timestamp_min, timestamp_max, expiry_min_ms, expiry_max_ms] = rest.numbers()?;
     let [key_len, value_len, large_len] = rest.numbers()?;
     let (smallest_len, largest_len) = (rest.u32()? as usize, rest.u32()? as usize);
-    let smallest = rest.bytes(smallest_len)?.to_vec();
-    let largest = rest.bytes(largest_len)?.to_vec();
+    let smallest = rest.take(smallest_len)?.to_vec();
+    let largest = rest.take(largest_len)?.to_vec();
     let has_origin = place >> 40;
     if has_origin > u64::from(version >= VERSION_ORIGIN) {
         return None;
@@ -334,9 +311,9 @@ fn decode_table(rest: &mut Rest<'_>, log: LogId, version: u16) -> Option<TableEn
     Some(TableEntry { partition, level: (place >> 32) as u8, meta })
 }
 
-fn decode_origin(rest: &mut Rest<'_>) -> Option<Origin> {
+fn decode_origin(rest: &mut Fields<'_>) -> Option<Origin> {
     let [shard, number] = rest.numbers()?;
-    let directory = u128::from_le_bytes(rest.bytes(16)?.try_into().ok()?);
+    let directory = u128::from_le_bytes(rest.take(16)?.try_into().ok()?);
     let shard = ShardId(u16::try_from(shard).ok()?);
     Some(Origin { log: LogId { directory, shard }, number })
 }

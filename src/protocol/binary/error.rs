@@ -1,7 +1,7 @@
 //! Why a request was not done, or may not have been.
 
 use super::NO_INDEX;
-use crate::protocol::fields::{Fields, put_u16};
+use crate::codec::{Fields, put_u16};
 
 /// Whether what was asked for was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //! read them whole with [`Reply::decode`].
 
 use super::{FLAG_ERROR, Failure, Header, Opcode};
-use crate::protocol::fields::{Fields, put_u16, put_u32};
+use crate::codec::{Fields, put_u16, put_u32};
 
 /// A reply, its header aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

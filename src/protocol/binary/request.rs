@@ -4,9 +4,9 @@
 //! batch and the keys of a multi-get, which are read again where they stand.
 
 use super::{Code, OPERAND_LEN_MAX, Opcode, PING_LEN_MAX};
+use crate::codec::{Fields, put_u16, put_u32};
 use crate::command::DB_COUNT;
 use crate::limits::{KEY_LEN_MAX, VALUE_LEN_MAX};
-use crate::protocol::fields::{Fields, put_u16, put_u32};
 
 /// Longest text of a `cluster` request, bytes.
 const CLUSTER_LEN_MAX: usize = 4096;

@@ -2,9 +2,9 @@
 
 use super::groups::{Messages, decode_ids, decode_membership, encode_membership};
 use super::{Error, Hello, Kind, Refusal, Welcome};
+use crate::codec::Fields;
 use crate::consensus::Membership;
 use crate::id::{NodeId, PartitionId};
-use crate::protocol::fields::Fields;
 
 /// A body, decoded as far as it is plain fields.
 #[derive(Clone, Debug, PartialEq, Eq)]

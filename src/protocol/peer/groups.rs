@@ -1,9 +1,9 @@
 //! Messages of many groups in one frame.
 
 use super::{BODY_LEN_MAX, Error, HEADER_LEN, Kind, finish, start};
+use crate::codec::{Fields, put_u32};
 use crate::consensus::{Entry, EntryKind, Handle, Membership, Message, MessageKind, Snapshot};
 use crate::id::{NodeId, PartitionId};
-use crate::protocol::fields::{Fields, put_u32};
 
 /// A frame that has grown beyond this takes no further message, bytes: the receiver should begin.
 const FRAME_LEN_MAX: usize = 1 << 20;

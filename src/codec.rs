@@ -37,6 +37,11 @@ impl<'a> Fields<'a> {
         self.array().map(u128::from_le_bytes)
     }
 
+    pub fn numbers<const N: usize>(&mut self) -> Option<[u64; N]> {
+        let (numbers, []) = self.take(8 * N)?.as_chunks() else { return None };
+        Some(std::array::from_fn(|at| u64::from_le_bytes(numbers[at])))
+    }
+
     /// Bytes that must be zero.
     pub fn zero(&mut self, len: usize) -> Option<()> {
         self.take(len)?.iter().all(|byte| *byte == 0).then_some(())
