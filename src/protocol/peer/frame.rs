@@ -9,7 +9,7 @@ use super::Error;
 /// The first bytes of every frame. The first is not ASCII: no other protocol begins with it.
 pub const MAGIC: [u8; 4] = [0xD5, b'S', b'T', b'P'];
 
-/// The version this program speaks.
+/// The version of the frames.
 pub const VERSION: u8 = 1;
 
 /// Bytes of a header.

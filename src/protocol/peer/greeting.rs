@@ -1,8 +1,10 @@
 //! Who dials whom, and whether that is right.
 
-use super::VERSION;
+use crate::codec::{Fields, put_u16};
 use crate::id::{NodeId, ShardId};
-use crate::protocol::fields::{Fields, put_u16};
+
+/// What this program speaks behind the greeting.
+pub const SPOKEN: u16 = 2;
 
 /// Longest text of a refusal, bytes.
 const TEXT_LEN_MAX: usize = 512;
@@ -38,7 +40,7 @@ pub struct Hello {
 impl Hello {
     /// The greeting of `from`.
     pub fn new(from: Place, to_node: NodeId, to_shard: ShardId) -> Self {
-        Self { version: VERSION.into(), from, to_node, to_shard }
+        Self { version: SPOKEN, from, to_node, to_shard }
     }
 
     pub(super) fn decode(body: &[u8]) -> Result<Self, &'static str> {
@@ -179,17 +181,17 @@ impl Place {
     pub fn judge(&self, hello: &Hello, nodes: &[NodeId]) -> Result<Welcome, Refusal> {
         match self.objection(hello, nodes) {
             Some((reason, text)) => Err(Refusal::new(reason, text)),
-            None => Ok(Welcome { version: VERSION.into(), node: self.node, shard: hello.to_shard }),
+            None => Ok(Welcome { version: SPOKEN, node: self.node, shard: hello.to_shard }),
         }
     }
 
     fn objection(&self, hello: &Hello, nodes: &[NodeId]) -> Option<(Reason, String)> {
         let (own, Hello { version, from, to_node, .. }) = (self, hello);
         let (me, you) = (own.node, from.node);
-        let objection = if *version != u16::from(VERSION) {
+        let objection = if *version != SPOKEN {
             let text = format!(
                 "node {you} speaks version {version} of the peer protocol, node {me} version \
-                 {VERSION}: run the same release of stave on both"
+                 {SPOKEN}: run the same release of stave on both"
             );
             (Reason::Version, text)
         } else if from.cluster != own.cluster {

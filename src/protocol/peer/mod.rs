@@ -1,4 +1,4 @@
-//! The peer protocol, version 1: what the shards of the nodes of a cluster say to each other.
+//! The peer protocol, version 2: what the shards of the nodes of a cluster say to each other.
 //!
 //! A shard that has something for a shard of another node dials it; the connection carries frames
 //! in that one direction, apart from the answer to the first. What several partitions have for the
@@ -38,8 +38,9 @@
 //! refused := code:u16 text_len:u16 | text (UTF-8, one line: the cause, and what to do)
 //! ```
 //!
-//! `version` is what is spoken behind the greeting. A hello names the sender and whom it takes the
-//! receiver for; a connection may be taken by another shard of the right node, which hands it on.
+//! `version` is what is spoken behind the greeting, 2: in 1 `leads` named no members, and there was
+//! no `topology` and no `slow`. A hello names the sender and whom it takes the receiver for; a
+//! connection may be taken by another shard of the right node, which hands it on.
 //! The codes of a refusal: [`Reason`].
 //!
 //! # After it
@@ -115,6 +116,6 @@ pub use error::Error;
 pub use frame::{
     BODY_LEN_MAX, GREETING_LEN_MAX, HEADER_LEN, Header, Kind, MAGIC, VERSION, finish, start,
 };
-pub use greeting::{Hello, Place, Reason, Refusal, Welcome};
+pub use greeting::{Hello, Place, Reason, Refusal, SPOKEN, Welcome};
 pub use groups::{Batch, Messages, Received};
 pub use parser::{Frame, Parser};

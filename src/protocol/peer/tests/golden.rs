@@ -79,7 +79,7 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
     let cluster = 0x0011_2233_4455_6677_8899_AABB_CCDD_EEFF;
     let place = Place { cluster, node, shard, shard_count: 2, partition_count: 32 };
     let hello = Hello::new(place, NodeId(2), ShardId(0));
-    let welcome = Welcome { version: 1, node, shard };
+    let welcome = Welcome { version: SPOKEN, node, shard };
     let refusal = Refusal { code: Reason::Node as u16, text: "this is node 1".to_owned() };
     let blob = Blob { blob: 5, whole_len: 70_000, offset: 65_536, bytes: b"a piece" };
     let messages = messages();

@@ -16,7 +16,7 @@ fn a_node_of_the_same_cluster_is_welcome() {
 
     let welcome = place(1).judge(&hello, &NODES);
 
-    assert_eq!(welcome, Ok(Welcome { version: 1, node: NodeId(1), shard: ShardId(1) }));
+    assert_eq!(welcome, Ok(Welcome { version: SPOKEN, node: NodeId(1), shard: ShardId(1) }));
 }
 
 #[test]
@@ -25,7 +25,7 @@ fn whoever_is_wrong_is_told_why() {
     let from = hello.from;
     let with = |from| Hello { from, ..hello };
     let wrong = [
-        (Reason::Version, Hello { version: 2, ..hello }),
+        (Reason::Version, Hello { version: SPOKEN - 1, ..hello }),
         (Reason::Cluster, with(Place { cluster: 0xC2, ..from })),
         (Reason::Node, Hello { to_node: NodeId(3), ..hello }),
         (Reason::Twin, with(place(1))),
