@@ -167,7 +167,7 @@ fn line(told: &Told, member: &Member) -> String {
 
 fn summary(told: &Told) -> String {
     let leaderless = count(told, |partition| partition.leader == 0);
-    match (leaderless, told.unsettled()) {
+    match (leaderless, told.unsettled().len()) {
         (0, 0) => format!("all {} partitions are as they are to be", told.partitions),
         (0, moving) => format!("{moving} of {} partitions are changing", told.partitions),
         (lost, _) => format!("{lost} of {} partitions have no leader", told.partitions),
@@ -190,7 +190,7 @@ impl Ask for Status {
         lines.extend(there.map(|member| line(&told, member)));
         lines.push(summary(&told));
         session.print(&told, &lines.join("\n"))?;
-        Ok(if self.check && told.unsettled() > 0 { EXIT_FAILURE } else { EXIT_OK })
+        Ok(if self.check && !told.unsettled().is_empty() { EXIT_FAILURE } else { EXIT_OK })
     }
 }
 
@@ -255,7 +255,7 @@ impl How {
         loop {
             // Who is asked may be on its way out of the cluster, or look for a leader.
             let told = ask(session).ok().filter(|told| told.topology.version >= version);
-            let is_done = told.as_ref().is_some_and(|told| told.unsettled() == 0);
+            let is_done = told.as_ref().is_some_and(|told| told.unsettled().is_empty());
             let now = told.as_ref().map_or("waiting".to_owned(), summary);
             if is_done {
                 session.print(&told, &now)?;

@@ -80,12 +80,13 @@ impl Told {
         Self { partition, ..Self::of(members, &members.topology()) }
     }
 
-    /// Partitions that are not as they are to be.
-    pub fn unsettled(&self) -> usize {
-        let wanted = self.topology.place(self.partitions);
+    /// Partitions that are not as they are to be, and how they are to be.
+    pub fn unsettled(&self) -> Vec<(u32, Wanted)> {
         let leader = self.topology.leader;
-        let pairs = self.partition.iter().zip(&wanted);
-        pairs.filter(|(partition, wanted)| !partition.is_settled(wanted, leader)).count()
+        let mut wanted: Vec<_> = (0..).zip(self.topology.place(self.partitions)).collect();
+        wanted.truncate(self.partition.len());
+        wanted.retain(|(id, wanted)| !self.partition[*id as usize].is_settled(wanted, leader));
+        wanted
     }
 }
 

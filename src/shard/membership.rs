@@ -12,7 +12,7 @@ use super::Shard;
 use crate::cluster::{Action, Members, Refusal, ReplicaSet, Step, Topology, Wanted, next};
 use crate::env::Env;
 use crate::id::{NodeId, PartitionId};
-use crate::partition::{Partition, Planted, Standing};
+use crate::partition::{Partition, Standing};
 
 /// The partition that knows which nodes there are.
 const KNOWING: PartitionId = PartitionId(0);
@@ -70,20 +70,22 @@ impl<E: Env> Shard<E> {
         let (bytes, now_ms) = (topology.encode(), self.now_ms);
         let hold = self.partitions[place as usize].propose_topology(&bytes, now_ms);
         self.seal(place);
-        if self.planted == Some(Planted::TopologyEarly) {
-            members.note_topology(topology.clone());
-        }
         Ok(Granted { node, topology, hold: Some(hold) })
     }
 
     /// Does without nodes that are not heard of for long, and has those back that are.
-    fn look_for_absent(&mut self, place: u32, members: &Members, up: &[NodeId]) {
+    fn look_for_absent(
+        &mut self,
+        place: u32,
+        topology: &Topology,
+        members: &Members,
+        up: &[NodeId],
+    ) {
         if !self.leads(place) || !self.partition(place).is_ready() {
             return self.replicas.absent.forget();
         }
-        let (topology, now) = (decreed(self.partition(place), members), self.env.now());
-        let (whose, when) = ((members.own(), up), (now, members.patience()));
-        if let Some(action) = self.replicas.absent.look(&topology, whose, when) {
+        let (whose, when) = ((members.own(), up), (self.env.now(), members.patience()));
+        if let Some(action) = self.replicas.absent.look(topology, whose, when) {
             tracing::warn!(?action, "a node was not heard of for long, or is again");
             if let Err(error) = self.change_topology(place, &action) {
                 tracing::debug!(?error, "the topology is not changed now");
@@ -123,8 +125,9 @@ impl<E: Env> Shard<E> {
     pub(super) fn tend_members(&mut self, up: &[NodeId]) {
         let Some(members) = self.members().cloned() else { return };
         if let Some(place) = self.place_of(KNOWING) {
-            members.note_topology(decreed(self.partition(place), &members));
-            self.look_for_absent(place, &members, up);
+            let topology = decreed(self.partition(place), &members);
+            self.look_for_absent(place, &topology, &members, up);
+            members.note_topology(topology);
         }
         let (has_leader, now) = (members.topology().leader.is_some(), self.env.now());
         let all_wanted = members.wanted();

@@ -123,7 +123,7 @@ pub struct Target<'a> {
 
 struct InLog {
     lsn: Lsn,
-    /// When it began; of a node of a cluster.
+    /// When the turn began that wrote it; of a lone node zero.
     at: Duration,
     place: u32,
     write: crate::consensus::WriteId,
@@ -443,7 +443,7 @@ impl<E: Env> Shard<E> {
 
     fn note(&mut self, place: u32, logging: Option<Logging>) {
         if let Some(Logging { lsn, write }) = logging {
-            let at = self.members().map_or(Duration::ZERO, |_| self.env.now());
+            let at = self.replicas.turn_began;
             self.in_log.push_back(InLog { lsn, at, place, write });
         }
     }

@@ -28,7 +28,7 @@ pub(super) struct Replicas {
     pub members: Option<Arc<Members>>,
     /// Who leads each partition, as of this turn's beginning; of a lone node nothing.
     pub(super) standings: Vec<Standing>,
-    turn_began: Duration,
+    pub(super) turn_began: Duration,
     /// Partitions whose leaders say that there is no replica here.
     pub elsewhere: Vec<bool>,
     /// Nodes that are not heard of, if the first partition is led here.

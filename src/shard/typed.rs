@@ -81,6 +81,21 @@ impl<E: Env> Shard<E> {
         ops: impl Iterator<Item = Op<'a>> + Clone,
         once: Option<Once>,
     ) -> Written<Vec<Outcome>> {
+        self.begin_together();
+        let (written, mut hold) = self.propose_all(place, ops);
+        if let Some(once) = once {
+            hold = Some(self.remember_all(place, once, &written));
+            self.touch(place);
+        }
+        self.end_together();
+        (written, hold)
+    }
+
+    fn propose_all<'a>(
+        &mut self,
+        place: u32,
+        ops: impl Iterator<Item = Op<'a>> + Clone,
+    ) -> Written<Vec<Outcome>> {
         let mut encoded = Vec::new();
         let mut hold = None;
         for (index, op) in ops.clone().enumerate() {
@@ -89,16 +104,10 @@ impl<E: Env> Shard<E> {
             let found = version.map(found_of);
             let version = version.map_or(0, |version| version.timestamp.0);
             if !typed::holds(&op, found.as_ref(), version) {
-                let failed = Err(ConditionFailed { index, version });
-                if let Some(once) = once {
-                    hold = Some(self.remember_all(place, once, &failed));
-                    self.touch(place);
-                }
-                return (failed, hold);
+                return (Err(ConditionFailed { index, version }), hold);
             }
         }
         let mut outcomes = Vec::new();
-        self.begin_together();
         for op in ops {
             let target = self.find_at(place, &op, &mut encoded);
             let op = Op { condition: Condition::None, ..op };
@@ -106,13 +115,7 @@ impl<E: Env> Shard<E> {
             outcomes.push(written.expect("there is no condition"));
             hold = hold.max(entry);
         }
-        let written = Ok(outcomes);
-        if let Some(once) = once {
-            hold = Some(self.remember_all(place, once, &written));
-            self.touch(place);
-        }
-        self.end_together();
-        (written, hold)
+        (Ok(outcomes), hold)
     }
 
     fn find_at<'k>(&self, place: u32, op: &Op<'_>, encoded: &'k mut Vec<u8>) -> Target<'k> {

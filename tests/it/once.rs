@@ -1,62 +1,36 @@
 //! Writes that are done once, however often they are asked for: after a crash, over another
 //! connection, at another node, while leaders are killed.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{scope, sleep};
 use std::time::Duration;
 
-use stavekv::protocol::binary::{
-    Code, Condition, FLAG_ONCE, HEADER_LEN, Header, Hello, Op, Opcode, Ops, Reply, Request,
-    VERSION, finish, start,
-};
+use stavekv::protocol::binary::{Code, Condition, FLAG_ONCE, Op, Opcode, Ops, Reply, Request};
 use stavekv_client::blocking::Client;
 use stavekv_client::{Op as Write, Options};
 
 use crate::cluster::{CHANGE_MAX, free_ports};
 use crate::server::Server;
-use crate::typed::Answer;
+use crate::typed::{Answer, Typed};
 
 const SESSION: [u8; 16] = *b"0123456789abcdef";
 
 /// A connection in a session.
 struct Line {
-    stream: TcpStream,
+    typed: Typed,
     born: u64,
 }
 
 impl Line {
     fn of(server: &Server, born: u64) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", server.binary_port)).expect("it serves");
-        stream.set_read_timeout(Some(CHANGE_MAX)).expect("a timeout is set");
-        let mut line = Self { stream, born };
-        let hello = Request::Hello(Hello { versions: &[VERSION], ..Hello::default() });
-        assert!(!line.ask(1, 0, &hello).is_error());
-        let answer = line.ask(2, 0, &Request::Session { id: SESSION, born });
+        let mut typed = Typed::greeted(server);
+        let answer = typed.run(&Request::Session { id: SESSION, born });
         let Reply::Session(born) = answer.reply() else { panic!("{answer:?}") };
-        line.born = born;
-        line
-    }
-
-    fn ask(&mut self, request_id: u64, flags: u16, request: &Request<'_>) -> Answer {
-        let mut out = Vec::new();
-        let at = start(&mut out);
-        request.encode(&mut out);
-        let opcode = request.opcode() as u8;
-        let header = Header { version: VERSION, opcode, flags, request_id, ..Header::default() };
-        finish(&mut out, at, header);
-        self.stream.write_all(&out).expect("it is sent");
-        let mut head = [0; HEADER_LEN];
-        self.stream.read_exact(&mut head).expect("an answer comes");
-        let header = Header::decode(&head).expect("it is the protocol");
-        let mut body = vec![0; header.body_len as usize];
-        self.stream.read_exact(&mut body).expect("all of it comes");
-        Answer { header, body }
+        Self { typed, born }
     }
 
     fn once(&mut self, sequence: u64, request: &Request<'_>) -> Answer {
-        self.ask(sequence, FLAG_ONCE, request)
+        self.typed.ask(sequence, FLAG_ONCE, request)
     }
 }
 
@@ -93,7 +67,7 @@ fn what_was_answered_is_answered_again_after_a_crash_too() {
         let again: Vec<_> = (10..).zip(&asked).map(|(id, ask)| line.once(id, ask)).collect();
         assert_eq!(again, first);
         // What is not to be done once is done as often as it is asked for.
-        assert_eq!(line.ask(10, 0, &set_if_absent("a")).code(), Code::ConditionFailed);
+        assert_eq!(line.typed.ask(10, 0, &set_if_absent("a")).code(), Code::ConditionFailed);
     }
 }
 
@@ -103,9 +77,9 @@ fn what_can_not_be_done_once_is_refused() {
     let mut line = Line::of(&server, 0);
     let get = Request::Get { db: 0, key: b"a" };
     assert_eq!(line.once(1, &get).code(), Code::BadRequest);
-    assert_eq!(line.ask(2, FLAG_ONCE | 8, &set_if_absent("a")).code(), Code::BadRequest);
+    assert_eq!(line.typed.ask(2, FLAG_ONCE | 8, &set_if_absent("a")).code(), Code::BadRequest);
     let future = Request::Session { id: SESSION, born: u64::MAX };
-    assert_eq!(line.ask(3, 0, &future).code(), Code::BadRequest);
+    assert_eq!(line.typed.ask(3, 0, &future).code(), Code::BadRequest);
     let op = |sequence| (sequence, Request::Write(Op { key: b"a", ..Op::default() }));
     for (sequence, request) in (2..1100).map(op) {
         assert!(!line.once(sequence, &request).is_error());

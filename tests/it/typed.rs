@@ -120,6 +120,14 @@ impl Typed {
         id
     }
 
+    /// Sends a request as that one, with these flags, and waits for the reply.
+    pub fn ask(&mut self, request_id: u64, flags: u16, request: &Request<'_>) -> Answer {
+        let mut out = Vec::new();
+        encode_with(&mut out, Header { flags, request_id, ..Header::default() }, request);
+        self.write(&out);
+        self.answer()
+    }
+
     /// The next reply; `None` when the connection was closed.
     pub fn try_answer(&mut self) -> Option<Answer> {
         loop {
@@ -210,11 +218,13 @@ impl Typed {
 
 /// Appends a request.
 pub fn encode(out: &mut Vec<u8>, request_id: u64, deadline_ms: u32, request: &Request<'_>) {
+    encode_with(out, Header { request_id, deadline_ms, ..Header::default() }, request);
+}
+
+fn encode_with(out: &mut Vec<u8>, header: Header, request: &Request<'_>) {
     let at = start(out);
     request.encode(out);
-    let opcode = request.opcode() as u8;
-    let header = Header { version: VERSION, opcode, request_id, deadline_ms, ..Header::default() };
-    finish(out, at, header);
+    finish(out, at, Header { version: VERSION, opcode: request.opcode() as u8, ..header });
 }
 
 /// Asks for a key.

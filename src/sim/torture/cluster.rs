@@ -1,5 +1,6 @@
 //! Several nodes that are one cluster, in the simulator.
 
+use std::fmt::Write as _;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -83,17 +84,15 @@ impl Cluster {
             let told: Vec<_> = known.map(Told::status).collect();
             let same = told.windows(2).all(|pair| pair[0].topology == pair[1].topology);
             let is_here = |member: &Member| member.id <= self.houses.len() as u64;
-            let unsettled: Vec<_> = told.iter().map(Told::unsettled).collect();
-            if same && unsettled.iter().all(|count| *count == 0)
+            if same && told.iter().all(|told| told.unsettled().is_empty())
                 || told.iter().any(|told| !told.topology.serving().all(is_here))
             {
                 return Ok(());
             }
             if self.sim.now() > end {
-                let told: Vec<_> = told.iter().map(|told| &told.topology).collect();
+                let lines = told.iter().map(unsettled).collect::<String>();
                 return Err(format!(
-                    "{patience:?} after all was healed the nodes know {told:?}, and {unsettled:?} \
-                     partitions are not as they are to be"
+                    "{patience:?} after all was healed it is not settled: {lines}"
                 ));
             }
             self.run_ms(200);
@@ -104,6 +103,16 @@ impl Cluster {
     pub fn run_ms(&self, ms: u64) {
         self.sim.run_for(Duration::from_millis(ms));
     }
+}
+
+/// What a node tells, if that is not as it is to be.
+fn unsettled(told: &Told) -> String {
+    let mut line = format!("\nnode {} knows {:?}", told.asked, told.topology);
+    for (id, wanted) in told.unsettled() {
+        let is = &told.partition[id as usize];
+        let _ = write!(line, "\n  partition {id} is {is:?} and is to be {wanted:?}");
+    }
+    line
 }
 
 #[cfg(test)]

@@ -8,9 +8,10 @@ use std::time::Duration;
 use super::Done;
 use super::cluster::Cluster;
 use super::house::{BINARY_PORT, PEER_PORT};
+use super::retriers::framed;
 use crate::cluster::{Action, Told};
 use crate::id::NodeId;
-use crate::protocol::binary::{HEADER_LEN, Header, Hello, Reply, Request, VERSION, finish, start};
+use crate::protocol::binary::{HEADER_LEN, Header, Hello, Reply, Request, VERSION};
 use crate::sim::{Client, Node, Rng};
 
 /// The longest quiet time, and the longest trouble, of most and of some.
@@ -213,16 +214,9 @@ impl Nemesis {
 fn wish(cluster: &Cluster, at: NodeId, action: &Action) -> Client {
     let action = action.encode();
     let hello = Hello { versions: &[VERSION], ..Hello::default() };
-    let mut frames = Vec::new();
-    for (request_id, request) in (1..).zip([Request::Hello(hello), Request::Cluster(&action)]) {
-        let at = start(&mut frames);
-        request.encode(&mut frames);
-        let opcode = request.opcode() as u8;
-        let header = Header { version: VERSION, opcode, request_id, ..Header::default() };
-        finish(&mut frames, at, header);
-    }
+    let frames = [framed(1, 0, &Request::Hello(hello)), framed(2, 0, &Request::Cluster(&action))];
     let client = cluster.sim.connect(at, BINARY_PORT);
-    client.send(&frames);
+    client.send(&frames.concat());
     client
 }
 

@@ -261,7 +261,8 @@ impl Retrier {
     }
 }
 
-fn framed(request_id: u64, flags: u16, request: &Request<'_>) -> Vec<u8> {
+/// A request of the binary protocol.
+pub(super) fn framed(request_id: u64, flags: u16, request: &Request<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     let at = start(&mut out);
     request.encode(&mut out);

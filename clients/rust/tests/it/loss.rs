@@ -82,13 +82,7 @@ async fn every_kill_tells_done_from_not_done_from_unknown_async() {
     let client = options.connect().await.expect("it serves");
     let said = Arc::new(Said::default());
     for round in 0..kills() {
-        let stop = Arc::new(AtomicBool::new(false));
-        let writers = (0..48).map(|writer| {
-            let (client, said, stop) = (client.clone(), said.clone(), stop.clone());
-            tokio::spawn(write_async(client, said, stop, round, writer))
-        });
-        let writers: Vec<_> = writers.collect();
-        tokio::time::sleep(Duration::from_millis(u64::from(20 + 7 * (round % 12)))).await;
+        let (stop, writers) = write_for_a_while(&client, &said, round).await;
         server.kill();
         tokio::time::sleep(Duration::from_millis(30)).await;
         stop.store(true, Ordering::Relaxed);
@@ -109,13 +103,7 @@ async fn every_write_is_done_once_whenever_the_server_is_killed() {
     let client = options.deadline(Duration::from_secs(30)).connect().await.expect("it serves");
     let said = Arc::new(Said::default());
     for round in 0..kills() {
-        let stop = Arc::new(AtomicBool::new(false));
-        let writers = (0..48).map(|writer| {
-            let (client, said, stop) = (client.clone(), said.clone(), stop.clone());
-            tokio::spawn(write_async(client, said, stop, round, writer))
-        });
-        let writers: Vec<_> = writers.collect();
-        tokio::time::sleep(Duration::from_millis(u64::from(20 + 7 * (round % 12)))).await;
+        let (stop, writers) = write_for_a_while(&client, &said, round).await;
         server.kill();
         server.restart();
         tokio::time::sleep(Duration::from_millis(30)).await;
@@ -128,6 +116,20 @@ async fn every_write_is_done_once_whenever_the_server_is_killed() {
     let counts = said.check(&client);
     println!("{counts:?}");
     assert_eq!(counts.get(&Fate::Unknown), None, "{counts:?}");
+}
+
+/// Writers, and what stops them.
+type Writers = (Arc<AtomicBool>, Vec<tokio::task::JoinHandle<()>>);
+
+async fn write_for_a_while(client: &Client, said: &Arc<Said>, round: u32) -> Writers {
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers = (0..48).map(|writer| {
+        let (client, said, stop) = (client.clone(), said.clone(), stop.clone());
+        tokio::spawn(write_async(client, said, stop, round, writer))
+    });
+    let writers = writers.collect();
+    tokio::time::sleep(Duration::from_millis(u64::from(20 + 7 * (round % 12)))).await;
+    (stop, writers)
 }
 
 async fn write_async(
