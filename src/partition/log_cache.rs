@@ -16,6 +16,9 @@ use crate::wal::Writer;
 /// What an entry takes besides its bytes.
 const ITEM_LEN: usize = 64;
 
+/// Entries that go at a time: some 50 us.
+const TRIMMED_MAX: usize = 1024;
+
 /// A large value that an entry names.
 pub type Blob = (BlobRef, Arc<Vec<u8>>);
 
@@ -158,10 +161,14 @@ impl LogCache {
     }
 
     /// Lets the oldest entries go while there are too many bytes, or all if nobody `needs` them;
-    /// none behind `applied`. The first that is kept follows the returned index.
+    /// none behind `applied`, and so many at a time that nobody notices. The first that is kept
+    /// follows the returned index.
     pub fn trim(&mut self, applied: u64, needs: bool) -> u64 {
         let len_max = if needs { self.len_max } else { 0 };
-        while self.len > len_max && self.base.0 < applied {
+        for _ in 0..TRIMMED_MAX {
+            if self.len <= len_max || self.base.0 >= applied {
+                break;
+            }
             let Some(item) = self.items.pop_front() else { break };
             self.len -= len_of(&item.content);
             self.base = (self.base.0 + 1, item.term);

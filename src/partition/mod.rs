@@ -35,6 +35,7 @@ use crate::wal::{self, RecordKind, Writer};
 use replica::Replica;
 use sizes::Before;
 
+pub use behind::{TooOld, Went};
 pub use flush::{Flush, Flushed, Overtaken};
 pub use log_cache::Content;
 pub use recovery::{Blobs, Error, MayHave, Recovery, Stored};
@@ -47,6 +48,7 @@ pub use together::{BLOB_CHUNK_LEN, Decided, Key, What, log_blob};
 pub use watch::Seen;
 
 mod apply;
+mod behind;
 mod flush;
 mod install;
 mod log_cache;

@@ -43,6 +43,10 @@ const LEASE: Duration = Duration::from_millis(500);
 const LEASE_LOW: Duration = Duration::from_millis(420);
 /// A round that was not answered for so long is asked again.
 const ROUND_MAX: Duration = Duration::from_millis(200);
+/// How long the log is kept, within its bound, for who has read it from outside the group.
+const FOLLOWED_FOR: Duration = Duration::from_secs(600);
+/// And for who did before a restart.
+const COME_BACK_MAX: Duration = Duration::from_secs(10);
 /// A turn that begins with less than this left of the lease does not count on it.
 pub const LEASE_SPARE: Duration = Duration::from_millis(100);
 
@@ -97,6 +101,8 @@ pub struct Replica {
     wanted: Option<NodeId>,
     /// Entries behind this one are kept, for a snapshot that is on its way.
     pinned: Option<u64>,
+    /// Somebody outside the group reads the log, or may, until then; the node may be alone.
+    followed_until: Option<Duration>,
     /// The snapshot that Raft has taken, and the write that makes it durable.
     installing: Option<Installing>,
 }
@@ -112,7 +118,10 @@ struct Installing {
 
 impl Replica {
     pub(super) fn new(cache: LogCache) -> Self {
+        // Who read it before the restart comes back soon.
+        let is_worth = cache.last() > cache.base().0;
         Self {
+            followed_until: is_worth.then_some(Duration::ZERO),
             cache,
             staged: Vec::new(),
             outbox: Vec::new(),
@@ -129,6 +138,15 @@ impl Replica {
 
     pub(super) fn memory_len(&self) -> usize {
         self.cache.byte_len()
+    }
+
+    /// Keeps the log for who reads it from outside the group.
+    pub(super) fn note_followed(&mut self, now: Duration) {
+        self.followed_until = Some(now + FOLLOWED_FOR);
+    }
+
+    pub(super) fn cache(&self) -> &LogCache {
+        &self.cache
     }
 
     /// What an entry says, if it is still here.
@@ -233,6 +251,10 @@ impl Partition {
         if now.saturating_sub(replica.ticked) < TICK_MIN || replica.installing.is_some() {
             return;
         }
+        replica.followed_until = match replica.followed_until {
+            Some(Duration::ZERO) => Some(now + COME_BACK_MAX),
+            until => until.filter(|until| now < *until),
+        };
         replica.ticked = now;
         if self.planted == Some(Planted::CampaignUnguarded)
             && self.group.leader().is_some_and(|leader| outlook.gone.contains(&leader))
@@ -415,7 +437,8 @@ impl Partition {
         let replica = self.replica.as_mut().expect("it is replicated");
         self.group.applied(commit);
         let kept_from = replica.pinned.map_or(commit, |index| index.min(commit));
-        let base = replica.cache.trim(kept_from, !self.group.is_lone());
+        let is_needed = !self.group.is_lone() || replica.followed_until.is_some();
+        let base = replica.cache.trim(kept_from, is_needed);
         self.group.compact(base);
     }
 

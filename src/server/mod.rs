@@ -279,6 +279,7 @@ impl<E: Env> Server<E> {
         self.shard.begin_turn();
         self.shard.take_fetched();
         self.serve_parked();
+        self.serve_copying();
         self.look_for_observers();
         for event in events.drain(..) {
             self.on_event(event);

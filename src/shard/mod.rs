@@ -53,6 +53,7 @@ pub use tree::{
 };
 pub use typed::{ConditionFailed, Written};
 
+mod behind;
 mod changes;
 mod crowd;
 mod keyspace;

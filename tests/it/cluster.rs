@@ -12,7 +12,7 @@ use crate::server::Server;
 pub const CHANGE_MAX: Duration = Duration::from_secs(20);
 
 /// Starts `count` nodes.
-fn start(count: usize, flags: &[&str]) -> Vec<Server> {
+pub fn start(count: usize, flags: &[&str]) -> Vec<Server> {
     let held: Vec<_> = (0..count).map(|_| free_ports()).collect();
     let names: Vec<_> = held.iter().map(|(port, _)| format!("127.0.0.1:{port}")).collect();
     let names = names.join(",");

@@ -10,6 +10,7 @@
 )]
 
 mod binary;
+mod changes;
 mod cli;
 mod client;
 mod clients;

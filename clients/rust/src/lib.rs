@@ -79,6 +79,7 @@ mod aio;
 mod answer;
 #[cfg(feature = "blocking")]
 pub mod blocking;
+mod changes;
 mod error;
 mod once;
 mod op;
@@ -89,6 +90,7 @@ mod wire;
 
 #[cfg(feature = "tokio")]
 pub use aio::{Client, Scanner};
+pub use changes::{Changed, Changes, Done, Position, Rows};
 pub use error::{Code, Error, Reason, Refusal, Result, Retry};
 pub use op::{BatchOutcome, Change, Entry, Item, Op, Outcome, ServerInfo};
 pub use options::Options;

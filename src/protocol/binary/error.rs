@@ -130,7 +130,8 @@ codes! {
     /// 68, unknown, now: the partition's leader changed before a majority had the write.
     LeaderChanged = 68, "leader_changed", Unknown, Retry::Now;
     /// 69, unknown, never: this attempt was not done, but what is kept of the session does not
-    /// reach back far enough to tell whether one before was. Timestamp: a new one is born later.
+    /// reach back far enough to tell whether one before was. Timestamp: a new one is born later. Of
+    /// `changes`, not done: the log does not reach back to that position, or never had it.
     TooOld = 69, "too_old", Unknown, Retry::Never;
     /// 80, as the error's class says, now: the deadline passed.
     DeadlineExceeded = 80, "deadline_exceeded", NotDone, Retry::Now;

@@ -62,11 +62,15 @@ pub enum Opcode {
     MultiGet = 0x14,
     /// A page of the keys.
     Scan = 0x15,
+    /// What was done in a partition behind a place of its log.
+    Changes = 0x16,
+    /// A page of a partition's rows, in order.
+    Copy = 0x17,
 }
 
 impl Opcode {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Hello,
         Self::Auth,
         Self::Ping,
@@ -79,6 +83,8 @@ impl Opcode {
         Self::Batch,
         Self::MultiGet,
         Self::Scan,
+        Self::Changes,
+        Self::Copy,
     ];
 
     /// Of its number.
@@ -101,6 +107,8 @@ impl Opcode {
             Self::Batch => "batch",
             Self::MultiGet => "multi-get",
             Self::Scan => "scan",
+            Self::Changes => "changes",
+            Self::Copy => "copy",
         }
     }
 }

@@ -82,6 +82,8 @@
 //! 13 batch     count:u32 zero:u32 | op[count]
 //! 14 multi-get db:u8 zero[3] count:u32 | key[count], each key_len:u32 | key
 //! 15 scan      db:u8 flags:u8 zero:u16 count:u32 cursor_len:u32 pattern_len:u32 | cursor pattern
+//! 16 changes   partition:u32 zero:u32 cluster:u8[16] position
+//! 17 copy      partition:u32 from_len:u32 cluster:u8[16] | from
 //!
 //! op := kind:u8 db:u8 condition:u8 ttl:u8 key_len:u32 value_len:u32 operand_len:u32
 //!       ttl_ms:u64 version:u64 | key value operand
@@ -95,6 +97,7 @@
 //!              1 it goes ttl_ms milliseconds from now; not 0
 //!              2 it goes at ttl_ms, unix milliseconds; in the past: at once
 //!              3 it goes when what it held would have gone
+//! position := index:u64 term:u64 part:u32 zero:u32
 //! ```
 //!
 //! A name is of printable ASCII without spaces; an empty `user` is "default". `ttl_ms` is at most
@@ -118,6 +121,21 @@
 //! first cursor is empty, the next ones are the replies'; each is good while the node runs.
 //! A key that was there from the first page to the last is returned at least once; others may be.
 //!
+//! `changes` tells what was done in a partition behind a place of its log: writes that a majority
+//! has, in order, each once, with the versions that they got; what sessions were told is not among
+//! them. A zero position is the end of the log: the reply has no changes, and the position to go
+//! on from. The server keeps nothing of who asks: it has the newest entries in memory, and those
+//! of a node that is alone for ten minutes after the last such request; a position that it does
+//! not know any more, or never did, is `too_old`, class *not done*: copy anew. The
+//! request's `cluster` is the number that the reply to `cluster` has in hex, or 0: whichever it is.
+//! By a node that is in no cluster, or in another, both requests are `cluster_refused`.
+//!
+//! `copy` tells all rows of a partition, of all databases, page by page in an order that holds on
+//! all nodes, so that it goes on after any failure; each page is as of its own moment. So who asks
+//! `changes` for a position first, copies, asks for changes again before each further page, and
+//! takes of each key what is newest, has the partition as it was at some moment when the changes
+//! have come to the `newest` of the last page.
+//!
 //! # Replies
 //!
 //! ```text
@@ -137,6 +155,8 @@
 //! batch      timestamp:u64 count:u32 zero:u32 | outcome[count]
 //! multi-get  timestamp:u64 count:u32 zero:u32 | item[count], in the order of the keys
 //! scan       timestamp:u64 count:u32 cursor_len:u32 | cursor entry[count]
+//! changes    timestamp:u64 newest:u64 now_ms:u64 position count:u32 zero:u32 | change[count]
+//! copy       timestamp:u64 newest:u64 count:u32 next_len:u32 | next change[count]
 //! error      timestamp:u64 code:u16 class:u8 retry:u8 retry_after_ms:u32 index:u32
 //!            text_len:u16 address_len:u16 | text address
 //!
@@ -146,12 +166,18 @@
 //! outcome := timestamp:u64 state:u8 zero[7]
 //!   state      0 nothing to do (a delete of what was absent), 1 created, 2 replaced, 3 deleted
 //! entry   := key_len:u32 zero:u32 | key item
+//! change  := kind:u8 db:u8 zero:u16 key_len:u32 value_len:u32 zero:u32 timestamp:u64
+//!            expiry_ms:u64 | key value
+//!   kind       1 set, 2 deleted, 3 all keys of the partition are deleted
 //! ```
 //!
 //! The timestamp of a `batch` is that of its last write, that of a `multi-get` the newest of its
 //! items. `multi-get` reads each key as of its own moment. An empty cursor in a `scan` reply: that
 //! was all. A scan's item has state 2 unless values were asked for and this one fits into the
 //! reply; `value_len` is the length of the value all the same, and no value follows.
+//!
+//! `timestamp` and `newest` of `changes` are the newest version and entry that are committed,
+//! `now_ms` is the server's time. An empty `next`: that was all.
 //!
 //! An error's timestamp is, for `condition_failed`, the key's version (0: absent), for `too_old`
 //! what a new session is to be born after, else zero.
@@ -164,8 +190,9 @@
 //! # Not here
 //!
 //! Sockets and who answers ([`crate::server`]). Reading order: `header`, `parser`, `long`,
-//! `request`, `reply`, `error`.
+//! `request`, `reply`, `changes`, `error`.
 
+mod changes;
 mod error;
 mod header;
 mod long;
@@ -175,6 +202,7 @@ mod request;
 #[cfg(test)]
 mod tests;
 
+pub use changes::{Behind, Change, Changed, Changes, Done, Position, Rows, RowsFrom, Subject};
 pub use error::{Class, Code, Failure, Retry};
 pub use header::{
     Checksum, FLAG_ERROR, FLAG_ONCE, FLAG_REPLY, HEADER_LEN, Header, MAGIC, Opcode, VERSION,

@@ -1,6 +1,7 @@
 //! Replies: values to bodies and back. The server appends them piece by piece; clients and tests
 //! read them whole with [`Reply::decode`].
 
+use super::changes::{Changed, Rows};
 use super::{FLAG_ERROR, Failure, Header, Opcode};
 use crate::codec::{Fields, put_u16, put_u32};
 
@@ -27,6 +28,10 @@ pub enum Reply<'a> {
     MultiGet(Items<'a>),
     /// To `scan`.
     Scan(Scanned<'a>),
+    /// To `changes`.
+    Changes(Changed<'a>),
+    /// To `copy`.
+    Copy(Rows<'a>),
     /// To any of them.
     Error(Failure<'a>),
 }
@@ -410,6 +415,8 @@ impl<'a> Reply<'a> {
             Opcode::Batch => Self::Batch(Outcomes::read(&mut fields)?),
             Opcode::MultiGet => Self::MultiGet(Items::read(&mut fields)?),
             Opcode::Scan => Self::Scan(Scanned::read(&mut fields)?),
+            Opcode::Changes => Self::Changes(Changed::read(&mut fields)?),
+            Opcode::Copy => Self::Copy(Rows::read(&mut fields)?),
             plain @ (Opcode::Auth | Opcode::Ping | Opcode::Info | Opcode::Cluster) => {
                 fields.zero(8)?;
                 let rest = std::mem::take(&mut fields.0);
@@ -451,6 +458,8 @@ impl<'a> Reply<'a> {
             Self::Scan(Scanned { timestamp, cursor, entries }) => {
                 Scanned::encode(*timestamp, cursor, entries.count, entries.bytes, out);
             }
+            Self::Changes(changed) => changed.encode(out),
+            Self::Copy(rows) => rows.encode(out),
             Self::Error(failure) => failure.encode(out),
         }
     }

@@ -3,6 +3,7 @@
 //! Decoding checks a body once, whole; what it holds is then borrowed from it, also the ops of a
 //! batch and the keys of a multi-get, which are read again where they stand.
 
+use super::changes::{Behind, RowsFrom};
 use super::{Code, OPERAND_LEN_MAX, Opcode, PING_LEN_MAX};
 use crate::codec::{Fields, put_u16, put_u32};
 use crate::command::DB_COUNT;
@@ -51,6 +52,10 @@ pub enum Request<'a> {
     MultiGet(Keys<'a>),
     /// Asks for a page of the keys.
     Scan(Scan<'a>),
+    /// Asks what was done in a partition.
+    Changes(Behind),
+    /// Asks for a page of a partition's rows.
+    Copy(RowsFrom<'a>),
 }
 
 /// What a client says first.
@@ -453,6 +458,8 @@ impl<'a> Request<'a> {
             Opcode::Batch => Ops::decode(body).map(Self::Batch),
             Opcode::MultiGet => Keys::decode(body).map(Self::MultiGet),
             Opcode::Scan => Scan::decode(body).map(Self::Scan),
+            Opcode::Changes => Behind::decode(body).map(Self::Changes),
+            Opcode::Copy => RowsFrom::decode(body).map(Self::Copy),
             Opcode::Hello => Hello::read(body).map(Self::Hello).ok_or(bad),
             Opcode::Auth => auth(body).ok_or(bad),
             Opcode::Ping if body.len() > PING_LEN_MAX => Err(Code::TooLarge),
@@ -479,6 +486,8 @@ impl<'a> Request<'a> {
             Self::Batch(_) => Opcode::Batch,
             Self::MultiGet(_) => Opcode::MultiGet,
             Self::Scan(_) => Opcode::Scan,
+            Self::Changes(_) => Opcode::Changes,
+            Self::Copy(_) => Opcode::Copy,
         }
     }
 
@@ -515,6 +524,8 @@ impl<'a> Request<'a> {
                 out.extend_from_slice(keys.bytes);
             }
             Self::Scan(scan) => scan.encode(out),
+            Self::Changes(behind) => behind.encode(out),
+            Self::Copy(page) => page.encode(out),
         }
     }
 }

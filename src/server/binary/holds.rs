@@ -177,7 +177,7 @@ impl<E: Env> Server<E> {
 
     /// Answers with an error what was evaluated and may or may not become durable.
     fn end_unknown(&mut self, asker: &Asker, failure: Failure<'_>) {
-        let reads = [Opcode::Get, Opcode::MultiGet, Opcode::Scan];
+        let reads = [Opcode::Get, Opcode::MultiGet, Opcode::Scan, Opcode::Copy];
         let failure = match Opcode::of(asker.header.opcode) {
             Some(opcode) if reads.contains(&opcode) => {
                 Failure { class: Class::NotDone, retry: Retry::Now, ..failure }

@@ -10,6 +10,7 @@
 //! serve   one request: here, or one hop to the shard of its key, which runs the same code
 //! holds   replies that tell of what is not committed yet
 //! gather  the parts of a multi-get that several shards make
+//! changes what was done in a partition, and copies of it, for who keeps them elsewhere
 //! parked  requests whose keys are being fetched from tables
 //! long    values that are logged, or summed, in pieces with others in between
 //! once    writes that are done once, however often they are asked for
@@ -36,6 +37,7 @@ use crate::protocol::binary::{
 };
 use crate::shard::mailbox::{Part, TypedRequest};
 
+use changes::Copying;
 use gather::Gathering;
 use holds::Holds;
 use long::Longs;
@@ -44,6 +46,7 @@ use round::Round;
 
 pub use holds::WAITER;
 
+mod changes;
 mod cluster;
 mod gather;
 mod holds;
@@ -92,7 +95,7 @@ const IN_FLIGHT_LEN_MAX: usize = 8 << 20;
 const WIDE_LEN: u32 = 1 << 20;
 
 /// The highest opcode there is.
-const OPCODE_MAX: usize = Opcode::Scan as usize;
+const OPCODE_MAX: usize = Opcode::Copy as usize;
 
 const _: () = assert!(BATCH_LEN_MAX <= OTHER_BODY_LEN_MAX && BODY_LEN_MAX <= u32::MAX as usize);
 
@@ -160,7 +163,8 @@ impl Line {
 
 /// What a request counts against [`IN_FLIGHT_LEN_MAX`].
 fn cost_of(header: &Header) -> u32 {
-    let is_wide = [Opcode::MultiGet, Opcode::Scan].map(|wide| wide as u8).contains(&header.opcode);
+    let wide = [Opcode::MultiGet, Opcode::Scan, Opcode::Changes, Opcode::Copy];
+    let is_wide = wide.map(|wide| wide as u8).contains(&header.opcode);
     if is_long_set(header) {
         return header.body_len.max(IN_FLIGHT_LEN_MAX as u32 + 1);
     }
@@ -220,6 +224,7 @@ pub struct Desk<C> {
     holds: Holds,
     longs: Longs,
     parked: ParkedQueue,
+    copying: VecDeque<Copying>,
     gatherings: Vec<Option<Gathering>>,
     gatherings_free: Vec<u32>,
     /// What a write is admitted as.
@@ -238,6 +243,7 @@ impl<C> Default for Desk<C> {
             holds: Holds::default(),
             longs: Longs::default(),
             parked: ParkedQueue::default(),
+            copying: VecDeque::new(),
             gatherings: Vec::new(),
             gatherings_free: Vec::new(),
             set: spec(b"set"),
@@ -255,7 +261,7 @@ impl<C> Default for Desk<C> {
                     Opcode::Delete => spec(b"del"),
                     Opcode::Batch => spec(b"exec"),
                     Opcode::MultiGet => spec(b"mget"),
-                    Opcode::Scan => spec(b"scan"),
+                    Opcode::Scan | Opcode::Changes | Opcode::Copy => spec(b"scan"),
                 })
             }),
         }
@@ -274,6 +280,7 @@ impl<C> Desk<C> {
             && self.holds.is_empty()
             && self.longs.is_empty()
             && self.parked.is_empty()
+            && self.copying.is_empty()
             && self.gatherings.len() == self.gatherings_free.len()
     }
 }

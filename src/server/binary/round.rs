@@ -259,7 +259,8 @@ fn is_of_session(opcode: u8) -> bool {
 }
 
 fn writes(opcode: u8) -> bool {
-    let reads = [Opcode::Get, Opcode::MultiGet, Opcode::Scan, Opcode::Cluster];
+    use Opcode::{Changes, Cluster, Copy, Get, MultiGet, Scan};
+    let reads = [Get, MultiGet, Scan, Cluster, Changes, Copy];
     !reads.iter().any(|reads| *reads as u8 == opcode)
 }
 

@@ -23,7 +23,7 @@ use crate::shard::mailbox::{Parcel, TypedAnswer, TypedRequest};
 use crate::shard::{ConditionFailed, Cursor, Refused, Scope, Target};
 
 /// Commits to wait for: place of the partition, entry.
-type Waits = SmallVec<[(u32, u64); 2]>;
+pub(super) type Waits = SmallVec<[(u32, u64); 2]>;
 
 impl<E: Env> Server<E> {
     /// Serves a request whose keys are here, or hands it to the shard that has them. `body`: what
@@ -73,6 +73,8 @@ impl<E: Env> Server<E> {
             Request::MultiGet(keys) => self.serve_multi_get(asker, &keys, body),
             Request::Scan(scan) => self.serve_scan(asker, &scan, body),
             Request::Cluster(action) => self.serve_cluster(asker, action),
+            Request::Changes(behind) => self.serve_changes(asker, &behind, body),
+            Request::Copy(page) => self.serve_copy(asker, &page, body),
             _ => unreachable!("the session serves what is not on keys"),
         }
     }

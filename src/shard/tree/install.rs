@@ -4,8 +4,8 @@
 //! until the loop takes over, reads go on with the old tables and the old rows, and then, in one
 //! turn, with the new ones. What a read of the old tables brings later is of another epoch.
 //!
-//! No flush is on its way meanwhile: one that has not begun or is of the same partition is given up,
-//! and another's end is waited for, since both say from where on the log is needed.
+//! No flush is on its way meanwhile: one that has not begun or is of the same partition is given
+//! up, and another's end is waited for, since both say from where on the log is needed.
 //!
 //! What the log has of the partition before the edit is void for ever, committed or not: entries
 //! behind the checkpoint's may be there that a deposed leader wrote. So the manifest says up to

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use self::pool::Pool;
 pub use self::scanner::Scanner;
 use crate::answer::{self, FAR};
+use crate::changes::{Changes, Position, Rows};
 use crate::error::{Code, Result};
 use crate::op::{BatchOutcome, Item, Op, Outcome, ServerInfo};
 use crate::options::Options;
@@ -93,6 +94,32 @@ impl Client {
     /// As any request; a change that can not be is refused as `cluster_refused`.
     pub async fn cluster(&self, action: &str) -> Result<String> {
         self.call(&Request::Cluster(action), wire::info).await
+    }
+
+    /// What was done in a partition of a cluster behind a place of its log: of all databases, what
+    /// a majority has, in order. The default position is the log's end: no changes, and where to
+    /// go on from. Meant to be asked again and again; `changes` of the protocol says what it keeps.
+    /// `cluster`: its id, 0: whichever it is.
+    ///
+    /// # Errors
+    /// As any request; `too_old`: the log does not reach back to that place, or never had it;
+    /// `cluster_refused`: it is another cluster, or none.
+    pub async fn changes(
+        &self,
+        cluster: u128,
+        partition: u32,
+        position: Position,
+    ) -> Result<Changes> {
+        self.call(&Request::Changes { partition, cluster, position }, wire::changes).await
+    }
+
+    /// A page of the rows of a partition of a cluster, of all databases, in an order that is the
+    /// same on all nodes; `from`: as the page before said, empty: the first.
+    ///
+    /// # Errors
+    /// As [`Client::changes`].
+    pub async fn copy(&self, cluster: u128, partition: u32, from: &[u8]) -> Result<Rows> {
+        self.call(&Request::Copy { partition, cluster, from }, wire::rows).await
     }
 
     /// What a key holds; none: it is absent.

@@ -13,7 +13,8 @@ mod tests;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub(crate) use reply::{
-    Page, batch_outcome, hello, info, item, items, outcome, page, ping, refusal, session,
+    Page, batch_outcome, changes, hello, info, item, items, outcome, page, ping, refusal, rows,
+    session,
 };
 pub(crate) use request::{Asked, Hello, Request, SET};
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::fields::Fields;
+use crate::changes::{Changed, Changes, Done, Position, Rows};
 use crate::error::{Code, Refusal, Retry};
 use crate::op::{BatchOutcome, Change, Entry, Item, Outcome, ServerInfo};
 
@@ -119,6 +120,30 @@ pub(crate) fn page(body: Vec<u8>) -> Option<Page> {
     Some(Page { cursor, entries: entries? })
 }
 
+pub(crate) fn changes(body: Vec<u8>) -> Option<Changes> {
+    let mut fields = Fields(&body);
+    let (version, newest, _now_ms) = (fields.u64()?, fields.u64()?, fields.u64()?);
+    let (index, term, part) = (fields.u64()?, fields.u64()?, fields.u32()?);
+    fields.u32()?;
+    let count = fields.u32()?;
+    fields.u32()?;
+    let changes: Option<Vec<_>> = (0..count).map(|_| read_change(&mut fields)).collect();
+    fields.end()?;
+    let position = Position { index, term, part };
+    Some(Changes { changes: changes?, position, newest, version })
+}
+
+pub(crate) fn rows(body: Vec<u8>) -> Option<Rows> {
+    let mut fields = Fields(&body);
+    fields.u64()?;
+    let newest = fields.u64()?;
+    let (count, next_len) = (fields.u32()?, fields.u32()?);
+    let next = fields.take(next_len as usize)?.to_owned();
+    let rows: Option<Vec<_>> = (0..count).map(|_| read_change(&mut fields)).collect();
+    fields.end()?;
+    Some(Rows { rows: rows?, next, newest })
+}
+
 /// An error, and whether what was asked for may have been done.
 pub(crate) fn refusal(body: &[u8]) -> Option<(Refusal, bool)> {
     let mut fields = Fields(body);
@@ -156,11 +181,7 @@ fn read_item_head(fields: &mut Fields<'_>) -> Option<ItemHead> {
     let (version, state) = (fields.u64()?, fields.u8()?);
     fields.take(3)?;
     let (value_len, expiry_ms) = (fields.u32()?, fields.u64()?);
-    let expires = match expiry_ms {
-        0 => None,
-        ms => Some(UNIX_EPOCH.checked_add(Duration::from_millis(ms))?),
-    };
-    Some(ItemHead { version, state, value_len, expires })
+    Some(ItemHead { version, state, value_len, expires: expires(expiry_ms)? })
 }
 
 fn read_item(fields: &mut Fields<'_>) -> Option<Option<Item>> {
@@ -186,6 +207,30 @@ fn read_entry(fields: &mut Fields<'_>) -> Option<Entry> {
         _ => return None,
     };
     Some(Entry { key, value, value_len, version, expires })
+}
+
+fn read_change(fields: &mut Fields<'_>) -> Option<Changed> {
+    let (kind, db) = (fields.u8()?, fields.u8()?);
+    fields.take(2)?;
+    let (key_len, value_len) = (fields.u32()?, fields.u32()?);
+    fields.take(4)?;
+    let (version, expiry_ms) = (fields.u64()?, fields.u64()?);
+    let key = fields.take(key_len as usize)?.to_owned();
+    let value = fields.take(value_len as usize)?.to_owned();
+    let done = match kind {
+        1 => Done::Set { value, expires: expires(expiry_ms)? },
+        2 => Done::Deleted,
+        3 => Done::Cleared,
+        _ => return None,
+    };
+    Some(Changed { version, db, key, done })
+}
+
+fn expires(expiry_ms: u64) -> Option<Option<SystemTime>> {
+    match expiry_ms {
+        0 => Some(None),
+        ms => UNIX_EPOCH.checked_add(Duration::from_millis(ms)).map(Some),
+    }
 }
 
 fn read_outcome(fields: &mut Fields<'_>) -> Option<Outcome> {

@@ -1,6 +1,7 @@
 //! Requests, encoded.
 
 use super::{FLAG_ONCE, put_frame};
+use crate::changes::Position;
 use crate::op::{Condition, Op, Ttl};
 
 /// The opcode of a set.
@@ -19,6 +20,8 @@ pub(crate) enum Request<'a> {
     Batch { db: u8, ops: &'a [Op<'a>] },
     MultiGet { db: u8, keys: &'a [&'a [u8]] },
     Scan { db: u8, scan: &'a crate::Scan, cursor: &'a [u8] },
+    Changes { partition: u32, cluster: u128, position: Position },
+    Copy { partition: u32, cluster: u128, from: &'a [u8] },
 }
 
 /// A request, and its number if it is a write that is to be done once.
@@ -66,6 +69,8 @@ impl Request<'_> {
             Self::Batch { .. } => 0x13,
             Self::MultiGet { .. } => 0x14,
             Self::Scan { .. } => 0x15,
+            Self::Changes { .. } => 0x16,
+            Self::Copy { .. } => 0x17,
         }
     }
 
@@ -96,6 +101,8 @@ impl Request<'_> {
             Self::Batch { ops, .. } => 8 + ops.iter().map(op_len).sum::<usize>(),
             Self::MultiGet { keys, .. } => 8 + keys.iter().map(|key| 4 + key.len()).sum::<usize>(),
             Self::Scan { scan, cursor, .. } => 16 + cursor.len() + scan.pattern.len(),
+            Self::Changes { .. } => 48,
+            Self::Copy { from, .. } => 24 + from.len(),
         };
         len as u64
     }
@@ -137,6 +144,21 @@ impl Request<'_> {
                 put_len(scan.pattern.len(), out);
                 out.extend_from_slice(cursor);
                 out.extend_from_slice(&scan.pattern);
+            }
+            Self::Changes { partition, cluster, position } => {
+                out.extend_from_slice(&partition.to_le_bytes());
+                put_len(0, out);
+                out.extend_from_slice(&cluster.to_le_bytes());
+                out.extend_from_slice(&position.index.to_le_bytes());
+                out.extend_from_slice(&position.term.to_le_bytes());
+                out.extend_from_slice(&position.part.to_le_bytes());
+                put_len(0, out);
+            }
+            Self::Copy { partition, cluster, from } => {
+                out.extend_from_slice(&partition.to_le_bytes());
+                put_len(from.len(), out);
+                out.extend_from_slice(&cluster.to_le_bytes());
+                out.extend_from_slice(from);
             }
         }
     }

@@ -4,6 +4,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::*;
+use crate::changes::{Changed, Done, Position};
 use crate::error::Retry;
 use crate::op::{Change, Entry, Item, Op, Outcome, ServerInfo};
 use crate::scan::Scan;
@@ -26,6 +27,14 @@ impl Block {
 
     fn bytes(&self, name: &str) -> Vec<u8> {
         unquoted(self.field(name).expect("bytes"))
+    }
+
+    fn partition(&self) -> u32 {
+        u32::try_from(self.number("partition")).expect("32 bits")
+    }
+
+    fn cluster(&self) -> u128 {
+        u128::from_str_radix(self.field("cluster").expect("an id"), 16).expect("hex")
     }
 
     fn db(&self) -> u8 {
@@ -147,6 +156,20 @@ fn encoded(block: &Block) -> Vec<u8> {
             };
             put(Request::Scan { db: block.db(), scan: &scan, cursor: &block.bytes("cursor") });
         }
+        0x16 => put(Request::Changes {
+            partition: block.partition(),
+            cluster: block.cluster(),
+            position: Position {
+                index: block.number("index"),
+                term: block.number("term"),
+                part: u32::try_from(block.number("part")).expect("32 bits"),
+            },
+        }),
+        0x17 => put(Request::Copy {
+            partition: block.partition(),
+            cluster: block.cluster(),
+            from: &block.bytes("from"),
+        }),
         other => panic!("{}: opcode {other}", block.name),
     }
     out
@@ -201,9 +224,11 @@ fn replies_are_what_the_vectors_say() {
 
         assert_eq!(len, block.frame.len(), "{}", block.name);
         assert_eq!(frame.id, block.number("header.request_id"), "{}", block.name);
-        let lists = [0x14, 0x15].contains(&frame.opcode) && !frame.is_error;
+        let lists = [0x14, 0x15, 0x17].contains(&frame.opcode) && !frame.is_error;
         // What this client has no use for.
-        let skipped = |key: &str| key.starts_with("header.") || (lists && key == "timestamp");
+        let skipped = |key: &str| {
+            key.starts_with("header.") || (lists && key == "timestamp") || key == "now_ms"
+        };
         let expected: Vec<_> = block.fields.iter().filter(|(key, _)| !skipped(key)).collect();
         let shown = decoded(frame).unwrap_or_else(|| panic!("{} is not read", block.name));
         assert_eq!(shown.iter().collect::<Vec<_>>(), expected, "{}", block.name);
@@ -266,9 +291,45 @@ fn decoded(frame: Frame) -> Option<Fields> {
                 put_entry(&format!("entry{at}."), entry, &mut put);
             }
         }
+        0x16 => {
+            let told = changes(frame.body)?;
+            let Position { index, term, part } = told.position;
+            put("timestamp", told.version.to_string());
+            put("newest", told.newest.to_string());
+            put("index", index.to_string());
+            put("term", term.to_string());
+            put("part", part.to_string());
+            put_changes(&told.changes, &mut put);
+        }
+        0x17 => {
+            let page = rows(frame.body)?;
+            put("newest", page.newest.to_string());
+            put("next", quoted(&page.next));
+            put_changes(&page.rows, &mut put);
+        }
         _ => return None,
     }
     Some(out)
+}
+
+fn put_changes(changes: &[Changed], put: &mut impl FnMut(&str, String)) {
+    put("count", changes.len().to_string());
+    for (at, change) in changes.iter().enumerate() {
+        let mut field = |name: &str, value: String| put(&format!("change{at}.{name}"), value);
+        field("timestamp", change.version.to_string());
+        field("db", change.db.to_string());
+        field("key", quoted(&change.key));
+        match &change.done {
+            Done::Set { value, expires } => {
+                let since = |at: SystemTime| at.duration_since(UNIX_EPOCH).expect("later");
+                let since = expires.map_or(Duration::ZERO, since);
+                field("value", quoted(value));
+                field("expiry_ms", since.as_millis().to_string());
+            }
+            Done::Deleted => field("done", "deleted".to_owned()),
+            Done::Cleared => field("done", "cleared".to_owned()),
+        }
+    }
 }
 
 fn put_hello(info: &ServerInfo, put: &mut impl FnMut(&str, String)) {
@@ -349,7 +410,7 @@ fn damaged_replies_are_refused_and_cut_ones_are_waited_for() {
 /// Whatever a server sends, nothing here panics.
 #[test]
 fn bodies_of_any_bytes_are_read_or_refused() {
-    let decoders: [fn(Vec<u8>) -> bool; 10] = [
+    let decoders: [fn(Vec<u8>) -> bool; 12] = [
         |body| hello(body).is_some(),
         |body| ping(body).is_some(),
         |body| session(body).is_some(),
@@ -359,6 +420,8 @@ fn bodies_of_any_bytes_are_read_or_refused() {
         |body| outcome(body).is_some(),
         |body| batch_outcome(body).is_some(),
         |body| page(body).is_some(),
+        |body| changes(body).is_some(),
+        |body| rows(body).is_some(),
         |body| refusal(&body).is_some(),
     ];
     let mut seed = 1u64;

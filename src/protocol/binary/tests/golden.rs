@@ -77,6 +77,10 @@ fn requests_are_as_the_vectors_say() {
         ("multi-get", 19, 0, decoded(Opcode::MultiGet, &keys)),
         ("scan, first page", 20, 0, Request::Scan(page)),
         ("scan, next page", 21, 1000, Request::Scan(next)),
+        ("changes, from the end on", 22, 0, Request::Changes(Behind::default())),
+        ("changes", 23, 0, Request::Changes(Behind { subject: SUBJECT, position: POSITION })),
+        ("copy, first page", 24, 0, Request::Copy(RowsFrom { subject: SUBJECT, from: b"" })),
+        ("copy, next page", 25, 0, Request::Copy(RowsFrom { subject: SUBJECT, from: b"\x10k" })),
     ] {
         let frame = request_frame(id, deadline_ms, &request);
         block(&mut text, name, &frame);
@@ -159,11 +163,39 @@ fn replies_are_as_the_vectors_say() {
         ("batch", 18, Opcode::Batch, list(Opcode::Batch, &outcomes)),
         ("multi-get", 19, Opcode::MultiGet, list(Opcode::MultiGet, &items)),
         ("scan", 20, Opcode::Scan, list(Opcode::Scan, &page)),
+        ("changes", 23, Opcode::Changes, list(Opcode::Changes, &changed())),
+        ("copy", 24, Opcode::Copy, list(Opcode::Copy, &rows())),
     ] {
         reply_block(&mut text, name, (id, opcode, FLAG_REPLY), &reply);
     }
     error_blocks(&mut text);
     compare("replies.txt", &text);
+}
+
+const SUBJECT: Subject =
+    Subject { partition: 17, cluster: 0x0102_0304_0506_0708_090A_0B0C_0D0E_0F10 };
+const POSITION: Position = Position { index: 1234, term: 5, part: 2 };
+
+fn changed() -> Vec<u8> {
+    let of = |timestamp, key, done| Change { timestamp, db: 1, key, done };
+    let expiry_ms = 1_767_225_600_000;
+    let mut out = Vec::new();
+    let changed =
+        Changed { timestamp: VERSION_SEEN, newest: 1236, now_ms: 9, ..Changed::default() };
+    Changed { position: POSITION, ..changed }.begin(3, &mut out);
+    of(7 << 16, b"k", Done::Set { value: b"v", expiry_ms }).encode(&mut out);
+    of(8 << 16, b"k", Done::Deleted).encode(&mut out);
+    Change { db: 0, ..of(VERSION_SEEN, b"", Done::Cleared) }.encode(&mut out);
+    out
+}
+
+fn rows() -> Vec<u8> {
+    let mut out = Vec::new();
+    let page = Rows { timestamp: VERSION_SEEN, newest: 1236, next: b"\x10k", ..Rows::default() };
+    page.begin(1, &mut out);
+    let done = Done::Set { value: b"v", expiry_ms: 0 };
+    Change { timestamp: VERSION_SEEN, db: 0, key: b"j", done }.encode(&mut out);
+    out
 }
 
 fn error_blocks(text: &mut String) {
@@ -295,6 +327,44 @@ fn request_fields(text: &mut String, request: &Request<'_>) {
             line(text, "cursor", quoted(scan.cursor));
             line(text, "pattern", quoted(scan.pattern));
         }
+        Request::Changes(Behind { subject, position }) => {
+            subject_fields(text, subject);
+            position_fields(text, position);
+        }
+        Request::Copy(RowsFrom { subject, from }) => {
+            subject_fields(text, subject);
+            line(text, "from", quoted(from));
+        }
+    }
+}
+
+fn subject_fields(text: &mut String, subject: &Subject) {
+    line(text, "partition", subject.partition);
+    line(text, "cluster", format!("{:032x}", subject.cluster));
+}
+
+fn position_fields(text: &mut String, position: &Position) {
+    line(text, "index", position.index);
+    line(text, "term", position.term);
+    line(text, "part", position.part);
+}
+
+fn changes_fields(text: &mut String, changes: &Changes<'_>) {
+    line(text, "count", changes.len());
+    for (at, Change { timestamp, db, key, done }) in changes.iter().enumerate() {
+        let mut field =
+            |name: &str, value: String| line(text, &format!("change{at}.{name}"), value);
+        field("timestamp", timestamp.to_string());
+        field("db", db.to_string());
+        field("key", quoted(key));
+        match done {
+            Done::Set { value, expiry_ms } => {
+                field("value", quoted(value));
+                field("expiry_ms", expiry_ms.to_string());
+            }
+            Done::Deleted => field("done", "deleted".to_owned()),
+            Done::Cleared => field("done", "cleared".to_owned()),
+        }
     }
 }
 
@@ -352,6 +422,19 @@ fn reply_fields(text: &mut String, reply: &Reply<'_>) {
                 line(text, &format!("entry{at}.key"), quoted(entry.key));
                 item_fields(text, &format!("entry{at}."), &entry.item);
             }
+        }
+        Reply::Changes(changed) => {
+            line(text, "timestamp", changed.timestamp);
+            line(text, "newest", changed.newest);
+            line(text, "now_ms", changed.now_ms);
+            position_fields(text, &changed.position);
+            changes_fields(text, &changed.changes);
+        }
+        Reply::Copy(page) => {
+            line(text, "timestamp", page.timestamp);
+            line(text, "newest", page.newest);
+            line(text, "next", quoted(page.next));
+            changes_fields(text, &page.rows);
         }
         Reply::Error(failure) => failure_fields(text, failure),
     }

@@ -70,6 +70,15 @@ fn made() -> impl Strategy<Value = Made> {
         batch,
         keys,
         scan,
+        any::<(u32, u128, u64, u64, u32)>().prop_map(|(partition, cluster, index, term, part)| {
+            let subject = Subject { partition, cluster };
+            let position = Position { index, term, part };
+            encoded(&Request::Changes(Behind { subject, position }))
+        }),
+        (any::<(u32, u128)>(), bytes()).prop_map(|((partition, cluster), from)| {
+            let subject = Subject { partition, cluster };
+            encoded(&Request::Copy(RowsFrom { subject, from: &from }))
+        }),
         bytes().prop_map(|bytes| encoded(&Request::Ping(&bytes))),
         any::<([u8; 16], u64)>().prop_map(|(id, born)| encoded(&Request::Session { id, born })),
         (bytes(), bytes()).prop_map(|(user, password)| encoded(&Request::Auth {
