@@ -116,7 +116,8 @@ impl Seat {
         let configured = self.configured.clone();
         let topology = self.topology.clone();
         let members = Members::new(node_id, cluster_id, topology, cores, partitions);
-        Arc::new(members.at(configured).patient_for(config.replace_dead_after))
+        let members = members.at(configured).patient_for(config.replace_dead_after);
+        Arc::new(members.stale_for(config.read_staleness_max))
     }
 }
 

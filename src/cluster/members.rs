@@ -19,6 +19,9 @@ use crate::id::{NodeId, PartitionId, ShardId};
 /// Where a request waits that nobody can answer now.
 pub const NOWHERE: ShardId = ShardId(u16::MAX);
 
+/// Leaders are asked for so long after the last read at a replica that follows.
+const WANTED_FOR: Duration = Duration::from_secs(60);
+
 /// A partition's replicas, as this node's own knows, or as the leader says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplicaSet {
@@ -43,8 +46,15 @@ pub struct Members {
     configured: Vec<(u64, SocketAddr)>,
     /// How long a node may be silent before others have its replicas; zero: for ever.
     patience: Duration,
+    /// How old what a replica that follows is asked may be; zero: none is.
+    stale_max: Duration,
     shards: u16,
     leaders: Vec<AtomicU64>,
+    /// Up to when the replica of each partition here has all there was, nanoseconds of the process;
+    /// 0: nobody knows.
+    closed: Vec<AtomicU64>,
+    /// When that was last wanted, likewise.
+    closed_wanted: AtomicU64,
     replicas: Mutex<Vec<ReplicaSet>>,
     /// Where clients reach the shards of all nodes, as far as they have said.
     endpoints: Mutex<BTreeMap<(NodeId, ShardId), (String, u16)>>,
@@ -75,8 +85,11 @@ impl Members {
             topology: Mutex::new(Arc::new(topology)),
             configured: Vec::new(),
             patience: Duration::ZERO,
+            stale_max: Duration::ZERO,
             shards,
             leaders: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
+            closed: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
+            closed_wanted: AtomicU64::new(0),
             replicas: Mutex::new(vec![ReplicaSet::default(); partitions as usize]),
             endpoints: Mutex::default(),
             version: AtomicU64::new(1),
@@ -102,6 +115,41 @@ impl Members {
     /// How long a node may be silent before others have its replicas; zero: for ever.
     pub fn patience(&self) -> Duration {
         self.patience
+    }
+
+    /// The same, of a node whose replicas that follow answer with what is at most so old; zero: not
+    /// at all.
+    #[must_use]
+    pub fn stale_for(self, stale_max: Duration) -> Self {
+        Self { stale_max, ..self }
+    }
+
+    /// How old what a replica that follows answers may be; zero: none does.
+    pub fn stale_max(&self) -> Duration {
+        self.stale_max
+    }
+
+    /// Notes that the replica of a partition here has all that was acknowledged before `at`, a
+    /// moment of the process's time.
+    pub fn note_closed(&self, partition: PartitionId, at: Duration) {
+        self.closed[partition.0 as usize].store(at.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// Up to when the replica of a partition here has all there was, as far as is known.
+    pub fn closed(&self, partition: PartitionId) -> Option<Duration> {
+        let at = self.closed[partition.0 as usize].load(Ordering::Relaxed);
+        (at != 0).then(|| Duration::from_nanos(at))
+    }
+
+    /// Somebody reads at replicas that follow.
+    pub fn want_closed(&self, now: Duration) {
+        self.closed_wanted.store(now.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// Whether anybody did lately.
+    pub fn wants_closed(&self, now: Duration) -> bool {
+        let at = self.closed_wanted.load(Ordering::Relaxed);
+        at != 0 && now.saturating_sub(Duration::from_nanos(at)) < WANTED_FOR
     }
 
     fn configure(&self, mut topology: Topology) -> Topology {

@@ -199,6 +199,10 @@ pub struct Counters {
     pub loading: bool,
     /// Shards whose disk is too slow to lead.
     pub slow_disks: u64,
+    /// Keys that were read from replicas that follow.
+    pub follower_reads: u64,
+    /// Commands that such a replica did not answer, though it might: what it had was too old.
+    pub follower_reads_too_old: u64,
     /// Bytes in the logs of all shards.
     pub wal_bytes: u64,
     /// Commands made durable by them.

@@ -229,6 +229,8 @@ fn stave(s: &mut Section<'_>) {
     s.line("stave_runtime", identity.runtime);
     s.line("stave_ack", identity.ack);
     s.line("stave_slow_disks", s.counters.slow_disks);
+    s.line("stave_follower_reads", s.counters.follower_reads);
+    s.line("stave_follower_reads_too_old", s.counters.follower_reads_too_old);
     s.line("stave_wal_bytes", s.counters.wal_bytes);
     s.line("stave_wal_entries", s.counters.wal_entries);
     s.line("stave_sstables", s.counters.sstables);

@@ -45,7 +45,7 @@ const ADDRESSES: &str = "HOST:PORT, separated by commas";
 const SWITCH: &str = "true or false";
 
 /// Every setting there is, in the order of the help.
-pub static KEYS: [Key; 32] = [
+pub static KEYS: [Key; 33] = [
     Key {
         name: "data-dir",
         value_name: "DIR",
@@ -213,6 +213,18 @@ pub static KEYS: [Key; 32] = [
             put(&mut config.replace_dead_after, parse_duration(value), "a time, such as 10m or 0")
         },
         show: |config| Some(quote(&show_duration(config.replace_dead_after))),
+    },
+    Key {
+        name: "read-staleness-max",
+        value_name: "TIME",
+        help: "How old the answer of a node may be that does not lead the key's partition, to a \
+               connection that said READONLY; what is older is asked of the leader. 0: all is \
+               [default: 5s]",
+        secret: false,
+        set: |config, value| {
+            put(&mut config.read_staleness_max, parse_duration(value), "a time, such as 5s or 0")
+        },
+        show: |config| Some(quote(&show_duration(config.read_staleness_max))),
     },
     Key {
         name: "join",

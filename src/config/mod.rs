@@ -123,6 +123,8 @@ pub struct Config {
     pub replication_factor: u8,
     /// How long a node may be silent before others have its replicas; zero: for ever.
     pub replace_dead_after: Duration,
+    /// How old what a replica that follows is asked may be; zero: none is.
+    pub read_staleness_max: Duration,
     /// Which of them this one is, from 1; 0 if it is alone.
     pub node_id: u64,
     /// Nodes of a cluster to join, `HOST:PEERPORT`.
@@ -181,6 +183,7 @@ impl Config {
             initial_cluster: Vec::new(),
             replication_factor: crate::cluster::REPLICAS,
             replace_dead_after: Duration::from_secs(600),
+            read_staleness_max: Duration::from_secs(5),
             node_id: 0,
             join: Vec::new(),
             peer_port: 0,

@@ -142,6 +142,11 @@ stats! {
     table_bytes,
     /// Requests sent to other shards.
     forwarded_requests,
+    /// Keys that were read from replicas that follow.
+    follower_reads,
+    /// Commands that might have been answered by such a replica, and were not: what it had was too
+    /// old, or nobody knew how old.
+    follower_reads_too_old,
     /// Turns of the shard's loop.
     turns,
     /// Times the core slept.

@@ -117,6 +117,12 @@ pub enum Planted {
     FlushDropsMembers,
     /// A retry of what is on its way is evaluated, too.
     RepeatProposed,
+    /// How old a replica is, is reckoned from when its leader's answer came.
+    AgeFromReceipt,
+    /// A replica closes a moment before it has applied what was committed by then.
+    ClosedUnapplied,
+    /// A leader says what is committed without a lease.
+    ClosedWithoutLease,
 }
 
 /// Who waits for an entry to commit: a token that only the shard can read.

@@ -220,6 +220,13 @@ impl Partition {
         }
     }
 
+    /// Whether its rows are those of committed entries, all up to one and no other: not while this
+    /// replica leads.
+    pub fn shows_committed(&self) -> bool {
+        let leads = self.replica.as_ref().is_none_or(|replica| replica.leads_from.is_some());
+        !leads && !self.is_leader() && !self.is_installing() && !self.is_catching_up()
+    }
+
     /// Whether this replica leads and has applied all that was committed before it did.
     pub fn is_ready(&self) -> bool {
         let Some(replica) = &self.replica else { return self.is_leader() };

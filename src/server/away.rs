@@ -108,7 +108,7 @@ impl<E: Env> Server<E> {
         conn.busy = true;
         let with = (self.ledger.wait(), self.shard.caller());
         let mut job = Job::of_conn(conn, with, spec, args);
-        job.wait = Some(wait);
+        (job.wait, job.stale_max) = (Some(wait), self.shard.stale_max());
         self.jobs.push(job);
     }
 

@@ -66,6 +66,8 @@ pub struct Job {
     sweep: Option<Sweep>,
     /// Until its next keys are in memory.
     pub wait: Option<Wait>,
+    /// How old what it is answered may be, if it may be old.
+    pub stale_max: Option<Duration>,
 }
 
 /// All that are being worked on, in the order in which they came.
@@ -140,6 +142,7 @@ impl Job {
             scope: Scope::ALL,
             sweep: None,
             wait: None,
+            stale_max: None,
         }
     }
 
@@ -269,7 +272,9 @@ impl<E: Env> Server<E> {
 
     fn run_timed_slice(&mut self, job: &mut Job) -> bool {
         let began = self.env.now();
+        self.shard.set_stale_max(job.stale_max);
         let done = self.run_slice(job);
+        self.shard.set_stale_max(None);
         let took = self.env.now().saturating_sub(began);
         self.ledger.charge_alone(job.spec, took, self.shard.stats());
         job.spent += took;

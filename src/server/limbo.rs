@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::Server;
+use super::followers::TOO_OLD;
 use super::peers::Peers;
 use super::remote::{Address, Answered, LEADS_NO_MORE, scope_of};
 use crate::cluster::NOWHERE;
@@ -112,6 +113,8 @@ impl<E: Env> Server<E> {
         }
         let now = self.env.now();
         for waiting in std::mem::take(&mut self.limbo.waiting) {
+            let first = waiting.parcel.requests.first();
+            self.shard.set_stale_max(first.and_then(|request| self.stale_max_of(request)));
             let whither = self.whither(&waiting.parcel);
             match whither {
                 Whither::To(shard) if now < waiting.until && !self.reaches(shard) => {
@@ -134,6 +137,7 @@ impl<E: Env> Server<E> {
                 }
             }
         }
+        self.shard.set_stale_max(None);
     }
 
     fn take_in(&mut self) {
@@ -174,6 +178,7 @@ impl<E: Env> Server<E> {
             let (first, len) = request.parts;
             let parts = parcel.parts[first as usize..][..len as usize].iter().copied();
             let to = Address { conn: request.conn, ticket: request.ticket };
+            let text = if request.stale && text == NO_LEADER { TOO_OLD } else { text };
             self.answer(*from, to, Answered::error(text, parts));
         }
         for request in &parcel.typed {

@@ -51,6 +51,7 @@ mod away;
 mod binary;
 mod channels;
 mod conn;
+mod followers;
 mod job;
 mod keyspace;
 mod latency;

@@ -355,6 +355,8 @@ impl Facts for View<'_> {
             save_failed: common.save.has_failed(),
             saved_s: common.save.saved_ms() / 1000,
             slow_disks: now.slow_disks,
+            follower_reads: now.follower_reads,
+            follower_reads_too_old: now.follower_reads_too_old,
             wal_bytes: now.wal_bytes,
             wal_entries: now.entries_committed,
             sstables: now.tables,

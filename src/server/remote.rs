@@ -115,8 +115,10 @@ impl<E: Env> Server<E> {
         args: Args<'_>,
         (db, proto): (u8, Proto),
     ) {
+        self.note_too_old(shard);
         self.shard.stats().forwarded_requests.add(1);
         let remembers = self.shard.caller().is_some_and(|caller| caller.remembers);
+        let stale = self.shard.stale_max().is_some();
         let parcel = self.mailbox.to(shard);
         let first = parcel.spans.len() as u32;
         (0..args.len()).for_each(|arg| parcel.push_arg(&args, arg));
@@ -124,7 +126,7 @@ impl<E: Env> Server<E> {
         let (resp3, Address { conn, ticket }) = (proto == Proto::Resp3, to);
         let (parts, transaction) = ((0, 0), None);
         let request =
-            Request { conn, ticket, parts, spec, db, resp3, remembers, args, transaction };
+            Request { conn, ticket, parts, spec, db, resp3, remembers, stale, args, transaction };
         parcel.requests.push(request);
     }
 
@@ -156,13 +158,14 @@ impl<E: Env> Server<E> {
     ) {
         self.shard.stats().forwarded_requests.add(1);
         let remembers = self.shard.caller().is_some_and(|caller| caller.remembers);
+        let stale = self.shard.stale_max().is_some();
         let parcel = self.mailbox.to(shard);
         let at = Some(parcel.transactions.len() as u32);
         parcel.transactions.push(transaction);
         let (Address { conn, ticket }, parts, args) = (to, (0, 0), (0, 0));
         let (db, resp3, transaction) = (0, false, at);
         let request =
-            Request { conn, ticket, parts, spec, db, resp3, remembers, args, transaction };
+            Request { conn, ticket, parts, spec, db, resp3, remembers, stale, args, transaction };
         parcel.requests.push(request);
     }
 
@@ -172,8 +175,10 @@ impl<E: Env> Server<E> {
         if let Run::Keyed(Keyed::One(_)) = spec.run {
             return self.forward(shard, to, spec, args, (db, proto));
         }
+        self.note_too_old(shard);
         self.shard.stats().forwarded_requests.add(1);
         let remembers = self.shard.caller().is_some_and(|caller| caller.remembers);
+        let stale = self.shard.stale_max().is_some();
         let parcel = self.mailbox.to(shard);
         let (first, parts) = (parcel.spans.len() as u32, parcel.parts.len() as u32);
         parcel.push_arg(&args, 0);
@@ -187,7 +192,7 @@ impl<E: Env> Server<E> {
         let (resp3, Address { conn, ticket }) = (proto == Proto::Resp3, to);
         let transaction = None;
         let request =
-            Request { conn, ticket, parts, spec, db, resp3, remembers, args, transaction };
+            Request { conn, ticket, parts, spec, db, resp3, remembers, stale, args, transaction };
         parcel.requests.push(request);
     }
 
@@ -202,11 +207,13 @@ impl<E: Env> Server<E> {
             // Whoever sent it may know of an observer that was not there when the turn began.
             self.look_for_observers();
             for request in &parcel.requests {
+                self.shard.set_stale_max(self.stale_max_of(request));
                 match self.is_owner_of(request, &parcel) {
                     true => self.serve(from, request, &parcel),
                     false => self.postpone_request(from, request, &parcel),
                 }
             }
+            self.shard.set_stale_max(None);
             for answer in &parcel.answers {
                 self.take_answer(answer, &parcel);
             }
@@ -263,6 +270,7 @@ impl<E: Env> Server<E> {
             let mut job = Job::new(origin, spec, args, keys, (db, proto));
             (job.transaction, job.caller) = (transaction, self.shard.caller());
             (job.wait, job.scope) = (wait, scope_of(request, parcel));
+            job.stale_max = self.shard.stale_max();
             return self.jobs.push(job);
         }
         match spec.run {

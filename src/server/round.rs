@@ -270,11 +270,18 @@ impl<E: Env> Server<E> {
         let is_shown = self.monitors.is_on();
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
         conn.session.note(spec.name, self.shard.now_ms());
+        let is_readonly = conn.session.readonly;
         let mark = conn.output.mark();
         self.ledger.begin(spec);
         let alone = self.slow.times_each() || ledger::is_timed_alone(spec, &args);
         let began = alone.then(|| self.env.now());
+        if is_readonly {
+            self.shard.set_stale_max(self.stale_max_of_conn(index, spec));
+        }
         self.run_spec(index, spec, args, ahead, scratch);
+        if is_readonly {
+            self.shard.set_stale_max(None);
+        }
         if is_shown {
             self.show(index, spec, &args);
         }
@@ -310,7 +317,8 @@ impl<E: Env> Server<E> {
                 let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
                 conn.busy = true;
                 let with = (self.ledger.wait(), self.shard.caller());
-                let job = Job::of_conn(conn, with, spec, args);
+                let mut job = Job::of_conn(conn, with, spec, args);
+                job.stale_max = self.shard.stale_max();
                 self.jobs.push(job);
             }
             Run::Keyed(_) => self.run_many(index, spec, args),
@@ -383,6 +391,9 @@ impl<E: Env> Server<E> {
             let who = (session.peer.clone(), session.name.clone());
             self.node.peers_on(self.shard.id()).insert(index, who);
         }
+        if session.last_command == "readonly" {
+            self.note_readonly();
+        }
     }
 
     /// In cluster mode keys must share a slot, and the slot must be this shard's.
@@ -394,7 +405,11 @@ impl<E: Env> Server<E> {
         }
         let shard = self.shard.locate(first).err()?;
         // Who it will be is not known yet: it waits.
-        (shard != NOWHERE).then(|| self.node.moved(first, shard))
+        if shard == NOWHERE {
+            return None;
+        }
+        self.note_too_old(shard);
+        Some(self.node.moved(first, shard))
     }
 
     /// A key of another shard: that shard is asked, or in cluster mode the client is.
@@ -408,6 +423,7 @@ impl<E: Env> Server<E> {
     ) {
         debug_assert!(slot.0 < SLOT_COUNT, "a slot is a slot");
         if self.node.is_cluster_mode() && shard != NOWHERE {
+            self.note_too_old(shard);
             let moved = self.node.moved(slot, shard);
             return self.refuse(index, &moved);
         }

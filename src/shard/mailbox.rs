@@ -57,6 +57,8 @@ pub struct Request {
     pub resp3: bool,
     /// It is to be told when keys change that the command reads.
     pub remembers: bool,
+    /// A replica that follows may answer it, if it is not too old.
+    pub stale: bool,
     /// `parcel.spans[first..first + len]`: the command's arguments, its name included.
     pub args: (u32, u32),
     /// `parcel.transactions[at]`, if it is EXEC.

@@ -55,6 +55,7 @@ pub use typed::{ConditionFailed, Written};
 
 mod behind;
 mod changes;
+mod closed;
 mod crowd;
 mod keyspace;
 mod listing;
@@ -189,11 +190,11 @@ impl<E: Env> Shard<E> {
     }
 
     /// Who answers for a slot: this shard's partition of that place, or another shard
-    /// ([`Shard::owner`]).
+    /// ([`Shard::owner`]); see also [`Shard::set_stale_max`].
     pub fn locate(&self, slot: Slot) -> Result<u32, ShardId> {
         let partition = self.map.partition_of(slot);
         match self.place_of(partition) {
-            Some(place) if self.leads(place) => Ok(place),
+            Some(place) if self.leads(place) || self.closed_for_reads(place).is_some() => Ok(place),
             _ => Err(self.owner(partition)),
         }
     }
@@ -272,7 +273,7 @@ impl<E: Env> Shard<E> {
         reply: &mut Reply<'_>,
     ) -> Evaluated {
         let Run::Keyed(keyed) = &spec.run else { panic!("{spec:?} has no single key") };
-        let now_ms = self.now_ms;
+        let now_ms = self.wall_ms(target.place);
         let Target { place, hash, key } = target;
         let is_blind = self.is_partial && self.is_blind(spec, &args);
         let replaces = is_blind && self.replaces_unread(target);

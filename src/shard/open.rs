@@ -128,7 +128,7 @@ pub async fn open<E: Env>(
         tree,
         in_log: Default::default(),
         touched: Vec::new(),
-        replicas: Replicas::new(options.members, count),
+        replicas: Replicas::new(options.members, count, env.random()),
         slowness: Default::default(),
         together: false,
         released: Vec::new(),

@@ -5,10 +5,12 @@
 //! turn that took longer than that, since the process was stopped in it or the machine paused, has
 //! said things that may not be true any more ([`Shard::is_overdue`]).
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::closed::Moments;
 use super::{Shard, Staged};
 use crate::cluster::{Absent, Members, NOWHERE};
 use crate::consensus::{self, Message, MessageKind, Outlook};
@@ -41,16 +43,22 @@ pub(super) struct Replicas {
     lost: Vec<(u32, u64)>,
     /// Something was logged in this turn that others wait for.
     pub has_followed: bool,
+    /// How old what a command is answered may be, if it may be old.
+    pub stale_max: Option<Duration>,
+    /// Up to when all is good that was read from replicas that follow, in this turn.
+    pub good_until: Cell<Option<Duration>>,
+    pub moments: Moments,
     /// Snapshots that are here and that Raft was not told of yet, by place.
     staged: BTreeMap<u32, Staged>,
 }
 
 impl Replicas {
-    /// Of a shard of so many partitions.
-    pub fn new(members: Option<Arc<Members>>, partitions: usize) -> Self {
+    /// Of a shard of so many partitions; `round` is random.
+    pub fn new(members: Option<Arc<Members>>, partitions: usize, round: u64) -> Self {
         let count = members.iter().len() * partitions;
         let (standings, leads_since) = (vec![Standing::Waits; count], vec![Duration::ZERO; count]);
-        Self { standings, leads_since, members, elsewhere: vec![false; count], ..Self::default() }
+        let (elsewhere, moments) = (vec![false; count], Moments::new(count, round));
+        Self { standings, leads_since, members, elsewhere, moments, ..Self::default() }
     }
 }
 
@@ -69,12 +77,18 @@ impl<E: Env> Shard<E> {
             members.leader(partition).map_or(NOWHERE, |node| members.number(node, home))
         };
         if let Some(place) = self.place_of(partition) {
+            if self.closed_for_reads(place).is_some() {
+                return self.id;
+            }
             return match self.replicas.standings[place as usize] {
                 Standing::Leads => self.id,
                 Standing::Follows(node) => members.number(node, home),
                 Standing::Waits => NOWHERE,
                 Standing::Elsewhere => led_elsewhere(members),
             };
+        }
+        if self.is_closed_nearby(partition) {
+            return home;
         }
         led_elsewhere(members)
     }
@@ -124,13 +138,18 @@ impl<E: Env> Shard<E> {
             }
         }
         self.replicas.lost.clear();
+        self.replicas.good_until.set(None);
+        self.settle_moments();
     }
 
     /// Whether the turn took so long that what was answered in it may not be true: a lease that it
-    /// counted on has ended meanwhile.
+    /// counted on has ended meanwhile, or what was read from a replica that follows is too old.
     pub fn is_overdue(&self) -> bool {
         self.replicas.members.is_some() && {
             let now = self.env.now();
+            if self.replicas.good_until.get().is_some_and(|until| now > until) {
+                return true;
+            }
             let ended = |partition: &Partition| partition.standing(now) != Standing::Leads;
             let led = self.replicas.standings.iter().zip(&self.partitions);
             now.saturating_sub(self.replicas.turn_began) > LEASE_SPARE

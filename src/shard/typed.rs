@@ -29,8 +29,9 @@ pub type Written<T> = (Result<T, ConditionFailed>, Option<u64>);
 impl<E: Env> Shard<E> {
     /// What a key holds, and the entry that has to commit before anyone is told.
     pub fn read(&self, target: Target<'_>) -> (Option<Version<'_>>, Option<u64>) {
+        let now_ms = self.wall_ms(target.place);
         let (version, hold) = self.partition(target.place).find(target.hash, target.key);
-        (version.filter(|version| !is_expired(version.expiry_ms, self.now_ms)), hold)
+        (version.filter(|version| !is_expired(version.expiry_ms, now_ms)), hold)
     }
 
     /// Does `op`, if its condition holds; what came of it is remembered as `once`.

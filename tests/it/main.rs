@@ -19,6 +19,7 @@ mod cluster_slots;
 mod conformance;
 mod crash;
 mod doctor;
+mod followers;
 mod fuzz;
 mod hostile;
 mod keyspace;

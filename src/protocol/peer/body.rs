@@ -33,6 +33,51 @@ pub enum Body<'a> {
     Topology(&'a [u8]),
     /// The sender's disk is too slow to lead.
     Slow,
+    /// How far is what the receiver leads committed? The round's number.
+    Ask(u64),
+    /// The answer to that.
+    Closed(Closed),
+}
+
+/// How far the partitions that the sender leads were committed when it was asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Closed {
+    /// As asked.
+    pub round: u64,
+    /// The sender's wall clock then, unix milliseconds.
+    pub wall_ms: u64,
+    /// Each that it leads under a lease, and the index up to which all was committed.
+    pub indices: Vec<(PartitionId, u64)>,
+}
+
+impl Closed {
+    fn decode(body: &[u8]) -> Result<Self, &'static str> {
+        let mut fields = Fields(body);
+        let head = fields.u64().zip(fields.u64());
+        let (round, wall_ms) = head.ok_or("cut short")?;
+        let mut indices = Vec::new();
+        while !fields.0.is_empty() {
+            indices.push(Self::index(&mut fields).ok_or("an index cut short")?);
+        }
+        Ok(Self { round, wall_ms, indices })
+    }
+
+    fn index(fields: &mut Fields<'_>) -> Option<(PartitionId, u64)> {
+        let partition = PartitionId(fields.u32()?);
+        fields.zero(4)?;
+        Some((partition, fields.u64()?))
+    }
+
+    /// Appends the body.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.round.to_le_bytes());
+        out.extend_from_slice(&self.wall_ms.to_le_bytes());
+        for (partition, index) in &self.indices {
+            out.extend_from_slice(&partition.0.to_le_bytes());
+            out.extend_from_slice(&[0; 4]);
+            out.extend_from_slice(&index.to_le_bytes());
+        }
+    }
 }
 
 /// What a step of a snapshot's way is. Numbers are the wire's.
@@ -174,7 +219,9 @@ impl<'a> Body<'a> {
             Kind::Topology => Ok(Body::Topology(body)),
             Kind::Slow if body.is_empty() => Ok(Body::Slow),
             Kind::Slow => Err("not empty"),
-            Kind::Beat => beat(body).map(Body::Beat).ok_or("not eight bytes"),
+            Kind::Beat => number(body).map(Body::Beat).ok_or("not eight bytes"),
+            Kind::Ask => number(body).map(Body::Ask).ok_or("not eight bytes"),
+            Kind::Closed => Closed::decode(body).map(Body::Closed),
         };
         body.map_err(malformed)
     }
@@ -183,13 +230,18 @@ impl<'a> Body<'a> {
     pub fn encode_beat(sent_ns: u64, out: &mut Vec<u8>) {
         out.extend_from_slice(&sent_ns.to_le_bytes());
     }
+
+    /// Appends the body of an ask.
+    pub fn encode_ask(round: u64, out: &mut Vec<u8>) {
+        out.extend_from_slice(&round.to_le_bytes());
+    }
 }
 
-fn beat(body: &[u8]) -> Option<u64> {
+fn number(body: &[u8]) -> Option<u64> {
     let mut fields = Fields(body);
-    let sent_ns = fields.u64()?;
+    let number = fields.u64()?;
     fields.end()?;
-    Some(sent_ns)
+    Some(number)
 }
 
 /// A piece of a large value.

@@ -58,11 +58,15 @@ pub enum Kind {
     Topology = 11,
     /// The sender's disk is slow.
     Slow = 12,
+    /// How far is what you lead committed?
+    Ask = 13,
+    /// The answer to that.
+    Closed = 14,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Hello,
         Self::Welcome,
         Self::Refused,
@@ -75,6 +79,8 @@ impl Kind {
         Self::Leads,
         Self::Topology,
         Self::Slow,
+        Self::Ask,
+        Self::Closed,
     ];
 
     /// Of its number.

@@ -12,7 +12,8 @@
 //! header := 0..4    magic          D5 53 54 50 (D5 "STP")
 //!           4       version        1
 //!           5       kind           1 hello, 2 welcome, 3 refused, 4 raft, 5 blob, 6 mail, 7 beat,
-//!                           8 endpoint, 9 snapshot, 10 leads, 11 topology, 12 slow
+//!                           8 endpoint, 9 snapshot, 10 leads, 11 topology, 12 slow, 13 ask,
+//!                           14 closed
 //!           6..8    zero
 //!           8..12   body_len:u32   at most 64 MiB
 //!           12..16  zero
@@ -39,8 +40,9 @@
 //! ```
 //!
 //! `version` is what is spoken behind the greeting, 2: in 1 `leads` named no members, and there was
-//! no `topology` and no `slow`. A hello names the sender and whom it takes the receiver for; a
-//! connection may be taken by another shard of the right node, which hands it on.
+//! no `topology`, no `slow`, no `ask` and no `closed`. A hello names the sender and whom it takes
+//! the receiver for; a connection may be taken by another shard of the right node, which hands it
+//! on.
 //! The codes of a refusal: [`Reason`].
 //!
 //! # After it
@@ -83,6 +85,8 @@
 //! topology := JSON: crate::cluster
 //! endpoint := port:u16 | host (UTF-8, 1 to 255 bytes)
 //! slow     := nothing
+//! ask      := round:u64
+//! closed   := round:u64 wall_ms:u64 (partition:u32 zero:u32 index:u64)*
 //! ```
 //!
 //! A `blob` is a piece of a large value of the sender's log, which entries name by its number; the
@@ -92,7 +96,10 @@
 //! which the receiver has no replica, which would hear of no leader else, and says who has one. Nor
 //! would it hear of changes of the `topology`, which everybody tells everybody, once per version.
 //! `slow`, said again every 100 ms as long as it holds, asks for no leadership: the disk of the
-//! sender's shard is slow.
+//! sender's shard is slow. `ask` is answered with `closed`: for each partition that the sender of
+//! the answer leads under a lease, up to which index it had committed everything when it was asked,
+//! and its wall clock then. The round is a number that the asker has given to nobody else; what
+//! follows from it: [`crate::shard`].
 //!
 //! **Why plain fields and not rkyv.** A message is 96 bytes that are read once, in order; what it
 //! is made of (an entry's payload, a parcel) is copied to its place anyway. Chosen: the same forty
@@ -111,7 +118,7 @@ mod parser;
 #[cfg(test)]
 mod tests;
 
-pub use body::{Blob, Body, Endpoint, Led, SnapshotStep, Step};
+pub use body::{Blob, Body, Closed, Endpoint, Led, SnapshotStep, Step};
 pub use error::Error;
 pub use frame::{
     BODY_LEN_MAX, GREETING_LEN_MAX, HEADER_LEN, Header, Kind, MAGIC, VERSION, finish, start,

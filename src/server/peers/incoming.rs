@@ -138,12 +138,7 @@ impl<E: Env> Server<E> {
                 Ok(())
             }
             Body::Leads(leads) => {
-                if let Some((node, _)) = peers.members.far(from) {
-                    for Led { partition, members, behind } in leads {
-                        let of = ReplicaSet { members, behind, applied: 0 };
-                        self.shard.note_leader_elsewhere(partition, node, of);
-                    }
-                }
+                self.take_leads(peers, from, leads);
                 Ok(())
             }
             Body::Topology(text) => {
@@ -163,10 +158,26 @@ impl<E: Env> Server<E> {
                 }
                 Ok(())
             }
+            Body::Ask(round) => {
+                self.take_ask(peers, from, round);
+                Ok(())
+            }
+            Body::Closed(closed) => {
+                self.take_closed(&closed);
+                Ok(())
+            }
             Body::Beat(_) => Ok(()),
             Body::Hello(_) | Body::Welcome(_) | Body::Refused(_) => {
                 Err("it greets again".to_owned())
             }
+        }
+    }
+
+    fn take_leads(&mut self, peers: &Peers, from: ShardId, leads: Vec<Led>) {
+        let Some((node, _)) = peers.members.far(from) else { return };
+        for Led { partition, members, behind } in leads {
+            let of = ReplicaSet { members, behind, applied: 0 };
+            self.shard.note_leader_elsewhere(partition, node, of);
         }
     }
 

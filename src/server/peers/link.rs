@@ -12,7 +12,7 @@ use crate::env::{ConnId, Env, Sent};
 use crate::id::{NodeId, PartitionId, ShardId};
 use crate::partition::Content;
 use crate::protocol::peer::{
-    self, Batch, Blob, Body, Endpoint, GREETING_LEN_MAX, Hello, Kind, Led, Parser, Place,
+    self, Batch, Blob, Body, Closed, Endpoint, GREETING_LEN_MAX, Hello, Kind, Led, Parser, Place,
     SnapshotStep, finish, start,
 };
 use crate::shard::mailbox::{Parcel, wire};
@@ -267,6 +267,26 @@ impl Link {
             self.end_batch();
             let at = start(&mut self.out);
             let _ = finish(&mut self.out, at, Kind::Slow);
+        }
+    }
+
+    /// Asks how far what is led there is committed.
+    pub fn push_ask(&mut self, round: u64) {
+        if self.is_up() {
+            self.end_batch();
+            let at = start(&mut self.out);
+            Body::encode_ask(round, &mut self.out);
+            let _ = finish(&mut self.out, at, Kind::Ask);
+        }
+    }
+
+    /// Answers such a question.
+    pub fn push_closed(&mut self, closed: &Closed) {
+        if self.is_up() {
+            self.end_batch();
+            let at = start(&mut self.out);
+            closed.encode(&mut self.out);
+            let _ = finish(&mut self.out, at, Kind::Closed);
         }
     }
 

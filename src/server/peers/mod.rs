@@ -21,7 +21,7 @@ use crate::cluster::{Members, ReplicaSet};
 use crate::consensus::{Message, Outlook};
 use crate::env::{ConnId, Env, ListenerId};
 use crate::id::{NodeId, PartitionId, ShardId};
-use crate::protocol::peer::{Led, Place};
+use crate::protocol::peer::{Closed, Led, Place};
 use crate::shard::mailbox::Parcel;
 
 use incoming::Incoming;
@@ -141,6 +141,13 @@ impl Peers {
         self.links.get(&number).is_some_and(Link::is_up)
     }
 
+    /// Answers a shard's question.
+    pub fn push_closed(&mut self, to: ShardId, closed: &Closed) {
+        if let Some(link) = self.links.get_mut(&to) {
+            link.push_closed(closed);
+        }
+    }
+
     /// The next parcel that came, and from whom.
     pub fn receive(&mut self) -> Option<(ShardId, Parcel)> {
         self.mail.pop_front()
@@ -223,6 +230,7 @@ impl<E: Env> Server<E> {
         let (mut gone, mut dialled) = (Vec::new(), Vec::new());
         let topology = peers.members.topology();
         self.follow_topology(&mut peers);
+        let round = self.shard.ask_leaders();
         for (number, link) in &mut peers.links {
             let from_there = peers.incoming.values().find(|other| other.from == Some(*number));
             let heard = from_there.map_or(Duration::ZERO, |other| other.heard);
@@ -231,6 +239,7 @@ impl<E: Env> Server<E> {
                 continue;
             }
             if link.shard == self.shard.id() {
+                round.into_iter().for_each(|round| link.push_ask(round));
                 if self.shard.is_slow() {
                     link.push_slow();
                 }

@@ -4,7 +4,8 @@
 //! parcel  := request_count:u32 request* answer_count:u32 answer* typed_count:u32 typed*
 //!            typed_answer_count:u32 typed_answer* invalidation_count:u32 invalidation*
 //! request := conn ticket:u32 name db:u8 flags:u8 parts args transaction
-//!            flags                  1 RESP3, 2 remembers what it reads, 4 with a transaction
+//!            flags                  1 RESP3, 2 remembers what it reads, 4 with a transaction, 8 a
+//!                                   replica that follows may answer it
 //! parts   := count:u32 part:u32*
 //! args    := count:u32 bytes*
 //! transaction := watched_count:u32 watched* step_count:u32 step*          if flags & 4
@@ -158,7 +159,8 @@ impl Out<'_> {
         self.u32(request.ticket);
         self.bytes(request.spec.name.as_bytes());
         self.u8(request.db);
-        let flags = [request.resp3, request.remembers, request.transaction.is_some()];
+        let Request { resp3, remembers, stale, transaction, .. } = *request;
+        let flags = [resp3, remembers, transaction.is_some(), stale];
         self.u8(flags.iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(*flag)));
         let (first, len) = request.parts;
         let parts = &parcel.parts[first as usize..][..len as usize];
@@ -342,9 +344,9 @@ impl<'a> Rest<'a> {
             transaction = Some(parcel.transactions.len() as u32);
             parcel.transactions.push(Arc::new(taken));
         }
-        let (resp3, remembers) = (flags & 1 != 0, flags & 2 != 0);
+        let [resp3, remembers, stale] = [1, 2, 8].map(|flag| flags & flag != 0);
         let request =
-            Request { conn, ticket, parts, spec, db, resp3, remembers, args, transaction };
+            Request { conn, ticket, parts, spec, db, resp3, remembers, stale, args, transaction };
         if !request.is_sound(parcel) {
             return Err(Error::Malformed { what: "number of arguments" });
         }

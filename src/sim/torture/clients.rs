@@ -82,6 +82,12 @@ impl Clients {
         Self { keys: 1, readers: 2, rest_max: Duration::from_millis(5), ..drawn }
     }
 
+    /// As [`Clients::on_one_key`]; all of them write, and rest a little longer.
+    #[cfg(test)]
+    pub fn that_write_one_key(rng: &mut Rng) -> Self {
+        Self { readers: 0, rest_max: Duration::from_millis(100), ..Self::on_one_key(rng) }
+    }
+
     /// Nothing more is sent.
     #[cfg(test)]
     pub fn stop(&mut self) {

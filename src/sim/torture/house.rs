@@ -47,6 +47,8 @@ pub struct Shape {
     pub replicas: u8,
     /// How long a node of a cluster may be silent before others have its replicas; zero: for ever.
     pub replace_after: Duration,
+    /// How old what a replica that follows is asked may be; zero: none is.
+    pub stale_max: Duration,
     /// The memory budget of the node, bytes.
     pub memory_max: usize,
     /// What clients have to say first.
@@ -73,6 +75,7 @@ impl Default for Shape {
             ack: Ack::Quorum,
             replicas: crate::cluster::REPLICAS,
             replace_after: Duration::from_secs(600),
+            stale_max: Duration::from_secs(5),
             memory_max: 1 << 30,
             password: None,
             cluster_mode: false,
@@ -301,7 +304,7 @@ fn options(shape: &Shape, node: NodeId, topology: Option<&Topology>) -> Options 
     let partitions = u32::from(shape.shards) * shape.partitions;
     let members = |topology: &Topology| {
         let members = Members::new(node, 9, topology.clone(), shape.shards, partitions);
-        Arc::new(members.patient_for(shape.replace_after))
+        Arc::new(members.patient_for(shape.replace_after).stale_for(shape.stale_max))
     };
     Options {
         members: topology.map(members),

@@ -32,6 +32,8 @@ mod retriers;
 mod run;
 #[cfg(test)]
 mod slow;
+#[cfg(test)]
+mod stale;
 pub mod storm;
 #[cfg(test)]
 mod tests;

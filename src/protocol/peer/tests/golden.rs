@@ -117,6 +117,15 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("topology", framed(Kind::Topology, |out| out.extend_from_slice(b"{\"version\":2}"))),
         ("slow", framed(Kind::Slow, |_| {})),
+        ("ask", framed(Kind::Ask, |out| Body::encode_ask(0x0102_0304_0506_0708, out))),
+        (
+            "closed",
+            framed(Kind::Closed, |out| {
+                let indices = [(3, 41), (17, 0)].map(|(of, index)| (PartitionId(of), index));
+                let (round, wall_ms) = (0x0102_0304_0506_0708, 1_700_000_000_000);
+                Closed { round, wall_ms, indices: indices.into() }.encode(out);
+            }),
+        ),
         ("beat", framed(Kind::Beat, |out| Body::encode_beat(1_000_000_007, out))),
     ]
 }
@@ -169,7 +178,7 @@ fn what_can_not_be_a_frame_is_refused() {
         (remade(0, b'*'), Error::Magic { found: *b"*STP" }),
         (remade(4, 9), Error::Version { found: 9 }),
         (remade(5, 0), Error::Kind { found: 0 }),
-        (remade(5, 13), Error::Kind { found: 13 }),
+        (remade(5, 15), Error::Kind { found: 15 }),
         (remade(6, 1), Error::Reserved),
         (remade(15, 1), Error::Reserved),
         (remade(11, 4), Error::TooLong { kind, len: max + 8, max }),

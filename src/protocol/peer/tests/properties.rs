@@ -176,6 +176,8 @@ proptest! {
             Ok(Body::Topology(text)) => framed(kind, |out| out.extend_from_slice(text)),
             Ok(Body::Endpoint(endpoint)) => framed(kind, |out| endpoint.encode(out)),
             Ok(Body::Slow) => framed(kind, |_| {}),
+            Ok(Body::Ask(round)) => framed(kind, |out| Body::encode_ask(round, out)),
+            Ok(Body::Closed(closed)) => framed(kind, |out| closed.encode(out)),
             Ok(Body::Beat(sent_ns)) => framed(kind, |out| Body::encode_beat(sent_ns, out)),
         };
         prop_assert_eq!(&again[HEADER_LEN..], &body[..]);

@@ -40,6 +40,7 @@ fn request(parcel: &mut Parcel, name: &str, args: &[&[u8]], transaction: Option<
         db,
         resp3,
         remembers,
+        stale: true,
         args,
         transaction,
     });
@@ -96,10 +97,10 @@ fn seen(parcel: &Parcel) -> Vec<String> {
             let specs: Vec<_> = of.steps.iter().map(|s| (s.spec.name, s.db, s.proto)).collect();
             format!("{:?} {steps:?} {specs:?}", of.watched)
         });
-        let Request { conn, ticket, spec, db, resp3, remembers, .. } = request;
+        let Request { conn, ticket, spec, db, resp3, remembers, stale, .. } = request;
         let args = args(&parcel.args(request));
         seen.push(format!(
-            "{conn:?} {ticket} {} {db} {resp3} {remembers} {parts:?} {args:?} {of:?}",
+            "{conn:?} {ticket} {} {db} {resp3} {remembers} {stale} {parts:?} {args:?} {of:?}",
             spec.name
         ));
     }

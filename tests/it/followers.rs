@@ -1,0 +1,116 @@
+//! Reads at nodes that do not lead, by connections that said READONLY.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::client::{Client, Reply};
+use crate::cluster::{CHANGE_MAX, Patient, start, write_some};
+use crate::server::Server;
+
+/// A connection that said so.
+fn reader(port: u16) -> Client {
+    let mut client = Client::connect(port);
+    assert_eq!(client.run(&["READONLY"]), Reply::ok());
+    client
+}
+
+fn figure(node: &Server, name: &str) -> u64 {
+    let Reply::Bulk(text) = node.client().run(&["INFO", "stave"]) else { panic!("a text") };
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("{name} in {text}"))
+}
+
+fn signal(nodes: &[Server], name: &str) {
+    for node in nodes {
+        let sent = Command::new("kill").args([name, &node.pid().to_string()]).status();
+        assert!(sent.expect("there is kill").success());
+    }
+}
+
+/// Reads everything at a node, as often as it takes until its own replicas answer for all of it.
+fn read_behind(node: &Server, client: &mut Client, kept: &BTreeMap<String, String>) {
+    let begun = Instant::now();
+    loop {
+        let before = figure(node, "stave_follower_reads_too_old");
+        for (key, value) in kept {
+            assert_eq!(client.run(&["GET", key]), Reply::bulk(value), "{key}");
+        }
+        if figure(node, "stave_follower_reads_too_old") == before {
+            return;
+        }
+        assert!(begun.elapsed() < CHANGE_MAX, "a leader is asked all the time");
+        sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn every_node_answers_readers_until_it_is_cut_off_for_longer_than_the_bound() {
+    let nodes = start(3, &["--cores", "2", "--read-staleness-max", "3s"]);
+    let mut kept = BTreeMap::new();
+    write_some(&mut Patient::of(&nodes), 0, &mut kept);
+    // Written to a majority, which is not all.
+    sleep(Duration::from_millis(500));
+    for node in &nodes {
+        let mut client = reader(node.port);
+        read_behind(node, &mut client, &kept);
+        let keys: Vec<_> = kept.keys().map(String::as_str).collect();
+        let Reply::Array(values) = client.run(&[["MGET"].as_slice(), &keys].concat()) else {
+            panic!("MGET answers with an array")
+        };
+        assert!(values.iter().eq(kept.values().map(Reply::bulk).collect::<Vec<_>>().iter()));
+        assert!(figure(node, "stave_follower_reads") > 0);
+    }
+
+    let mut client = reader(nodes[0].port);
+    read_behind(&nodes[0], &mut client, &kept);
+    signal(&nodes[1..], "-STOP");
+    let begun = Instant::now();
+    let mut answered = BTreeMap::new();
+    while begun.elapsed() < Duration::from_secs(2) {
+        for (key, value) in &kept {
+            assert_eq!(client.run(&["GET", key]), Reply::bulk(value), "{key}");
+            *answered.entry(key).or_insert(0) += 1;
+        }
+    }
+    assert!(answered.values().all(|times| *times > 10), "{answered:?}");
+
+    // What was sent to one that was stopped ends with the connection to it.
+    let refused = loop {
+        match client.run(&["GET", "key:0"]) {
+            Reply::Error(text) if text.starts_with("MASTERDOWN") => break text,
+            Reply::Error(text) => assert!(text.starts_with("UNKNOWN"), "{text}"),
+            value => assert!(begun.elapsed() < Duration::from_secs(4), "{value:?}"),
+        }
+        assert!(begun.elapsed() < CHANGE_MAX, "no refusal");
+    };
+    assert!(refused.contains("older than read-staleness-max"), "{refused}");
+
+    signal(&nodes[1..], "-CONT");
+    let mut patient = Patient::of(&nodes);
+    write_some(&mut patient, 1, &mut kept);
+    sleep(Duration::from_millis(500));
+    read_behind(&nodes[0], &mut reader(nodes[0].port), &kept);
+}
+
+#[test]
+fn in_cluster_mode_a_reader_is_sent_to_the_leader_only_if_it_has_to() {
+    let nodes = start(3, &["--cluster-mode"]);
+    let mut readers: Vec<_> = nodes.iter().map(|node| reader(node.shard_ports[0])).collect();
+    let begun = Instant::now();
+    // The first answers are of who leads; then all three answer.
+    while !readers.iter_mut().all(|client| client.run(&["GET", "key"]) == Reply::Null) {
+        assert!(begun.elapsed() < CHANGE_MAX, "a reader is sent on all the time");
+        sleep(Duration::from_millis(50));
+    }
+
+    let mut moved = 0;
+    for client in &mut readers {
+        assert_eq!(client.run(&["READWRITE"]), Reply::ok());
+        let reply = client.run(&["GET", "key"]);
+        moved += usize::from(matches!(reply, Reply::Error(text) if text.starts_with("MOVED")));
+    }
+    assert_eq!(moved, 2, "one leads");
+}
