@@ -250,6 +250,12 @@ impl Members {
         is_one.then(|| (NodeId(node.into()), ShardId(number.0 % self.shards)))
     }
 
+    /// Where the node that has a number of [`Members::number`] is reached by its peers.
+    pub fn address_of(&self, number: ShardId) -> Option<SocketAddr> {
+        let (node, _) = self.far(number)?;
+        self.topology().get(node.0).map(|member| member.peer)
+    }
+
     /// Notes what is known of a partition's replicas.
     pub fn note_replicas(&self, partition: PartitionId, replicas: ReplicaSet) {
         locked(&self.replicas)[partition.0 as usize] = replicas;

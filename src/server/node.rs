@@ -235,12 +235,17 @@ impl Node {
     }
 
     /// From where a connection is, and what it is called; nothing if it is gone. Another one may
-    /// be in its place by now.
+    /// be in its place by now. Of another node's connection only that node is known: where its
+    /// peers reach it.
     pub fn who_is(&self, shard: ShardId, conn: ConnId) -> (String, String) {
-        self.peers_on(shard).get(&conn.index).cloned().unwrap_or_default()
+        if self.common.peers.get(usize::from(shard.0)).is_some() {
+            return self.peers_on(shard).get(&conn.index).cloned().unwrap_or_default();
+        }
+        let node = self.members.as_ref().and_then(|members| members.address_of(shard));
+        (node.map(|address| address.to_string()).unwrap_or_default(), String::new())
     }
 
-    /// From where a shard's connections are, and what they are called.
+    /// From where the connections of a shard of this node are, and what they are called.
     pub fn peers_on(&self, shard: ShardId) -> MutexGuard<'_, BTreeMap<u32, (String, String)>> {
         self.common.peers[usize::from(shard.0)].lock().expect("no one panics holding it")
     }

@@ -260,3 +260,27 @@ fn a_node_that_was_away_for_long_catches_up() {
     nodes[0].kill();
     assert_kept(&mut Patient::of(&nodes[1..]), &kept);
 }
+
+/// What a node runs for clients of another is slow there, too, and is told of with that node's
+/// address: who the client is only the other one knows.
+#[test]
+fn slow_commands_of_another_nodes_clients_are_noted() {
+    let nodes = start(3, &["--slowlog-log-slower-than", "0", "--slowlog-max-len", "1000"]);
+    let mut kept = BTreeMap::new();
+    write_some(&mut Patient::of(&nodes[..1]), 0, &mut kept);
+    assert_kept(&mut Patient::of(&nodes[..1]), &kept);
+
+    let of_others = nodes[1..].iter().flat_map(|node| {
+        let Reply::Array(entries) = node.client().run(&["SLOWLOG", "GET", "-1"]) else {
+            panic!("SLOWLOG GET answers with an array")
+        };
+        entries.into_iter().filter(|entry| {
+            let Reply::Array(fields) = entry else { panic!("an entry is an array: {entry:?}") };
+            let is_write =
+                matches!(&fields[3], Reply::Array(args) if args[0] == Reply::bulk("SET"));
+            let Reply::Bulk(from) = &fields[4] else { panic!("an address: {fields:?}") };
+            is_write && from.starts_with(b"127.0.0.1:") && fields[5] == Reply::bulk("")
+        })
+    });
+    assert!(of_others.count() > 0, "40 keys, and the other nodes lead two thirds of them");
+}
