@@ -25,10 +25,12 @@ const WANTED_FOR: Duration = Duration::from_secs(60);
 /// A partition's replicas, as this node's own knows, or as the leader says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplicaSet {
-    /// Who has one, as of the entries that are applied here.
+    /// Who has one, as of the entries that are applied there.
     pub members: Membership,
     /// The newest of them.
     pub applied: u64,
+    /// Raft's term there.
+    pub term: u64,
     /// Who lacks more than what is on its way, if this node leads.
     pub behind: Vec<NodeId>,
 }

@@ -17,6 +17,7 @@ use super::{
 use crate::id::NodeId;
 
 mod outlook;
+mod vacancy;
 
 use outlook::Haste;
 pub use outlook::Outlook;
@@ -30,15 +31,13 @@ const COMMIT_PORTION_LEN: u64 = 1 << 20;
 /// [`Group::campaign`] with many unapplied.
 pub struct Group {
     node: RawNode<Log>,
-    id: NodeId,
+    config: Config,
     members: Members,
+    /// See [`Restored::floor`].
+    floor: (u64, u64),
     /// No other replica needs this log.
     lone: bool,
-    uncommitted_max: u64,
     timeout: ElectionTimeout,
-    /// See [`Config::guard_ticks`].
-    guard_ticks: usize,
-    election_ticks: usize,
     /// A leader's ticks since it looked whether a majority is there.
     unchecked_ticks: usize,
     haste: Haste,
@@ -64,11 +63,10 @@ impl Group {
     /// * [`Error::Restored`]: the restored log has a gap or lacks what was committed.
     /// * [`Error::Membership`]: a restored payload is none of a membership entry.
     pub fn new(config: Config, mut restored: Restored) -> Result<Self, Error> {
-        let seed = config.seed;
-        let Config { id, voters, learners, uncommitted_max, turn, .. } = config;
-        let Config { election_ticks, guard_ticks, heartbeat_ticks, .. } = config;
+        let Config { id, seed, turn, election_ticks, guard_ticks, heartbeat_ticks, .. } = config;
         let (term, applied) = (restored.term, restored.applied.max(restored.snapshot_index));
-        let members = restored_members(&mut restored, Membership::new(voters, learners))?;
+        let (floor, born) = (restored.floor, (config.voters.clone(), config.learners.clone()));
+        let members = restored_members(&mut restored, Membership::new(born.0, born.1))?;
         let log = Log::new(message::conf_state(members.now()), restored)?;
         let raft_config = raft::Config {
             id: id.0,
@@ -92,13 +90,10 @@ impl Group {
             .map_err(|error| Error::Config { reason: error.to_string() })?;
         Ok(Self {
             node,
-            id,
             lone: members.now().is_lone(id),
             members,
-            uncommitted_max,
+            floor,
             timeout: ElectionTimeout::new(seed, id.0, election_ticks, term),
-            guard_ticks,
-            election_ticks,
             unchecked_ticks: 0,
             haste: Haste::new(turn, term),
             quiet_ticks: if term > 0 { guard_ticks } else { 0 },
@@ -107,6 +102,7 @@ impl Group {
             ready_newest: 0,
             write_newest: WriteId(0),
             write_durable: WriteId(0),
+            config,
         })
     }
 
@@ -115,7 +111,7 @@ impl Group {
     /// # Errors
     /// [`Error::Malformed`]: it was not taken in; the connection it came from is not to be trusted.
     pub fn step(&mut self, mut message: Message) -> Result<(), Error> {
-        message.check(self.id)?;
+        message.check(self.config.id)?;
         if message.kind == MessageKind::TimeoutNow && self.lags() {
             return Ok(());
         }
@@ -124,6 +120,12 @@ impl Group {
         }
         if message.kind == MessageKind::AppendResponse && !self.mend_rejection(&mut message) {
             return Ok(());
+        }
+        if self.is_vacant() && !self.may_take(&message) {
+            return Ok(());
+        }
+        if message.kind == MessageKind::AppendResponse && !message.reject && message.index > 0 {
+            self.note_filled(message.from);
         }
         self.stage(&message.entries);
         // What remains are answers from replicas that are no longer members: not worth a word.
@@ -250,8 +252,8 @@ impl Group {
             self.members.enter(index, change.as_ref());
             let now = self.members.now();
             assert_eq!(*now, message::membership_of(&conf), "entry {index} is understood alike");
-            self.lone = now.is_lone(self.id);
-            if self.role() == Role::Leader && !now.is_voter(self.id) {
+            self.lone = now.is_lone(self.config.id);
+            if self.role() == Role::Leader && !now.is_voter(self.config.id) {
                 let term = self.term();
                 self.node.raft.become_follower(term, 0);
             }
@@ -282,7 +284,7 @@ impl Group {
         if raft.state == StateRole::Leader && !raft.commit_to_current_term() {
             return Err(Error::Unready { term: raft.term });
         }
-        self.node.read_index(message::encode_read(self.id, context));
+        self.node.read_index(message::encode_read(self.config.id, context));
         Ok(())
     }
 
@@ -313,6 +315,11 @@ impl Group {
         let status =
             if installed { raft::SnapshotStatus::Finish } else { raft::SnapshotStatus::Failure };
         self.node.report_snapshot(peer.0, status);
+    }
+
+    /// What was offered to `to` is not there any more.
+    pub fn withdraw_snapshot(&mut self, to: NodeId) {
+        self.node.mut_store().withdraw(to);
     }
 
     /// Forgets entries up to `index`, which is applied. A follower that lacks them needs a
@@ -362,7 +369,7 @@ impl Group {
 
     /// Whether this node belongs to the group, as far as entries are applied.
     pub fn is_member(&self) -> bool {
-        self.members.now().contains(self.id)
+        self.members.now().contains(self.config.id)
     }
 
     /// This replica's role.
@@ -416,8 +423,14 @@ impl Group {
     }
 
     /// The next entry that a leader would send to `peer`.
+    #[cfg(test)]
     pub fn next_index(&self, peer: NodeId) -> Option<u64> {
         self.node.raft.prs().get(peer.0).map(|progress| progress.next_idx)
+    }
+
+    /// The newest entry of which a leader knows that `peer` has it, and all before.
+    pub fn acknowledged(&self, peer: NodeId) -> Option<u64> {
+        self.node.raft.prs().get(peer.0).map(|progress| progress.matched)
     }
 
     /// How far a follower is known to have the log, if this replica leads, has heard of it within
@@ -428,7 +441,7 @@ impl Group {
         let progress = self.node.raft.prs().get(peer.0).filter(|_| is_leader)?;
         let has_all = progress.matched == self.last_index();
         let follows = progress.state == ProgressState::Replicate || has_all;
-        let is_heard = peer == self.id || progress.recent_active;
+        let is_heard = peer == self.config.id || progress.recent_active;
         (follows && is_heard).then_some(progress.matched)
     }
 
@@ -441,7 +454,7 @@ impl Group {
             return Err(Error::Transferring { to: NodeId(to) });
         }
         let uncommitted = raft.raft_log.last_index() - raft.raft_log.committed;
-        if uncommitted >= self.uncommitted_max {
+        if uncommitted >= self.config.uncommitted_max {
             return Err(Error::Overloaded { uncommitted });
         }
         Ok(())
@@ -452,7 +465,8 @@ impl Group {
     fn lags(&self) -> bool {
         let (applied, log) = (self.applied_index(), &self.node.raft.raft_log);
         let installing = self.node.store().base_index() > applied;
-        let unwritten = log.persisted < log.last_index() && self.members.now().is_sole(self.id);
+        let unwritten =
+            log.persisted < log.last_index() && self.members.now().is_sole(self.config.id);
         installing || unwritten || log.committed - applied > CAMPAIGN_LAG_MAX
     }
 
@@ -502,7 +516,7 @@ impl Group {
             out.commit = Some(last.index);
         }
         for read in ready.take_read_states() {
-            let context = message::decode_read(self.id, &read.request_ctx);
+            let context = message::decode_read(self.config.id, &read.request_ctx);
             out.reads.extend(context.map(|context| ReadState { context, index: read.index }));
         }
         self.take_messages(&mut ready, out);
@@ -521,7 +535,8 @@ impl Group {
         }
         let snapshot = message::snapshot_from_raft(ready.snapshot());
         self.members = Members::new(snapshot.index, snapshot.membership.clone());
-        self.lone = self.members.now().is_lone(self.id);
+        self.floor = (0, 0);
+        self.lone = self.members.now().is_lone(self.config.id);
         self.node.mut_store().restore(snapshot.index, snapshot.term);
         out.append.clear();
         out.commit = None;

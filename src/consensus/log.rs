@@ -114,6 +114,11 @@ impl Log {
         self.offered.insert(to, snapshot);
     }
 
+    /// The state that was offered to a follower can not be shipped any more.
+    pub(super) fn withdraw(&mut self, to: NodeId) {
+        self.offered.remove(&to);
+    }
+
     /// Who was refused a snapshot since the last call.
     pub(super) fn take_wanted(&self) -> Option<NodeId> {
         self.wanted.take()

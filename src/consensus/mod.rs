@@ -69,6 +69,11 @@
 //! replica knows the members at the beginning of its log from [`Config`] or from its first
 //! snapshot.
 //!
+//! A replica that its group goes on without is vacated ([`Group::vacate`]): its log goes. It may
+//! still be asked for its vote by those who do not know that the members have changed, so it keeps
+//! its term, its vote and the name of its last entry, and votes as if it had it. Members in its log
+//! would be those after a part that it lacks: only a snapshot fills it again, which it asks for.
+//!
 //! Not here: payloads and their encoding (the partition; of members alone: `membership`), the log's
 //! format ([`crate::wal`]), the peer codec, hibernation. Reading order: `effects`, `message`,
 //! `membership`, `group`, `group/outlook`, `log`, `timeout`.
@@ -235,6 +240,9 @@ pub struct Restored {
     pub entries: Vec<Entry>,
     /// Who belonged to the group at `snapshot_index`; none: whom [`Config`] names.
     pub membership: Option<Membership>,
+    /// Term and index of the last entry that this replica had before it was vacated
+    /// ([`Group::vacate`]); zeroes: it was not, or is filled again.
+    pub floor: (u64, u64),
     /// Index and payload of each membership entry among `entries` up to `applied`, in order.
     pub changes: Vec<(u64, Vec<u8>)>,
 }

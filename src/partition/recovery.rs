@@ -96,6 +96,8 @@ pub struct Stored {
     pub term: u64,
     /// Raft's vote, 0: none.
     pub vote: u64,
+    /// See [`Restored::floor`].
+    pub floor: (u64, u64),
     /// The newest version that a table may have.
     pub clock: Timestamp,
     /// Entries that were logged up to here are void.
@@ -376,6 +378,7 @@ impl Recovery {
             applied,
             snapshot_index: base.0,
             snapshot_term: base.1,
+            floor: self.stored.floor,
             entries,
             membership: self.replicated.is_some().then(|| self.members_at(base.0)),
             changes: std::mem::take(&mut self.changes),

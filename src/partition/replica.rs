@@ -224,7 +224,8 @@ impl Partition {
     /// replica leads.
     pub fn shows_committed(&self) -> bool {
         let leads = self.replica.as_ref().is_none_or(|replica| replica.leads_from.is_some());
-        !leads && !self.is_leader() && !self.is_installing() && !self.is_catching_up()
+        let is_whole = !self.is_installing() && !self.is_catching_up() && !self.is_vacant();
+        !leads && !self.is_leader() && is_whole
     }
 
     /// Whether this replica leads and has applied all that was committed before it did.
@@ -325,12 +326,13 @@ impl Partition {
 
     /// A snapshot for a node is over: if it was not taken up, the node is asked anew what it lacks.
     pub fn end_snapshot(&mut self, node: NodeId) {
+        self.group.withdraw_snapshot(node);
         self.group.snapshot_sent(node, false);
     }
 
     /// Whether a node is known to have all entries up to `index`, or is another's to lead.
     pub fn has_sent(&self, node: NodeId, index: u64) -> bool {
-        !self.is_leader() || self.group.next_index(node).is_none_or(|next| next > index)
+        !self.is_leader() || self.group.acknowledged(node).is_none_or(|known| known >= index)
     }
 
     /// Whether Raft has taken a snapshot that the tables do not have yet: until then nothing may be
@@ -353,6 +355,49 @@ impl Partition {
             self.group.persisted(write);
             self.group.applied(index);
         }
+    }
+
+    /// Whether what is here may go, since the group goes on without this replica; a leader says so
+    /// as of `entry`: see [`consensus::Group::may_vacate`].
+    pub fn may_vacate(&self, entry: (u64, u64)) -> bool {
+        !self.is_installing() && self.group.may_vacate(entry)
+    }
+
+    /// Term and index of the newest entry that this replica has, or had.
+    pub fn last_entry(&self) -> (u64, u64) {
+        self.group.last_entry()
+    }
+
+    /// There was a leader in this term. Of effect when [`Partition::settle`] is called next.
+    pub fn note_term(&mut self, term: u64) {
+        self.group.note_term(term);
+    }
+
+    /// What is here is about to go: until it has, nothing may be logged.
+    pub fn begin_vacate(&mut self) {
+        let replica = self.replica.as_mut().expect("a lone voter is not vacated");
+        let write = consensus::WriteId::default();
+        replica.installing = Some(Installing { index: 0, write, is_begun: true });
+    }
+
+    /// It has gone, durably ([`Partition::install`]), and so have all writes.
+    pub fn end_vacate(&mut self) {
+        if let Some(replica) = self.replica.as_mut() {
+            replica.installing = None;
+        }
+        self.group.vacate(self.roster.members.clone());
+        self.open.index = self.group.last_index() + 1;
+        self.effects.clear();
+    }
+
+    /// See [`consensus::Restored::floor`].
+    pub fn floor(&self) -> (u64, u64) {
+        self.group.floor()
+    }
+
+    /// Whether what was here has gone, since the group goes on without this replica.
+    pub fn is_vacant(&self) -> bool {
+        self.group.is_vacant()
     }
 
     /// Messages for other nodes, since the last call.

@@ -101,8 +101,32 @@ impl<E: Env> Shard<E> {
         self.replicas.elsewhere[place as usize] = true;
         members.note_leader(partition, Some(node));
         if self.is_elsewhere(place) {
+            if !of.members.contains(members.own()) {
+                self.vacate(place, &of);
+            }
             members.note_replicas(partition, of);
         }
+    }
+
+    /// Has what is here of a partition go, since its group goes on without it, as a leader says.
+    fn vacate(&mut self, place: u32, of: &ReplicaSet) {
+        let may_go = self.partition(place).may_vacate((of.term, of.applied));
+        if !may_go || self.failed.is_some() {
+            return;
+        }
+        tracing::info!(partition = %self.partition(place).id(), "a replica is done without here");
+        self.partitions[place as usize].note_term(of.term);
+        self.settle_at(place);
+        self.replicas.staged.remove(&place);
+        let nothing = self.tree.nothing(self.partition(place), &of.members);
+        self.partitions[place as usize].begin_vacate();
+        self.install(place, nothing);
+    }
+
+    /// It has gone, and so are all writes of before it durable.
+    pub(super) fn end_vacate(&mut self, place: u32) {
+        self.in_log.retain(|write| write.place != place);
+        self.partitions[place as usize].end_vacate();
     }
 
     /// The partitions that are led here and of which a node has no replica, and who has.
@@ -212,5 +236,6 @@ fn replica_set(partition: &Partition) -> ReplicaSet {
         true => all.filter(|node| lags(partition, *node)).collect(),
         false => Vec::new(),
     };
-    ReplicaSet { applied: partition.committed().index, behind, members }
+    let (applied, term) = (partition.committed().index, partition.hard_state().0);
+    ReplicaSet { members, applied, term, behind }
 }

@@ -49,7 +49,7 @@ pub(super) struct Replicas {
     pub good_until: Cell<Option<Duration>>,
     pub moments: Moments,
     /// Snapshots that are here and that Raft was not told of yet, by place.
-    staged: BTreeMap<u32, Staged>,
+    pub(super) staged: BTreeMap<u32, Staged>,
 }
 
 impl Replicas {
@@ -282,7 +282,10 @@ impl<E: Env> Shard<E> {
                 // Raft counts on what is not there.
                 return self.fail(format!("a snapshot can not be installed: {error}"));
             }
-            self.partitions[place as usize].end_install();
+            match installed.index {
+                0 => self.end_vacate(place),
+                _ => self.partitions[place as usize].end_install(),
+            }
             self.stir(place);
         }
     }

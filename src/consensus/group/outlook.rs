@@ -114,9 +114,9 @@ impl Group {
     fn tick_leader(&mut self) {
         let raft = &mut self.node.raft;
         self.unchecked_ticks += 1;
-        let is_due = self.unchecked_ticks >= self.election_ticks;
+        let is_due = self.unchecked_ticks >= self.config.election_ticks;
         // raft-rs looks for its majority when a guard's time is over.
-        raft.election_elapsed = if is_due { self.guard_ticks - 1 } else { 0 };
+        raft.election_elapsed = if is_due { self.config.guard_ticks - 1 } else { 0 };
         if is_due {
             self.unchecked_ticks = 0;
         }
@@ -134,7 +134,7 @@ impl Group {
         let is_time = haste.wait == 0 && haste.idle >= place * PLACE_TICKS;
         match self.leader() {
             Some(leader) if outlook.gone.contains(&leader) => {
-                self.haste.hurried = Some(self.guard_ticks + rank);
+                self.haste.hurried = Some(self.config.guard_ticks + rank);
             }
             None if rank == 0 && is_time && self.may_campaign() => {
                 self.haste.wait = AGAIN_TICKS;
@@ -148,7 +148,7 @@ impl Group {
     /// reached. None: it could not win, or is no voter.
     fn rank(&self, outlook: &Outlook) -> Option<(usize, usize)> {
         let voters = &self.members.now().voters;
-        let own = voters.iter().position(|voter| *voter == self.id)?;
+        let own = voters.iter().position(|voter| *voter == self.config.id)?;
         let first = (self.haste.turn % voters.len() as u64) as usize;
         let is_up = |at: usize| outlook.up.contains(&voters[at]);
         let up = (0..voters.len()).filter(|at| *at != own && is_up(*at)).count();

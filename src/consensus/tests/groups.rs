@@ -343,6 +343,10 @@ pub(super) enum Op {
     Compact(u64),
     /// The voters and the learners are those whose bits are set.
     Members(u64, u8, u8),
+    /// One says that another is no member.
+    Say(u64, u64),
+    /// Somebody hears what was said of it.
+    Hear(usize),
 }
 
 /// What may happen among `count` nodes.
@@ -398,6 +402,9 @@ pub(super) fn play(net: &mut Net, op: Op) {
                 net.turn(id);
             }
         }
+        Op::Say(id, other) => net.say_without(id, other),
+        Op::Hear(at) if !net.rumours.is_empty() => drop(net.hear(at % net.rumours.len())),
+        Op::Hear(_) => {}
     }
 }
 

@@ -87,6 +87,57 @@ fn a_leader_that_is_removed_steps_down_and_the_others_go_on() {
     assert_eq!(net.group(leader).role(), Role::Follower, "it does not campaign");
 }
 
+/// The log of the others goes back to its beginning, and yet a snapshot fills it: what it knows of
+/// the members is of a later moment.
+#[test]
+fn a_replica_that_was_done_without_is_filled_by_a_snapshot_and_votes_as_before_meanwhile() {
+    let (mut net, leader) = elected(3, 3);
+    let others: Vec<_> = (1..=3).filter(|id| *id != leader).collect();
+    let [gone, left] = others[..] else { panic!("two others") };
+    net.propose_members(leader, &[leader, left], &[]).expect("it leads");
+    net.settle();
+    net.say_without(leader, gone);
+    assert!(net.hear(0));
+    assert_eq!(net.group(gone).last_index(), 0);
+    assert!(!net.hear(0), "there is nothing left to go");
+
+    let (term, index) = net.group(gone).floor();
+    net.crash(gone);
+    net.restart(gone);
+    assert_eq!(net.group(gone).floor(), (term, index), "a restart changes nothing");
+    (0..20).for_each(|_| net.tick(gone));
+    assert_eq!(net.group(gone).role(), Role::Follower, "it does not campaign");
+    let votes = |net: &mut Net, log_term, index| {
+        let to = NodeId(gone);
+        let term = net.group(gone).term() + 1;
+        let kind = MessageKind::Vote;
+        let plea =
+            Message { kind, from: NodeId(left), to, term, log_term, index, ..Message::default() };
+        net.group(gone).step(plea).expect("it is well-formed");
+        net.turn(gone);
+        net.sync(gone);
+        let is_yes =
+            |message: &Message| message.kind == MessageKind::VoteResponse && !message.reject;
+        let yes = net.wires.iter().any(is_yes);
+        net.wires.clear();
+        yes
+    };
+    assert!(!votes(&mut net, term, index - 1), "the candidate lacks what this one had");
+    assert!(votes(&mut net, term, index));
+
+    net.tick_all();
+    let leader = net.elect();
+    let voters: Vec<_> = (1..=3).filter(|id| *id != gone).collect();
+    net.propose_members(leader, &voters, &[gone]).expect("it leads");
+    (0..8).for_each(|_| net.tick_all());
+    net.give_up_snapshots();
+    (0..8).for_each(|_| net.tick_all());
+    assert!(!net.group(gone).is_vacant());
+    let last = net.group(leader).last_index();
+    assert_eq!(net.group(gone).applied_index(), last);
+    assert!(net.transcript.contains(&format!("{gone} installs a snapshot")));
+}
+
 /// Its log was forgotten as it was applied, so the newcomers begin with a snapshot.
 #[test]
 fn a_lone_voter_becomes_three_and_lone_again() {
@@ -176,9 +227,10 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// Five nodes, any of which may come and go, while messages are lost, repeated and reordered
-    /// and nodes crash: one leader in a term, no two replicas apply different entries (the net
-    /// asserts both), and once the weather clears all members agree on all, and on who they are.
+    /// Five nodes, any of which may come and go, and lose what they had, while messages are lost,
+    /// repeated and reordered and nodes crash: one leader in a term, no two replicas apply
+    /// different entries (the net asserts both), and once the weather clears all members agree on
+    /// all, and on who they are.
     #[test]
     fn replicas_never_disagree_while_members_change(
         seed in any::<u64>(),
@@ -187,6 +239,8 @@ proptest! {
             prop_oneof![
                 40 => op(5),
                 1 => (1..=5u64, 0..32u8, 0..32u8).prop_map(|(id, v, l)| Op::Members(id, v, l)),
+                1 => (1..=5u64, 1..=5u64).prop_map(|(id, other)| Op::Say(id, other)),
+                1 => any::<usize>().prop_map(Op::Hear),
             ],
             1..3000,
         ),
@@ -204,7 +258,7 @@ proptest! {
 /// messages is lost and someone crashes now and then.
 #[test]
 fn members_come_and_go_in_foul_weather() {
-    let mut changes = 0;
+    let (mut changes, mut vacated) = (0, 0);
     for seed in 0..100 {
         let mut net = Net::with(seed, 5, 3);
         let mut chance = seed;
@@ -233,11 +287,17 @@ fn members_come_and_go_in_foul_weather() {
             if round % 10 == 3 {
                 changes += u32::from(step_on(&mut net, leader, other));
             }
+            net.say_without(leader, other);
+            if round % 4 == 1 && !net.rumours.is_empty() {
+                let newest = net.rumours.len() - 1;
+                vacated += u32::from(net.hear(newest - dice as usize % 20 % net.rumours.len()));
+            }
             net.turn(leader);
         }
         clear_up(&mut net);
     }
     assert!(changes > 500, "only {changes} changes were begun");
+    assert!(vacated > 100, "only {vacated} replicas lost what they had");
 }
 
 /// Adds `other` as a learner, makes a voter of it if it is one, or removes it.

@@ -13,6 +13,7 @@ struct Disk {
     base: (u64, u64),
     /// Who belonged to the group there, if not those of its birth.
     membership: Option<Membership>,
+    floor: (u64, u64),
     entries: Vec<Entry>,
     in_flight: VecDeque<DiskWrite>,
 }
@@ -48,6 +49,9 @@ pub(super) struct Net {
     payloads: u64,
     /// The payloads of membership entries, by their handles' places.
     changes: BTreeMap<u64, Vec<u8>>,
+    /// Who was said to be done without, by a leader of a term that had applied an entry, and by
+    /// whom it is done.
+    pub(super) rumours: Vec<(u64, (u64, u64), Membership)>,
 }
 
 impl Net {
@@ -77,6 +81,7 @@ impl Net {
             born,
             payloads: 0,
             changes: BTreeMap::new(),
+            rumours: Vec::new(),
         }
     }
 
@@ -196,6 +201,7 @@ impl Net {
             disk.entries.clear();
             disk.base = (snapshot.index, snapshot.term);
             disk.membership = Some(snapshot.membership);
+            disk.floor = (0, 0);
             snapshot.index
         });
         for entry in write.append {
@@ -207,6 +213,39 @@ impl Net {
             node.applied = index;
             node.group.applied(index);
         }
+        self.turn(id);
+        true
+    }
+
+    /// A node says that another is no member, if it leads and that is so.
+    pub(super) fn say_without(&mut self, id: u64, other: u64) {
+        if self.group(id).role() != Role::Leader {
+            return;
+        }
+        let members = self.members(id);
+        let as_of = (self.group(id).term(), self.group(id).applied_index());
+        if !members.contains(NodeId(other)) {
+            self.rumours.push((other, as_of, members));
+        }
+    }
+
+    /// A node hears what was said of it, perhaps long ago. True: its log is gone.
+    pub(super) fn hear(&mut self, at: usize) -> bool {
+        let Some((id, as_of, members)) = self.rumours.get(at).cloned() else { return false };
+        if !self.group(id).may_vacate(as_of) {
+            return false;
+        }
+        self.group(id).note_term(as_of.0);
+        self.turn(id);
+        while self.sync(id) {}
+        self.say(&format!("{id} is vacated"));
+        let node = &mut self.nodes[id as usize - 1];
+        node.group.vacate(members.clone());
+        let (hard_state, floor) = (node.disk.hard_state, node.group.floor());
+        let hard_state = HardState { commit: 0, ..hard_state };
+        let membership = Some(members);
+        node.disk = Disk { hard_state, floor, membership, ..Disk::default() };
+        node.applied = 0;
         self.turn(id);
         true
     }
@@ -330,6 +369,7 @@ impl Node {
             applied: self.applied,
             snapshot_index: self.disk.base.0,
             snapshot_term: self.disk.base.1,
+            floor: self.disk.floor,
             entries: self.disk.entries.clone(),
             membership: self.disk.membership.clone(),
             changes: decided.map(|entry| (entry.index, payload(entry))).collect(),

@@ -9,8 +9,8 @@
 //!              partition* remove* add* keys*
 //! shard     := has:u64 number_next:u64 blob_last:u64 log_from:u64      zeroes if has is 0
 //! partition := id:u32 roster_len:u32 index:u64 index_term:u64 term:u64 vote:u64 flushed:u64
-//!              clock:u64 log_from:u64 sessions_len:u64 | roster[roster_len]
-//!              sessions[sessions_len]
+//!              clock:u64 log_from:u64 sessions_len:u64 floor_term:u64 floor_index:u64
+//!              | roster[roster_len] sessions[sessions_len]
 //! remove    := number:u64
 //! add       := partition:u32 level:u8 has_origin:u8 zero[2] number:u64 file_len:u64 checksum:u64
 //!              rows:u64 puts:u64 deletes:u64 expiring:u64 timestamp_min:u64 timestamp_max:u64
@@ -24,7 +24,7 @@
 //! Version 1 has no keys: their count is 0. Before version 3 there is no `log_from`, which is 0,
 //! and no table has an origin. Before version 4 no partition has a roster: who has replicas of it,
 //! as [`crate::partition`] encodes it. Before version 5 there is no `sessions_len`, which is 0:
-//! what clients were told, encoded there too.
+//! what clients were told, encoded there too. Before version 6 there is no floor, which is zeroes.
 //!
 //! Little-endian. `seq` is the file's number, `number` that of the record in it, from 0; `chain` is
 //! the checksum of the record before, 0 for the first. `checksum` is xxh3-64 of all that follows it
@@ -50,13 +50,15 @@ use crate::lsm::block::{Meta, Origin, Statistics};
 use crate::wal::format::LogId;
 
 /// The version this program writes.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 /// The oldest that it reads.
 const VERSION_MIN: u16 = 1;
 /// From this version on tables may come from elsewhere.
 const VERSION_ORIGIN: u16 = 3;
 /// From this version on it is kept what clients were told.
 const VERSION_SESSIONS: u16 = 5;
+/// From this version on replicas may be vacant.
+const VERSION_FLOOR: u16 = 6;
 /// Bytes before a record's body.
 pub const HEADER_LEN: usize = CHAIN.end;
 /// Longest record: more tables than a shard can have open.
@@ -203,6 +205,7 @@ fn encode_edit(edit: &Edit, out: &mut Vec<u8>) {
         let id = u64::from(id.0) | (state.roster.len() as u64) << 32;
         numbers(out, &[id, *index, *index_term, *term, *vote, flushed.0, clock.0]);
         numbers(out, &[state.log_from.0, state.sessions.len() as u64]);
+        numbers(out, &[state.floor.0, state.floor.1]);
         out.extend_from_slice(&state.roster);
         out.extend_from_slice(&state.sessions);
     }
@@ -266,12 +269,14 @@ fn decode_partition(rest: &mut Fields<'_>, version: u16) -> Option<(PartitionId,
     let [id, index, index_term, term, vote, flushed, clock] = rest.numbers()?;
     let log_from = if version >= VERSION_ORIGIN { rest.u64()? } else { 0 };
     let sessions_len = if version >= VERSION_SESSIONS { rest.u64()? } else { 0 };
+    let floor = if version >= VERSION_FLOOR { rest.numbers()? } else { [0, 0] };
     let state = PartitionState {
         index,
         index_term,
         term,
         vote,
         flushed: Timestamp(flushed),
+        floor: floor.into(),
         clock: Timestamp(clock),
         log_from: Lsn(log_from),
         roster: rest.take((id >> 32) as usize)?.into(),

@@ -47,6 +47,9 @@ pub struct PartitionState {
     pub vote: u64,
     /// All versions up to this are in tables.
     pub flushed: Timestamp,
+    /// If all that the partition had is gone, since its group goes on without this replica: term
+    /// and index of the last entry that it had. Else zeroes.
+    pub floor: (u64, u64),
     /// No table has a version after this.
     pub clock: Timestamp,
     /// What the log has of the partition up to here is void: its tables came from elsewhere.

@@ -46,6 +46,7 @@ pub fn edit(number: u64, remove: Vec<u64>) -> Edit {
         term: 2,
         vote: 3,
         flushed: Timestamp(number),
+        floor: (number % 2, number),
         clock: Timestamp(number + 1),
         log_from: Lsn(512 * number),
         roster: vec![9; number as usize % 4].into(),

@@ -140,7 +140,11 @@ impl<'a> SnapshotStep<'a> {
 pub struct Led {
     /// Which.
     pub partition: PartitionId,
-    /// Who has replicas.
+    /// In which term.
+    pub term: u64,
+    /// The newest entry that it has applied.
+    pub applied: u64,
+    /// Who has replicas, as of that entry.
     pub members: Membership,
     /// Whose lack something.
     pub behind: Vec<NodeId>,
@@ -158,15 +162,18 @@ impl Led {
 
     fn decode(fields: &mut Fields<'_>) -> Option<Self> {
         let partition = PartitionId(fields.u32()?);
+        let [term, applied] = fields.numbers()?;
         let members = decode_membership(fields)?;
         let count = fields.u32()?;
         let behind = decode_ids(fields, count)?;
-        Some(Self { partition, members, behind })
+        Some(Self { partition, term, applied, members, behind })
     }
 
     /// Appends it to the body.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.partition.0.to_le_bytes());
+        out.extend_from_slice(&self.term.to_le_bytes());
+        out.extend_from_slice(&self.applied.to_le_bytes());
         encode_membership(&self.members, out);
         out.extend_from_slice(&(self.behind.len() as u32).to_le_bytes());
         self.behind.iter().for_each(|node| out.extend_from_slice(&node.0.to_le_bytes()));

@@ -79,7 +79,8 @@
 //!                  5 the last piece of a table: also c, the xxh3-64 of the table
 //!                  3 end
 //!                  4 staged, receiver to sender: a the index, b its term
-//! leads    := (partition:u32 members behind_count:u32 node:u64[behind_count])*
+//! leads    := (partition:u32 term:u64 applied:u64 members behind_count:u32
+//!             node:u64[behind_count])*
 //! members  := voter_count:u32 learner_count:u32 outgoing_count:u32 learner_next_count:u32
 //!             | each a node:u64
 //! topology := JSON: crate::cluster
@@ -93,7 +94,8 @@
 //! pieces come in order and before the entry. A `beat` has the sender's monotonic clock: it fills a
 //! silence, so that a dead connection is noticed. An `endpoint` is where clients reach the sender's
 //! shard, for who redirects them there. `leads` names the partitions that the sender leads and of
-//! which the receiver has no replica, which would hear of no leader else, and says who has one. Nor
+//! which the receiver has no replica, which would hear of no leader else, and says who has one as
+//! of the newest entry that it has applied: what the receiver has of it from before may go. Nor
 //! would it hear of changes of the `topology`, which everybody tells everybody, once per version.
 //! `slow`, said again every 100 ms as long as it holds, asks for no leadership: the disk of the
 //! sender's shard is slow. `ask` is answered with `closed`: for each partition that the sender of

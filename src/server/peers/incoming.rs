@@ -175,8 +175,8 @@ impl<E: Env> Server<E> {
 
     fn take_leads(&mut self, peers: &Peers, from: ShardId, leads: Vec<Led>) {
         let Some((node, _)) = peers.members.far(from) else { return };
-        for Led { partition, members, behind } in leads {
-            let of = ReplicaSet { members, behind, applied: 0 };
+        for Led { partition, term, applied, members, behind } in leads {
+            let of = ReplicaSet { members, applied, term, behind };
             self.shard.note_leader_elsewhere(partition, node, of);
         }
     }

@@ -244,8 +244,8 @@ impl<E: Env> Server<E> {
                     link.push_slow();
                 }
                 link.push_leads(self.shard.led_without(link.node).map(|(partition, of)| {
-                    let ReplicaSet { members, behind, .. } = of;
-                    Led { partition, members, behind }
+                    let ReplicaSet { members, applied, term, behind } = of;
+                    Led { partition, term, applied, members, behind }
                 }));
             }
             // One of its shards is enough.

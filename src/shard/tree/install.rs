@@ -1,4 +1,5 @@
-//! Tables from elsewhere take the place of all that a partition has: one edit of the manifest.
+//! Tables from elsewhere take the place of all that a partition has, or nothing does: one edit of
+//! the manifest.
 //!
 //! Old and new are never mixed. The edit removes all tables of the partition and adds the new ones;
 //! until the loop takes over, reads go on with the old tables and the old rows, and then, in one
@@ -13,11 +14,13 @@
 //! log that a power cut made shorter comes to that place a second time.
 
 use super::incoming::Staged;
-use super::{Change, Error, Flushing, Ground, Stage, Tree};
-use crate::env::Env;
+use super::load::stored_of;
+use super::{Change, Error, Flushing, Ground, Shared, Stage, Tree, flush};
+use crate::consensus::Membership;
+use crate::env::{Class, Env};
 use crate::id::Lsn;
 use crate::lsm::manifest::PartitionState;
-use crate::partition::Planted;
+use crate::partition::{Partition, Planted, Roster};
 
 /// An install on its way.
 pub(super) struct Installing {
@@ -42,7 +45,7 @@ enum Step {
 pub struct Installed {
     /// Of the partition at this place.
     pub place: u32,
-    /// Up to this entry.
+    /// Up to this entry; 0: nothing.
     pub index: u64,
     /// An error: the partition has what it had.
     pub end: Result<(), Error>,
@@ -54,6 +57,22 @@ impl<E: Env> Tree<E> {
     pub fn install(&mut self, place: u32, staged: Staged) {
         self.installs.push_back(Installing { place, staged, step: Step::Queued });
         self.env.notify();
+    }
+
+    /// Nothing, to be installed: of a partition that goes on without this replica, with these
+    /// members.
+    pub fn nothing(&self, partition: &Partition, members: &Membership) -> Staged {
+        let topology = partition.roster().topology.clone();
+        let roster = Roster { members: members.clone(), topology }.encode().into();
+        let floor = partition.last_entry();
+        let state = PartitionState { floor, roster, ..PartitionState::default() };
+        let recovery = Some(partition.blank(stored_of(&state)));
+        let (env, store, shared) = (self.env.clone(), self.store.clone(), Shared::default());
+        let staged = Staged { state, keys: Vec::new(), recovery, shared: shared.clone() };
+        self.env.spawn(Class::Background, async move {
+            flush::finish(&env, &store, &shared, Vec::new()).await;
+        });
+        staged
     }
 
     /// An install that has ended. The partition is what the tables make it.

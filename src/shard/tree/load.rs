@@ -162,6 +162,7 @@ pub fn stored_of(state: &PartitionState) -> Stored {
         index_term: state.index_term,
         term: state.term,
         vote: state.vote,
+        floor: state.floor,
         clock: state.clock,
         log_from: state.log_from,
         roster: Roster::decode(&state.roster).expect("its checksum is right"),

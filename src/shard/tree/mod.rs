@@ -46,6 +46,7 @@ use std::time::Duration;
 use checkpoint::Wanted;
 use compact::Compaction;
 use copy::Copying;
+use flush::Shared;
 use install::Installing;
 use stages::{Flushing, Stage};
 use store::Store;

@@ -179,6 +179,7 @@ impl<E: Env> Tree<E> {
             term,
             vote,
             flushed,
+            floor: partition.floor(),
             clock,
             log_from,
             roster,

@@ -111,7 +111,7 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
                 let members = Membership::new([1, 2, 3].map(NodeId).into(), vec![NodeId(5)]);
                 for (partition, behind) in [(3, vec![]), (17, vec![NodeId(5)])] {
                     let (partition, members) = (PartitionId(partition), members.clone());
-                    Led { partition, members, behind }.encode(out);
+                    Led { partition, term: 6, applied: 90, members, behind }.encode(out);
                 }
             }),
         ),
