@@ -17,7 +17,8 @@ Examples:
   stave get greeting                     the value alone, without an end of line in a file or pipe
   stave get picture > picture.png        to the byte
   stave get greeting --json              with its version, and when it goes by itself
-  stave get greeting || echo none        the exit code is 5 if the key is absent";
+  stave get greeting || echo none        the exit code is 5 if the key is absent
+  stave get greeting --stale             also from a node that does not lead the key's partition";
 
 /// Print what a key holds
 #[derive(clap::Args)]
@@ -25,6 +26,11 @@ Examples:
 pub(super) struct Get {
     /// Which
     key: OsString,
+
+    /// The answer may be old, as old as the node that is asked allows (its read-staleness-max): it
+    /// need not ask the leader then
+    #[arg(long)]
+    stale: bool,
 }
 
 /// A key and what it holds, in JSON.
@@ -49,7 +55,10 @@ pub(super) fn unix_ms(time: SystemTime) -> u64 {
 impl Ask for Get {
     fn ask(&self, session: &mut Session<'_>) -> Result<u8, Failure> {
         let key = self.key.as_bytes();
-        let item = session.client.get(key)?;
+        let item = match self.stale {
+            true => session.client.with_stale_reads().get(key)?,
+            false => session.client.get(key)?,
+        };
         let (version, expires) = match &item {
             Some(Item { version, expires, .. }) => (*version, *expires),
             None => (0, None),

@@ -11,13 +11,14 @@
 
 use std::time::Duration;
 
-use super::Server;
 use super::peers::Peers;
+use super::{Server, binary};
 use crate::command::{Access, Run, Spec};
 use crate::env::Env;
 use crate::id::ShardId;
+use crate::protocol::binary::Header;
 use crate::protocol::peer::Closed;
-use crate::shard::mailbox::Request;
+use crate::shard::mailbox::{Parcel, Request};
 
 /// What a read is answered that waited in vain, and for which the replica here was too old.
 pub(super) const TOO_OLD: &str = "MASTERDOWN what this replica has is older than \
@@ -36,6 +37,21 @@ impl<E: Env> Server<E> {
     /// As [`Server::stale_max_of_conn`], of another shard's request.
     pub(super) fn stale_max_of(&self, request: &Request) -> Option<Duration> {
         self.shard.members().filter(|_| request.stale).map(|members| members.stale_max())
+    }
+
+    /// As [`Server::stale_max_of_conn`], of a request of the binary protocol.
+    pub(super) fn stale_max_of_typed(&self, header: &Header) -> Option<Duration> {
+        let may = binary::may_be_stale(header);
+        self.shard.members().filter(|_| may).map(|members| members.stale_max())
+    }
+
+    /// As [`Server::stale_max_of_conn`], of the only request of a parcel.
+    pub(super) fn stale_max_of_parcel(&self, parcel: &Parcel) -> Option<Duration> {
+        match (parcel.requests.first(), parcel.typed.first()) {
+            (Some(request), _) => self.stale_max_of(request),
+            (None, Some(request)) => self.stale_max_of_typed(&request.header),
+            (None, None) => None,
+        }
     }
 
     /// A command goes to `shard`. Counted if a replica here might have answered it.

@@ -113,8 +113,7 @@ impl<E: Env> Server<E> {
         }
         let now = self.env.now();
         for waiting in std::mem::take(&mut self.limbo.waiting) {
-            let first = waiting.parcel.requests.first();
-            self.shard.set_stale_max(first.and_then(|request| self.stale_max_of(request)));
+            self.shard.set_stale_max(self.stale_max_of_parcel(&waiting.parcel));
             let whither = self.whither(&waiting.parcel);
             match whither {
                 Whither::To(shard) if now < waiting.until && !self.reaches(shard) => {
@@ -183,7 +182,13 @@ impl<E: Env> Server<E> {
         }
         for request in &parcel.typed {
             let asker = super::binary::Asker::of(*from, request);
-            self.fail(&asker, Failure::new(Code::NoLeader, text));
+            let failure = match text {
+                NO_LEADER if super::binary::may_be_stale(&request.header) => {
+                    Failure::new(Code::TooStale, TOO_OLD)
+                }
+                text => Failure::new(Code::NoLeader, text),
+            };
+            self.fail(&asker, failure);
         }
     }
 

@@ -149,6 +149,8 @@ codes! {
     ShuttingDown = 50, "shutting_down";
     /// Nobody leads the key's partition at this moment.
     NoLeader = 51, "no_leader";
+    /// What the node has is too old, and the key's leader can not be reached.
+    TooStale = 52, "too_stale";
     /// The memory budget is used up; reads and deletes go on.
     OutOfMemory = 64, "out_of_memory";
     /// The disk is full; reads go on.

@@ -119,6 +119,9 @@ codes! {
     ShuttingDown = 50, "shutting_down", NotDone, Retry::Elsewhere;
     /// 51, not done, after ms: nobody leads the partition at this moment.
     NoLeader = 51, "no_leader", NotDone, Retry::AfterMs(100);
+    /// 52, not done, elsewhere: it might be old, but what this node has is older than that, and the
+    /// partition's leader can not be reached.
+    TooStale = 52, "too_stale", NotDone, Retry::Elsewhere;
     /// 64, not done, after ms: the memory budget is used up; reads and deletes go on.
     OutOfMemory = 64, "out_of_memory", NotDone, Retry::AfterMs(1000);
     /// 65, not done, after ms: the log can not grow; reads go on.

@@ -24,6 +24,9 @@ pub const FLAG_ERROR: u16 = 2;
 /// Set in the flags of writes that are to be done once in their connection's session.
 pub const FLAG_ONCE: u16 = 4;
 
+/// Set in the flags of gets and multi-gets that a replica which follows may answer.
+pub const FLAG_STALE: u16 = 8;
+
 const MAGIC_AT: Range<usize> = 0..4;
 const VERSION_AT: usize = 4;
 const OPCODE: usize = 5;
@@ -120,7 +123,7 @@ pub struct Header {
     pub version: u8,
     /// Which request; it may be unknown.
     pub opcode: u8,
-    /// [`FLAG_REPLY`], [`FLAG_ERROR`], [`FLAG_ONCE`].
+    /// [`FLAG_REPLY`], [`FLAG_ERROR`], [`FLAG_ONCE`], [`FLAG_STALE`].
     pub flags: u16,
     /// The client's.
     pub request_id: u64,

@@ -15,7 +15,8 @@
 //!           4       version       1
 //!           5       opcode        of the request; a reply repeats it
 //!           6..8    flags:u16     1 reply, 2 error; requests have neither; 4 of a write:
-//!                                 done once, see *sessions*; other bits are zero
+//!                                 done once, see *sessions*; 8 of a get or multi-get: it may
+//!                                 be old, see *old answers*; other bits are zero
 //!           8..16   request_id    the client's choice; the reply repeats it
 //!           16..20  deadline_ms   of a request, from its arrival, 0: none; of a reply: zero
 //!           20..24  body_len      bytes
@@ -65,6 +66,13 @@
 //! request that it never sent before goes on with a new session, of another id, that was born after
 //! the error's timestamp. An error of class *not done* is of one attempt: one before it may have
 //! been done.
+//!
+//! *Old answers.* A `get` or `multi-get` is answered by the leaders of its keys' partitions, and so
+//! tells of every write that was acknowledged before it was asked. With flag 8 the node that is
+//! asked may answer from replicas of its own that follow, if it can prove that what they have was
+//! current at most so long before as its `read-staleness-max` says; what is older is asked of the
+//! leaders all the same. When they can not be reached the error is `too_stale`. Each key is as of
+//! its own moment, and a later read may be answered with something older.
 //!
 //! # Requests
 //!
@@ -205,8 +213,8 @@ mod tests;
 pub use changes::{Behind, Change, Changed, Changes, Done, Position, Rows, RowsFrom, Subject};
 pub use error::{Class, Code, Failure, Retry};
 pub use header::{
-    Checksum, FLAG_ERROR, FLAG_ONCE, FLAG_REPLY, HEADER_LEN, Header, MAGIC, Opcode, VERSION,
-    finish, finish_summed, finish_with, start,
+    Checksum, FLAG_ERROR, FLAG_ONCE, FLAG_REPLY, FLAG_STALE, HEADER_LEN, Header, MAGIC, Opcode,
+    VERSION, finish, finish_summed, finish_with, start,
 };
 pub use parser::{Breach, Frame, Parser};
 pub use reply::{

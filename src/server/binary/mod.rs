@@ -32,8 +32,8 @@ use crate::env::{ConnId, ListenerId};
 use crate::id::{Once, SessionId, ShardId};
 use crate::limits::{KEY_LEN_MAX, VALUE_LEN_MAX};
 use crate::protocol::binary::{
-    FLAG_REPLY, Header, LONG_LEN_MIN, OPERAND_LEN_MAX, OTHER_BODY_LEN_MAX, Opcode, Parser,
-    UNAUTHENTICATED_BODY_LEN_MAX, VERSION, finish, finish_with, start,
+    FLAG_REPLY, FLAG_STALE, Header, LONG_LEN_MIN, OPERAND_LEN_MAX, OTHER_BODY_LEN_MAX, Opcode,
+    Parser, UNAUTHENTICATED_BODY_LEN_MAX, VERSION, finish, finish_with, start,
 };
 use crate::shard::mailbox::{Part, TypedRequest};
 
@@ -169,6 +169,12 @@ fn cost_of(header: &Header) -> u32 {
         return header.body_len.max(IN_FLIGHT_LEN_MAX as u32 + 1);
     }
     header.body_len + if is_wide { WIDE_LEN } else { 0 }
+}
+
+/// Whether a replica that follows may answer a request.
+pub(super) fn may_be_stale(header: &Header) -> bool {
+    let reads = [Opcode::Get, Opcode::MultiGet].map(|reads| reads as u8);
+    header.flags & FLAG_STALE != 0 && reads.contains(&header.opcode)
 }
 
 /// Nothing is read behind such a one until it is answered: it takes long, and what comes after it

@@ -12,7 +12,9 @@ use super::Asker;
 use crate::env::Env;
 use crate::id::{Once, SessionId, Timestamp};
 use crate::partition::Recalled;
-use crate::protocol::binary::{Code, Condition, FLAG_ONCE, Failure, Header, Opcode, Reply};
+use crate::protocol::binary::{
+    Code, Condition, FLAG_ONCE, FLAG_STALE, Failure, Header, Opcode, Reply,
+};
 use crate::server::Server;
 use crate::shard::Told;
 
@@ -33,6 +35,8 @@ pub(super) fn session_of(
         FLAG_ONCE if !may.contains(&header.opcode) => Err("only a write is done once"),
         FLAG_ONCE if of.is_none() => Err("what is done once is in a session: say which before"),
         FLAG_ONCE => Ok(of),
+        FLAG_STALE if super::may_be_stale(header) => Ok(None),
+        FLAG_STALE => Err("only a get or a multi-get may be answered with what is old"),
         _ => Err("a request has no such flags"),
     }
 }

@@ -164,11 +164,13 @@ impl<E: Env> Server<E> {
             *walk = next;
             return !goes_on;
         }
-        if !self.seek_typed(&request, wait) {
-            return false;
-        }
-        self.serve_known(asker, request, body, None);
-        true
+        self.lending(&asker.header, |server| {
+            let is_known = server.seek_typed(&request, wait);
+            if is_known {
+                server.serve_known(asker, request, body, None);
+            }
+            is_known
+        })
     }
 
     /// Goes on with a page. True: it still waits.

@@ -14,8 +14,8 @@ use crate::env::{ConnId, Env};
 use crate::id::ShardId;
 use crate::lsm::memtable::{Payload, Version};
 use crate::protocol::binary::{
-    Code, Condition, Entry, FLAG_ERROR, Failure, Item, Items, Keys, LONG_LEN_MIN, NO_INDEX, Op,
-    Opcode, Ops, Outcomes, Request, Scan, Scanned,
+    Code, Condition, Entry, FLAG_ERROR, Failure, Header, Item, Items, Keys, LONG_LEN_MIN, NO_INDEX,
+    Op, Opcode, Ops, Outcomes, Request, Scan, Scanned,
 };
 use crate::server::output::Hold;
 use crate::server::{Server, ledger, remote, round};
@@ -35,10 +35,31 @@ impl<E: Env> Server<E> {
         body: &[u8],
         ahead: Option<Target<'_>>,
     ) {
-        if self.is_late(asker) || self.parks_typed(asker, &request, body, ahead) {
+        if self.is_late(asker) {
             return;
         }
-        self.serve_known(asker, request, body, ahead);
+        self.lending(&asker.header, |server| {
+            if !server.parks_typed(asker, &request, body, ahead) {
+                server.serve_known(asker, request, body, ahead);
+            }
+        });
+    }
+
+    /// Does something for a request, which replicas that follow may answer if it says so.
+    pub(in crate::server) fn lending<R>(
+        &mut self,
+        header: &Header,
+        run: impl FnOnce(&mut Self) -> R,
+    ) -> R {
+        if header.flags == 0 {
+            return run(self);
+        }
+        // A part of a multi-get is served within the whole.
+        let before = self.shard.stale_max();
+        self.shard.set_stale_max(self.stale_max_of_typed(header));
+        let done = run(self);
+        self.shard.set_stale_max(before);
+        done
     }
 
     /// Whether a request's deadline has passed before anything of it was done; said so then.
@@ -447,6 +468,7 @@ impl<E: Env> Server<E> {
             // Who forwarded it here has old news: it goes no further.
             return self.fail(asker, Failure::new(Code::NoLeader, remote::LEADS_NO_MORE));
         }
+        self.note_too_old(shard);
         self.shard.stats().forwarded_requests.add(1);
         // Counted, not timed: nothing of it is kept here.
         self.ledger.wait();

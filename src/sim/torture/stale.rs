@@ -12,8 +12,10 @@ use std::time::Duration;
 use super::Campaign;
 use super::clients::Clients;
 use super::cluster::Cluster;
-use super::house::Shape;
+use super::house::{BINARY_PORT, Shape};
+use super::retriers::framed;
 use super::talk::{Talk, Value};
+use crate::protocol::binary::{FLAG_STALE, Hello, Keys, Opcode, Request, VERSION};
 use crate::shard::Planted;
 use crate::sim::Rng;
 use crate::sim::checker::{Answer, History, Op};
@@ -291,6 +293,39 @@ fn deadlines_of_keys_are_the_leaders_whatever_the_clock_of_the_follower_says() {
     cluster.run_ms(60_000);
     assert_eq!(cluster.ask(&talk, &["GET", "k"]), Some(Value::Nil));
     assert_eq!(reads_behind(&cluster, node), (2, 0));
+}
+
+#[test]
+fn the_binary_protocol_asks_for_it_by_request() {
+    let (cluster, node) = quiet(5, Duration::from_secs(2));
+    let talk = cluster.connect(node);
+    assert_eq!(cluster.ask(&talk, &["SET", "k", "v"]), Some(Value::ok()));
+    let client = cluster.sim.connect(cluster.houses[node].node.id(), BINARY_PORT);
+    let hello = Hello { versions: &[VERSION], ..Hello::default() };
+    client.send(&framed(1, 0, &Request::Hello(hello)));
+    let mut keys = Vec::new();
+    Keys::encode(0, &[b"k", b"other"], &mut keys);
+    let multi_get = Request::decode(Opcode::MultiGet as u8, &keys).expect("ours");
+    let get = Request::Get { db: 0, key: b"k" };
+    client.send(&framed(2, FLAG_STALE, &get));
+    cluster.run_ms(300);
+    assert_eq!(reads_behind(&cluster, node), (0, 1));
+    client.received();
+
+    client.send(&framed(3, FLAG_STALE, &get));
+    client.send(&framed(4, FLAG_STALE, &multi_get));
+    client.send(&framed(5, 0, &get));
+    cluster.run_ms(100);
+    assert_eq!(reads_behind(&cluster, node), (3, 1));
+    let answers = String::from_utf8_lossy(&client.received()).into_owned();
+    assert_eq!(answers.matches('v').count(), 3, "{answers:?}");
+
+    cluster.sim.isolate(cluster.houses[node].node.id());
+    cluster.run_ms(2_500);
+    client.send(&framed(6, FLAG_STALE, &get));
+    cluster.run_ms(10_000);
+    let answers = String::from_utf8_lossy(&client.received()).into_owned();
+    assert!(answers.contains("older than read-staleness-max"), "{answers:?}");
 }
 
 #[test]

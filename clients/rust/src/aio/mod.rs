@@ -30,6 +30,8 @@ pub struct Client {
     pool: Arc<Pool>,
     deadline: Duration,
     db: u8,
+    /// What reads are answered may be old.
+    stale: bool,
 }
 
 impl Client {
@@ -43,7 +45,7 @@ impl Client {
 
     pub(crate) fn new(options: Options) -> Self {
         let (deadline, db) = (options.deadline.min(FAR), options.db);
-        Self { pool: Arc::new(Pool::new(options)), deadline, db }
+        Self { pool: Arc::new(Pool::new(options)), deadline, db, stale: false }
     }
 
     /// The same client with another deadline for each request.
@@ -54,6 +56,13 @@ impl Client {
     /// The same client on another database.
     pub fn with_db(&self, db: u8) -> Self {
         Self { db, ..self.clone() }
+    }
+
+    /// The same client, whose reads of keys (not scans) may be old: the node that is asked answers
+    /// them itself if what it has was current at most so long ago as it is configured to allow
+    /// (`read-staleness-max`), and asks the keys' leaders otherwise.
+    pub fn with_stale_reads(&self) -> Self {
+        Self { stale: true, ..self.clone() }
     }
 
     /// What the server says of itself.
@@ -226,7 +235,7 @@ impl Client {
     ) -> Result<wire::Frame> {
         let conn = self.pool.get(deadline).await?;
         let once = attempts.begin(conn.session_number())?;
-        conn.exchange(&Asked { request: *request, once }, deadline).await
+        conn.exchange(&Asked { request: *request, once, stale: self.stale }, deadline).await
     }
 
     fn attempts(&self, writes: bool, once: Option<u64>) -> Attempts {

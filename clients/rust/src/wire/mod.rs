@@ -32,6 +32,8 @@ const FLAG_REPLY: u16 = 1;
 const FLAG_ERROR: u16 = 2;
 /// Of a write that is to be done once.
 const FLAG_ONCE: u8 = 4;
+/// Of a read that a replica which follows may answer.
+const FLAG_STALE: u8 = 8;
 
 /// A reply: whose, and what.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Requests, encoded.
 
-use super::{FLAG_ONCE, put_frame};
+use super::{FLAG_ONCE, FLAG_STALE, put_frame};
 use crate::changes::Position;
 use crate::op::{Condition, Op, Ttl};
 
@@ -24,17 +24,23 @@ pub(crate) enum Request<'a> {
     Copy { partition: u32, cluster: u128, from: &'a [u8] },
 }
 
-/// A request, and its number if it is a write that is to be done once.
+/// A request, its number if it is a write that is to be done once, and whether what it is answered
+/// may be old, if it is a read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked<'a> {
     pub request: Request<'a>,
     pub once: Option<u64>,
+    pub stale: bool,
 }
 
 impl Asked<'_> {
     /// Appends its frame. `id`: of what has no number; `deadline_ms` 0: none.
     pub fn put(&self, id: u64, deadline_ms: u32, out: &mut Vec<u8>) {
-        let flags = if self.once.is_some() { FLAG_ONCE } else { 0 };
+        let flags = match self.request {
+            Request::Get { .. } | Request::MultiGet { .. } if self.stale => FLAG_STALE,
+            _ if self.once.is_some() => FLAG_ONCE,
+            _ => 0,
+        };
         let opcode = self.request.opcode();
         put_frame(out, (opcode, flags), id, deadline_ms, |out| self.request.put_body(out));
     }
@@ -42,7 +48,7 @@ impl Asked<'_> {
 
 impl<'a> From<Request<'a>> for Asked<'a> {
     fn from(request: Request<'a>) -> Self {
-        Self { request, once: None }
+        Self { request, once: None, stale: false }
     }
 }
 

@@ -110,7 +110,8 @@ fn encoded(block: &Block) -> Vec<u8> {
         assert_eq!(u64::from(request.opcode()), block.number("header.opcode"), "{}", block.name);
         assert_eq!(request.body_len(), block.number("header.body_len"), "{}", block.name);
         let once = (block.number("header.flags") == 4).then_some(id);
-        Asked { request, once }.put(id, deadline_ms, &mut out);
+        let stale = block.number("header.flags") == 8;
+        Asked { request, once, stale }.put(id, deadline_ms, &mut out);
     };
     match block.number("header.opcode") {
         0x01 => {

@@ -94,6 +94,14 @@ fn requests_are_as_the_vectors_say() {
     let frame = super::framed(header, |out| Request::Write(set).encode(out));
     block(&mut text, "set, once", &frame);
     request_fields(&mut text, &Request::Write(set));
+    for (name, request) in [
+        ("get of what may be old", Request::Get { db: 0, key: b"k" }),
+        ("multi-get of what may be old", decoded(Opcode::MultiGet, &keys)),
+    ] {
+        let header = Header { flags: FLAG_STALE, opcode: request.opcode() as u8, ..header };
+        block(&mut text, name, &super::framed(header, |out| request.encode(out)));
+        request_fields(&mut text, &request);
+    }
     compare("requests.txt", &text);
 }
 
