@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::{Access, Args, Spec};
+use super::{Access, Args, Flags, Spec};
 
 /// The classes of events that are told of, and on which channels: `notify-keyspace-events`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -186,6 +186,15 @@ pub fn is_read(spec: &Spec, args: &Args<'_>) -> bool {
         // What asks how a value is held does not use it.
         "memory|usage" => false,
         name => spec.access == Access::Read && !name.starts_with("object|"),
+    }
+}
+
+/// Whether INFO counts a command's look-up as a hit or a miss: those of reads, and of writes that
+/// answer with what was there.
+pub fn is_counted(spec: &Spec, args: &Args<'_>) -> bool {
+    match spec.access {
+        Access::Read => !spec.flags.has(Flags::WEIGHS),
+        _ => is_read(spec, args),
     }
 }
 

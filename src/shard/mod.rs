@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cluster::SlotMap;
-use crate::command::{self, Flags, Input, Run, Spec};
+use crate::command::{self, Flags, Input, Run, Spec, notify};
 use crate::env::Env;
 use crate::id::{Lsn, ShardId, Slot};
 use crate::metrics::ShardStats;
@@ -289,7 +289,7 @@ impl<E: Env> Shard<E> {
             let input = Input { args, key_at, found, held_len, now_ms };
             proposal.take(keyed.evaluate(&input, reply));
         });
-        if spec.access == command::Access::Read {
+        if notify::is_counted(spec, &args) {
             self.stats.note_read(evaluated.hit);
         }
         if let Some((value, expiry_ms)) = evaluated.large.take() {

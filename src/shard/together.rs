@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::changes::Before;
 use super::{Planted, Shard, Target};
-use crate::command::{Args, Error, Event, Run, Spec, Together};
+use crate::command::{Args, Error, Event, Run, Spec, Together, notify};
 use crate::env::Env;
 use crate::id::Slot;
 use crate::lsm::key;
@@ -160,6 +160,9 @@ impl<E: Env> Shard<E> {
             missed = found[0].is_none();
             together.decide(args, found, reply)
         });
+        if notify::is_counted(spec, &args) {
+            self.stats.note_read(!missed);
+        }
         if self.changes.are_observed() {
             let (hash, key) = keys[0];
             self.note_lookup(Target { place, hash, key }, (spec, &args), (!missed, hold));

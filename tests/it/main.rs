@@ -19,6 +19,8 @@ mod cluster_slots;
 mod conformance;
 mod crash;
 mod doctor;
+mod exporter;
+mod figures;
 mod followers;
 mod fuzz;
 mod hostile;
