@@ -13,13 +13,10 @@ impl Args for Settings {
         let flags = KEYS.iter().map(|key| {
             let arg = Arg::new(key.name).long(key.name).help(key.help).overrides_with(key.name);
             if key.value_name.is_empty() {
-                // `--insecure` alone is true; `--insecure=false` undoes a variable.
-                arg.value_name("BOOL")
-                    .num_args(0..=1)
-                    .require_equals(true)
-                    .default_missing_value("true")
+                // `--insecure` alone is true; `--insecure false` undoes a variable.
+                arg.value_name("BOOL").num_args(0..=1).default_missing_value("true")
             } else {
-                arg.value_name(key.value_name)
+                arg.value_name(key.value_name).allow_negative_numbers(true)
             }
         });
         command.args(flags)
@@ -68,6 +65,17 @@ mod tests {
 
         assert_eq!(on.0, [("insecure", "true".to_owned())]);
         assert_eq!(off.0, [("insecure", "false".to_owned())]);
+    }
+
+    #[test]
+    fn a_value_may_stand_apart_from_its_flag_and_be_negative() {
+        let line = ["--cluster-mode", "true", "--slowlog-log-slower-than", "-1", "--insecure"];
+        let given = ["true", "-1", "true"].map(str::to_owned);
+
+        let mut settings = parse(&line).expect("the shape of `--help`").0;
+        settings.sort_by_key(|(name, _)| line.iter().position(|word| word.ends_with(name)));
+
+        assert!(settings.iter().map(|(_, value)| value).eq(&given), "{settings:?}");
     }
 
     #[test]

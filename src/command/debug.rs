@@ -11,6 +11,7 @@ const REFUSED: &str = "ERR DEBUG command not allowed. If the enable-debug-comman
                        set this option in the configuration file, and then restart the server.";
 
 /// `DEBUG SLEEP` holds this connection alone: a core that sleeps would hold strangers.
+/// `DEBUG ERROR` shows a client an error that is hard to come by.
 pub(super) fn debug(
     _: &mut Session,
     facts: &dyn Facts,
@@ -24,9 +25,13 @@ pub(super) fn debug(
             Ok(ms) => return Then::Sleep(ms.min(SLEEP_MAX_MS)),
             Err(error) => reply.error(&error.to_string()),
         }
+    } else if args.is(1, "ERROR") && args.len() == 3 {
+        reply.error(&String::from_utf8_lossy(args.get(2)));
     } else if args.is(1, "HELP") && args.len() == 2 {
-        reply.array(3);
+        reply.array(5);
         reply.simple("DEBUG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:");
+        reply.simple("ERROR <string>");
+        reply.simple("    Answers with an error of this text.");
         reply.simple("SLEEP <seconds>");
         reply.simple("    Answers this connection after so long; others are served meanwhile.");
     } else {

@@ -139,6 +139,18 @@ fn shutdown_ends_every_core_and_keeps_what_was_acked() {
 }
 
 #[test]
+fn debug_error_answers_with_the_error_that_is_asked_for() {
+    // As people type it: a switch with its value apart.
+    let server = Server::start(&["--enable-debug-command", "true"]);
+    let mut client = server.client();
+
+    let reply = client.run(&["DEBUG", "ERROR", "LOADING fake\r\nmessage"]);
+
+    assert_eq!(reply.error(), "LOADING fake  message");
+    assert_eq!(client.run(&["PING"]), Reply::Simple("PONG".to_owned()));
+}
+
+#[test]
 fn debug_sleep_holds_its_own_connection_if_it_is_allowed() {
     let server = Server::start(&["--enable-debug-command"]);
     let (mut sleeper, mut other) = (server.client(), server.client());
