@@ -23,6 +23,7 @@ use super::{EXIT_ADDRESS, EXIT_CODES, EXIT_DATA_DIR, EXIT_FAILURE, EXIT_OK, EXIT
 use crate::config::{self, CONFIG_VARIABLE, Config, Inputs, Resolved, Source};
 use crate::env::machine::Machine;
 use crate::env::process;
+use crate::server;
 
 /// How long the shards may take to end: 10 s are promised, and the process needs a moment too.
 const DRAIN_MAX: Duration = Duration::from_secs(9);
@@ -144,7 +145,35 @@ fn describe(error: &anyhow::Error) -> String {
             text.push_str(&cause);
         }
     }
+    if let Some(cure) = cure(error) {
+        text.push_str("; ");
+        text.push_str(cure);
+    }
     text
+}
+
+/// What to do about an error of the system's that does not tell.
+fn cure(error: &anyhow::Error) -> Option<&'static str> {
+    let of_files = |cause: &(dyn std::error::Error + 'static)| {
+        !matches!(cause.downcast_ref(), Some(server::Error::Listen { .. }))
+    };
+    let mut causes = error.chain().take_while(|cause| of_files(*cause));
+    let kind = causes.find_map(|cause| cause.downcast_ref::<io::Error>())?.kind();
+    match kind {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Some("make room there and start again: nothing that was acknowledged is lost")
+        }
+        io::ErrorKind::PermissionDenied => {
+            Some("run it as the user who owns the files, or give them to this one (chown -R)")
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            Some("give a --data-dir on a file system that takes writes")
+        }
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+            Some("a file is in the way: give a directory")
+        }
+        _ => None,
+    }
 }
 
 /// The exit code for what kept the server from serving.
@@ -291,6 +320,7 @@ fn wait_for_end(stops: &Stops) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wal;
 
     #[test]
     fn exit_codes_tell_the_causes_apart() {
@@ -317,6 +347,29 @@ mod tests {
         let shown = describe(&anyhow::Error::from(error).context("start"));
 
         assert_eq!(shown, "start: open d: entity not found");
+    }
+
+    #[test]
+    fn an_error_of_the_system_comes_with_a_cure() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let (op, path) = ("write", std::path::PathBuf::from("d/new.wal"));
+        let log = wal::Error::Io { op, path: path.clone(), source: full() };
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        let addr = "127.0.0.1:80".parse().expect("an address");
+
+        let shown = [
+            anyhow::Error::from(log),
+            anyhow::Error::from(directory::Error::Io { op: "open", path, source: denied }),
+            anyhow::Error::from(server::Error::Listen {
+                addr,
+                source: io::ErrorKind::PermissionDenied.into(),
+            }),
+        ]
+        .map(|error| describe(&error.context("start")));
+
+        assert!(shown[0].contains("make room there"), "{shown:?}");
+        assert!(shown[1].contains("chown"), "{shown:?}");
+        assert!(shown[2].ends_with("--shard-port-base"), "{shown:?}");
     }
 
     #[test]

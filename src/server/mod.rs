@@ -42,7 +42,7 @@ use tracking::Trackers;
 
 pub use push::OUTPUT_LIMITS;
 pub use save::IDENTITY;
-pub use start::{Options, Running, log_dir, start, tree_dir};
+pub use start::{Error, Options, Running, log_dir, start, tree_dir};
 
 pub(crate) use node::{Common, Node};
 pub(crate) use start::{Shared, common, listen, node, opening};
