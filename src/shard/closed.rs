@@ -156,7 +156,10 @@ impl<E: Env> Shard<E> {
         let follows = matches!(standing, Standing::Follows(_) | Standing::Waits);
         let mark = self.replicas.moments.closed(place).filter(|_| follows)?;
         let is_fresh = self.replicas.turn_began + LEASE_SPARE <= mark.at + bound;
-        (is_fresh && self.partition(place).shows_committed()).then_some(mark)
+        let partition = self.partition(place);
+        // What it had may have gone, and an older snapshot have come.
+        let has_it = partition.committed().index >= mark.index && partition.shows_committed();
+        (is_fresh && has_it).then_some(mark)
     }
 
     /// Whether another shard of this node may answer the command from a replica of that partition.
