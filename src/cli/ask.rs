@@ -58,15 +58,20 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    fn client(&self, interrupted: Option<&'static AtomicBool>) -> Client {
-        let options = Options::new(&self.server).name("stave-cli").db(self.db);
+    /// How a server is reached that is somewhere else.
+    fn options(&self, server: &str) -> Options {
+        let options = Options::new(server).name("stave-cli").db(self.db);
         let options = options.deadline(self.deadline).connections_max(1);
+        match &self.password {
+            Some(password) => options.password(password.as_str()),
+            None => options,
+        }
+    }
+
+    fn client(&self, interrupted: Option<&'static AtomicBool>) -> Client {
+        let options = self.options(&self.server);
         let options = match interrupted {
             Some(flag) => options.interrupted_by(flag),
-            None => options,
-        };
-        let options = match &self.password {
-            Some(password) => options.password(password.as_str()),
             None => options,
         };
         options.connect_blocking_lazily()
@@ -87,6 +92,7 @@ pub(super) struct Session<'a> {
     pub client: Client,
     /// Where it connects to.
     pub address: &'a str,
+    connection: &'a Connection,
     out: BufWriter<&'a mut dyn Write>,
     json: bool,
     /// Somebody looks at what is printed.
@@ -101,6 +107,7 @@ impl<'a> Session<'a> {
         Self {
             client: connection.client(None),
             address: &connection.server,
+            connection,
             out: BufWriter::new(out),
             json: connection.json,
             seen: io::stdout().is_terminal(),
@@ -111,6 +118,11 @@ impl<'a> Session<'a> {
     /// Ends requests while `flag` is true, and when it becomes true by a signal.
     pub fn end_requests_by(&mut self, connection: &Connection, flag: &'static AtomicBool) {
         self.client = connection.client(Some(flag));
+    }
+
+    /// How another server is reached, with the same password.
+    pub fn options(&self, server: &str) -> Options {
+        self.connection.options(server)
     }
 
     /// Runs a command to its end; returns the exit code.

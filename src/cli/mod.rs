@@ -41,6 +41,7 @@ mod scan;
 mod serve;
 mod set;
 mod settings;
+mod standby;
 mod start;
 mod stop;
 mod text;

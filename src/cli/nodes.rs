@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::ask::{Ask, Remote, Session};
 use super::failure::Failure;
+use super::standby::{self, Follow, Promote};
 use super::{EXIT_FAILURE, EXIT_OK};
 use crate::cluster::{Action, Member, PartitionStatus, State, Told, Topology, Wanted};
 
@@ -20,6 +21,8 @@ Examples:
   stave cluster drain 2                              before its machine is taken down for long
   stave cluster remove 2                             when it does not come back
   stave cluster replicas 5                           two nodes may fail at a time, not one
+  stave cluster follow 10.9.0.1:7400                 be a standby of the cluster there
+  stave cluster promote                              when that one is lost: take writes
 
 Ask any node that is there (--server HOST:PORT, its binary port or its peer port).";
 
@@ -43,6 +46,8 @@ enum Command {
     Remove(Remote<Remove>),
     Transfer(Remote<Transfer>),
     Replicas(Remote<Replicas>),
+    Follow(Remote<Follow>),
+    Promote(Remote<Promote>),
 }
 
 impl Nodes {
@@ -56,6 +61,8 @@ impl Nodes {
             Command::Remove(ask) => ask.run(out),
             Command::Transfer(ask) => ask.run(out),
             Command::Replicas(ask) => ask.run(out),
+            Command::Follow(ask) => ask.run(out),
+            Command::Promote(ask) => ask.run(out),
         }
     }
 }
@@ -189,6 +196,10 @@ impl Ask for Status {
         let there = nodes.iter().filter(|member| member.state != State::Removed);
         lines.extend(there.map(|member| line(&told, member)));
         lines.push(summary(&told));
+        if let Some(source) = &told.topology.follows {
+            let fed = standby::fed(session, &told);
+            lines.push(standby::describe(source, &fed, told.partitions));
+        }
         session.print(&told, &lines.join("\n"))?;
         Ok(if self.check && !told.unsettled().is_empty() { EXIT_FAILURE } else { EXIT_OK })
     }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::topology::NODES_MAX;
-use super::{Member, State, Topology, Wanted};
+use super::{Fed, Member, State, Topology, Wanted};
 use crate::consensus::Membership;
 use crate::id::{NodeId, PartitionId, ShardId};
 
@@ -60,6 +60,8 @@ pub struct Members {
     replicas: Mutex<Vec<ReplicaSet>>,
     /// Where clients reach the shards of all nodes, as far as they have said.
     endpoints: Mutex<BTreeMap<(NodeId, ShardId), (String, u16)>>,
+    /// How far this node's shards are with what they follow.
+    fed: Mutex<BTreeMap<ShardId, Fed>>,
     /// Rises with each change of leaders, endpoints and nodes.
     version: AtomicU64,
 }
@@ -94,6 +96,7 @@ impl Members {
             closed_wanted: AtomicU64::new(0),
             replicas: Mutex::new(vec![ReplicaSet::default(); partitions as usize]),
             endpoints: Mutex::default(),
+            fed: Mutex::default(),
             version: AtomicU64::new(1),
         }
     }
@@ -294,6 +297,16 @@ impl Members {
         if endpoints.insert((node, shard), new.clone()) != Some(new) {
             self.version.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Notes how far a shard of this node is with what it follows.
+    pub fn note_fed(&self, shard: ShardId, new: Fed) {
+        locked(&self.fed).insert(shard, new);
+    }
+
+    /// How far this node's shards are with what they follow.
+    pub fn fed(&self) -> Fed {
+        locked(&self.fed).values().fold(Fed::default(), Fed::and)
     }
 
     /// Where clients reach all shards that have said so, in order.

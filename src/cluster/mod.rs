@@ -6,12 +6,13 @@
 //! replica of a partition on the shard of that number ([`members`]). Which nodes there are is what
 //! they have agreed on ([`topology`]); who of them is to have replicas follows from it
 //! ([`placement`]), and what a leader does to that end ([`plan`]). Nodes that are not heard of for
-//! long are done without ([`absent`]).
+//! long are done without ([`absent`]). A cluster may follow another ([`standby`]).
 
 mod absent;
 mod members;
 mod placement;
 mod plan;
+mod standby;
 mod told;
 mod topology;
 
@@ -20,6 +21,7 @@ use std::ops::Range;
 pub use absent::Absent;
 pub use members::{Members, NOWHERE, ReplicaSet};
 pub use plan::{Step, Wanted, next};
+pub use standby::{Fed, Source};
 pub use told::{PartitionStatus, Told};
 pub use topology::{
     Action, Member, REPLICAS, REPLICAS_MAX, Refusal, State, Topology, check_replicas, text_of,

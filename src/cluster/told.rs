@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Members, Refusal, ReplicaSet, Topology, Wanted};
+use super::{Fed, Members, Refusal, ReplicaSet, Topology, Wanted};
 use crate::id::{NodeId, PartitionId};
 
 /// See the module's header.
@@ -24,6 +24,9 @@ pub struct Told {
     /// In order, if that was asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub partition: Vec<PartitionStatus>,
+    /// How far the node is that was asked with what it follows, if the cluster is a standby.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fed: Option<Fed>,
 }
 
 /// A partition, as far as the node knows that was asked.
@@ -55,6 +58,7 @@ impl Told {
             topology: topology.clone(),
             asked: members.own().0,
             partition: Vec::new(),
+            fed: None,
         }
     }
 
@@ -77,7 +81,9 @@ impl Told {
             behind: numbers(&known.behind),
         };
         let partition = (0..).zip(members.replicas()).map(of).collect();
-        Self { partition, ..Self::of(members, &members.topology()) }
+        let (topology, fed) = (members.topology(), members.fed());
+        let fed = (topology.follows.is_some() || fed.led > 0).then_some(fed);
+        Self { partition, fed, ..Self::of(members, &topology) }
     }
 
     /// Partitions that are not as they are to be, and how they are to be.

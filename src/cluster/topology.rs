@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Wanted;
+use super::{Source, Wanted};
 use crate::id::NodeId;
 
 /// Most nodes that a cluster can have had: their shards have numbers of 16 bits.
@@ -65,6 +65,9 @@ pub struct Topology {
     /// Who is to lead all partitions; none: each leads as many as the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leader: Option<u64>,
+    /// The cluster that this one follows: its standby, which takes no writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<Source>,
 }
 
 fn replicas_max() -> u8 {
@@ -129,6 +132,14 @@ pub enum Action {
         /// How many: see [`check_replicas`].
         count: u8,
     },
+    /// The cluster is to be a standby of another: all that it has goes, and what the other has
+    /// takes its place.
+    Follow {
+        /// Which.
+        source: Source,
+    },
+    /// It is to follow nobody any more, and take writes.
+    Promote,
 }
 
 impl Action {
@@ -182,7 +193,7 @@ impl Topology {
     /// At the beginning: `founders` that serve, in the order of their numbers.
     pub fn founded(founders: Vec<Member>, replicas: u8) -> Self {
         let ids = founders.iter().map(|member| member.id).collect();
-        Self { version: 1, founders: ids, nodes: founders, replicas, leader: None }
+        Self { version: 1, founders: ids, nodes: founders, replicas, leader: None, follows: None }
     }
 
     /// How many nodes are to have a replica of each partition, if there are so many.
@@ -242,6 +253,14 @@ impl Topology {
             Action::Replicas { count } => {
                 check_replicas(*count)?;
                 after.replicas = *count;
+                0
+            }
+            Action::Follow { source } => after.follow(source)?,
+            Action::Promote if self.follows.is_none() => {
+                return Err("this cluster follows none: it takes writes already".to_owned());
+            }
+            Action::Promote => {
+                after.follows = None;
                 0
             }
         };
@@ -313,6 +332,19 @@ impl Topology {
         Ok(leader.unwrap_or(0))
     }
 
+    fn follow(&mut self, source: &Source) -> Result<u64, Refusal> {
+        source.check()?;
+        if let Some(other) = self.follows.as_ref().filter(|of| of.cluster != source.cluster) {
+            return Err(format!(
+                "this cluster is a standby of {other}, cluster {}: make it a primary first with \
+                 `stave cluster promote`",
+                other.cluster
+            ));
+        }
+        self.follows = Some(source.clone());
+        Ok(0)
+    }
+
     fn set_state(&mut self, id: u64, state: State) -> Result<u64, Refusal> {
         self.known(id)?;
         let others = self.serving().filter(|member| member.id != id).count();
@@ -372,6 +404,30 @@ mod tests {
         let old = String::from_utf8_lossy(&text).replace(r#","replicas":1"#, "");
         let old = Topology::decode(old.as_bytes()).expect("it has all that it had");
         assert_eq!(old.replicas(), usize::from(REPLICAS_MAX));
+    }
+
+    fn source(cluster: u8) -> Action {
+        let cluster = format!("{cluster:032x}");
+        Action::Follow { source: Source { cluster, at: vec![addr(7400)] } }
+    }
+
+    #[test]
+    fn a_cluster_follows_one_other_until_it_is_promoted() {
+        let (standby, _) = three().after(&source(7), 2).expect("it can");
+        assert_eq!(Topology::decode(&standby.encode()), Some(standby.clone()));
+        assert_eq!(standby.follows.as_ref().map(Source::id), Some(7));
+        assert_eq!(standby.after(&source(7), 2).expect("the same").0.version, 2);
+        let refusal = standby.after(&source(8), 2).expect_err("it follows another");
+        assert!(refusal.contains("stave cluster promote"), "{refusal}");
+
+        let (primary, _) = standby.after(&Action::Promote, 2).expect("it can");
+        assert_eq!((primary.version, &primary.follows), (3, &None));
+        let refusal = primary.after(&Action::Promote, 2).expect_err("it follows none");
+        assert!(refusal.contains("takes writes already"), "{refusal}");
+        for text in ["", "7", "zz"] {
+            let source = Source { cluster: text.to_owned(), at: vec![addr(7400)] };
+            three().after(&Action::Follow { source }, 2).expect_err("that is no id");
+        }
     }
 
     #[test]

@@ -31,6 +31,33 @@ pub trait Facts {
     fn client(&self) -> Option<Client>;
     /// Whether a connection of the node has this id.
     fn has_client(&self, id: u64) -> bool;
+    /// The cluster that this one follows, if it does.
+    fn primary(&self) -> Option<Primary> {
+        None
+    }
+}
+
+/// The cluster that a standby follows, as this node sees it.
+#[derive(Clone, Debug, Default)]
+pub struct Primary {
+    /// Where it is asked: HOST.
+    pub host: String,
+    /// And its port.
+    pub port: u16,
+    /// It is reached.
+    pub is_up: bool,
+    /// Partitions that this node leads.
+    pub led: u32,
+    /// Of these, those that are being copied.
+    pub copying: u32,
+    /// Copies that were begun since the node started.
+    pub copies: u64,
+    /// Entries that are not here yet.
+    pub lag_entries: u64,
+    /// How old what is here is at most, milliseconds.
+    pub lag_ms: u64,
+    /// Why it does not go on; empty: it does.
+    pub error: String,
 }
 
 /// Who a node is. Fixed at start.

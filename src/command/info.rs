@@ -158,7 +158,21 @@ fn stats(s: &mut Section<'_>) {
 }
 
 fn replication(s: &mut Section<'_>) {
-    s.line("role", "master");
+    let primary = s.facts.primary();
+    s.line("role", if primary.is_some() { "slave" } else { "master" });
+    if let Some(primary) = primary {
+        s.line("master_host", &primary.host);
+        s.line("master_port", primary.port);
+        s.line("master_link_status", if primary.is_up { "up" } else { "down" });
+        s.line("master_sync_in_progress", u8::from(primary.copying > 0));
+        s.line("slave_read_only", 1);
+        s.line("stave_standby_partitions", primary.led);
+        s.line("stave_standby_copying", primary.copying);
+        s.line("stave_standby_copies", primary.copies);
+        s.line("stave_standby_lag_entries", primary.lag_entries);
+        s.line("stave_standby_lag_ms", primary.lag_ms);
+        s.line("stave_standby_error", &primary.error);
+    }
     s.line("connected_slaves", s.counters.replicas);
     s.line("master_failover_state", "no-failover");
     s.line("master_replid", &s.facts.identity().node_id);

@@ -11,7 +11,8 @@
 //!           5 elsewhere (the effects are too many for a record: they are a blob; no key),
 //!           6 members (who has replicas of the partition, crate::consensus; no key),
 //!           7 topology (which nodes there are, crate::cluster; no key),
-//!           8 reply (what a client was told of the effects before it; no key)
+//!           8 reply (what a client was told of the effects before it; no key),
+//!           9 follow (how far the effects behind it are those of another cluster; no key)
 //! flags  := 1 has an expiry, 2 the value is a blob reference: id:u64 len:u64
 //! ```
 //!
@@ -19,8 +20,9 @@
 //! effect and from entry to entry. A blob's bytes stand in blob records before the entry.
 //! *Elsewhere* stands alone in its entry, and not in the blob that it names: so an entry, which is
 //! all or nothing, may have any length. *Members* and *topology* stand alone in theirs, and change
-//! no key. The value of a *reply* is `id:u8[16] born:u64 sequence:u64 | reply`, the write's name in
-//! its client's session and what `crate::partition` keeps for when it is asked for again.
+//! no key. A *follow* is the first of its entry. The value of a *reply* is `id:u8[16] born:u64
+//! sequence:u64 | reply`, the write's name in its client's session and what `crate::partition`
+//! keeps for when it is asked for again.
 
 use std::num::NonZeroU64;
 
@@ -97,6 +99,14 @@ pub enum Effect<'a> {
         /// What it is now.
         topology: &'a [u8],
     },
+    /// The partition follows one of another cluster, and the effects behind this one are what that
+    /// one told; or it does so no more.
+    Follow {
+        /// Nothing that counts, or that of the last of them.
+        timestamp: Timestamp,
+        /// How far it is then.
+        state: &'a [u8],
+    },
     /// A client was told of a write that is done once.
     Reply {
         /// Later than the write's.
@@ -154,6 +164,10 @@ impl Effect<'_> {
                 out.extend_from_slice(&once.sequence.to_le_bytes());
                 out.extend_from_slice(reply);
             }
+            Effect::Follow { timestamp, state } => {
+                header(out, 9, 0, 0, state.len(), timestamp, None);
+                out.extend_from_slice(state);
+            }
             Effect::Elsewhere { timestamp, blob } => {
                 header(out, 5, FLAG_BLOB, 0, 16, timestamp, None);
                 out.extend_from_slice(&blob.id.to_le_bytes());
@@ -170,6 +184,7 @@ impl Effect<'_> {
             | Effect::Elsewhere { .. }
             | Effect::Members { .. }
             | Effect::Topology { .. }
+            | Effect::Follow { .. }
             | Effect::Reply { .. } => None,
         }
     }
@@ -183,6 +198,7 @@ impl Effect<'_> {
             | Effect::Elsewhere { timestamp, .. }
             | Effect::Members { timestamp, .. }
             | Effect::Topology { timestamp, .. }
+            | Effect::Follow { timestamp, .. }
             | Effect::Reply { timestamp, .. } => timestamp,
         }
     }
@@ -258,6 +274,7 @@ impl<'a> Effects<'a> {
             }
             (6, false) => Some(Effect::Members { timestamp, change: value }),
             (7, false) => Some(Effect::Topology { timestamp, topology: value }),
+            (9, false) => Some(Effect::Follow { timestamp, state: value }),
             (8, false) => {
                 let (once, reply) = once_of(value)?;
                 Some(Effect::Reply { timestamp, once, reply })
@@ -322,7 +339,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 mod tests {
     use super::*;
 
-    fn samples() -> [Effect<'static>; 8] {
+    fn samples() -> [Effect<'static>; 9] {
         let timestamp = Timestamp(0x0102_0304_0506_0708);
         [
             Effect::Put { key: b"k", timestamp, expiry_ms: None, value: Logged::Inline(b"value") },
@@ -338,6 +355,7 @@ mod tests {
             Effect::Members { timestamp, change: b"change" },
             Effect::Topology { timestamp, topology: b"{}" },
             Effect::Reply { timestamp, once: once(), reply: b"done" },
+            Effect::Follow { timestamp, state: b"far" },
         ]
     }
 
@@ -371,7 +389,7 @@ mod tests {
         };
         let found: Vec<_> = decode(&entry).map(|e| names(e.expect("well formed"))).collect();
         let (second, fifth) = (Some((107, 1 << 20)), Some((108, 3)));
-        assert_eq!(found, [None, second, None, None, fifth, None, None, None]);
+        assert_eq!(found, [None, second, None, None, fifth, None, None, None, None]);
         rename_blobs(&mut entry, |id| id - 100);
         let back: Result<Vec<_>, _> = decode(&entry).collect();
         assert_eq!(back.expect("well formed"), samples());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::standby::is_begin;
 use super::{Before, MayHave, Sessions, Sizes};
 use crate::id::Timestamp;
 use crate::lsm::memtable::{Memtable, Payload, Remains, Version};
@@ -38,6 +39,8 @@ pub(super) struct Rows<'a> {
     pub may_have: MayHave<'a>,
     /// What clients were told.
     pub sessions: &'a mut Sessions,
+    /// Rows are being copied from another cluster: their versions rise and fall.
+    pub is_copying: bool,
 }
 
 /// Gives a large value, once.
@@ -78,7 +81,9 @@ impl Rows<'_> {
     }
 
     fn apply(&mut self, hash: u64, effect: Effect<'_>, blob: TakeBlob<'_>) -> Result<(), Fault> {
-        *self.clock = (*self.clock).max(effect.timestamp());
+        if !matches!(effect, Effect::Members { .. } | Effect::Topology { .. }) {
+            *self.clock = (*self.clock).max(effect.timestamp());
+        }
         let is_older = effect.key().is_some_and(|key| self.is_older(hash, key, effect.timestamp()));
         match effect {
             Effect::Put { value: Logged::Blob(of), .. } if is_older => {
@@ -98,8 +103,13 @@ impl Rows<'_> {
             }
             Effect::Delete { key, timestamp } => self.delete(hash, key, timestamp),
             Effect::Clear { .. } => self.clear(),
-            // They stand alone, and the partition has taken them in.
+            // The partition has taken them in.
             Effect::Members { .. } | Effect::Topology { .. } => {}
+            Effect::Follow { timestamp, state } if is_begin(state) => {
+                self.clear();
+                *self.clock = timestamp;
+            }
+            Effect::Follow { .. } => {}
             Effect::Reply { timestamp, once, reply } => {
                 self.sessions.apply(&once, timestamp, reply.into());
             }
@@ -163,7 +173,7 @@ impl Rows<'_> {
 
     /// Whether a version of the key is here that is as new: a table had it.
     fn is_older(&self, hash: u64, key: &[u8], timestamp: Timestamp) -> bool {
-        timestamp <= self.tables_clock
+        (self.is_copying || timestamp <= self.tables_clock)
             && self.memtable.get(hash, key).is_some_and(|newest| newest.timestamp >= timestamp)
     }
 }

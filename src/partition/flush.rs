@@ -131,8 +131,12 @@ impl Partition {
         if !self.has(Planted::DropTombstones) {
             self.memtable.keep_tombstones();
         }
-        let Flushed { timestamp: since, .. } = self.flushed;
-        let until = Flushed { index: self.committed.index, timestamp: self.committed.timestamp };
+        // While rows are copied, older versions may come: all that is in memory is taken each time.
+        let marks = !self.is_copying() || self.has(Planted::MarkCopied);
+        let of = |timestamp| if marks { timestamp } else { Timestamp(0) };
+        let since = of(self.flushed.timestamp);
+        let until =
+            Flushed { index: self.committed.index, timestamp: of(self.committed.timestamp) };
         let (generation, sizes) = (self.generation, self.sizes);
         let until_term = self.group.term_of(until.index).unwrap_or(self.group.term());
         let (hard, from) = (self.group.hard_state(), Vec::new());
@@ -192,6 +196,10 @@ impl Partition {
     /// The flush's table is durable and in the manifest.
     pub fn end_flush(&mut self, flush: &Flush) {
         self.flushed = flush.until;
+        if flush.generation < self.rewound {
+            // Of what was here before.
+            self.flushed.timestamp = Timestamp(0);
+        }
         self.stored_hard = flush.hard;
         self.tables_generation = flush.generation;
     }

@@ -38,7 +38,11 @@ impl Partition {
         self.flushed = fresh.flushed;
         self.stored_hard = hard;
         (self.tables_clock, self.catch_up) = (fresh.clock, fresh.clock);
-        self.clock = self.clock.max(fresh.clock);
+        self.clock = match self.roster.following {
+            // Its clock is another's.
+            Some(_) => fresh.clock,
+            None => self.clock.max(fresh.clock),
+        };
         self.committed = Committed { index: fresh.last_index, timestamp: fresh.clock };
         self.hand = 0;
         if let Some(replica) = &mut self.replica {
@@ -47,8 +51,10 @@ impl Partition {
     }
 
     /// Whether tables have versions of entries that were not applied here.
+    /// What is copied from another cluster is of no one moment anyway, until the entry that ends
+    /// the copy.
     pub fn is_catching_up(&self) -> bool {
-        self.catch_up > self.flushed.timestamp
+        self.catch_up > self.flushed.timestamp && !self.is_copying()
     }
 }
 

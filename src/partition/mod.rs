@@ -44,6 +44,7 @@ pub use resident::Epoch;
 pub use roster::Roster;
 pub use sessions::{Recalled, Reply, Sessions};
 pub use sizes::{DB_COUNT, Sizes};
+pub use standby::{Following, Stage, is_begin};
 pub use together::{BLOB_CHUNK_LEN, Decided, Key, What, log_blob};
 pub use watch::Seen;
 
@@ -58,6 +59,7 @@ mod resident;
 mod roster;
 mod sessions;
 mod sizes;
+mod standby;
 #[cfg(test)]
 mod tests;
 mod together;
@@ -123,6 +125,8 @@ pub enum Planted {
     ClosedUnapplied,
     /// A leader says what is committed without a lease.
     ClosedWithoutLease,
+    /// A flush marks what it took while rows are copied from another cluster.
+    MarkCopied,
 }
 
 /// Who waits for an entry to commit: a token that only the shard can read.
@@ -261,6 +265,8 @@ pub struct Partition {
     generation: u32,
     /// Of the memtable that the tables were written from.
     tables_generation: u32,
+    /// Of the first memtable since another cluster is followed.
+    rewound: u32,
     flushed: Flushed,
     /// Tables may have versions up to this, of entries that are still to be applied.
     catch_up: Timestamp,
@@ -640,7 +646,9 @@ impl Partition {
             }
         }
         entry.told.drain(..).for_each(|once| self.sessions.commit(&once));
-        self.committed.timestamp = self.committed.timestamp.max(entry.timestamp);
+        // The clock may have been set back since it was proposed: see [`standby`].
+        let timestamp = entry.timestamp.min(self.clock);
+        self.committed.timestamp = self.committed.timestamp.max(timestamp);
         released.append(&mut entry.waiters);
         entry.touched.clear();
         self.spare.push(entry);

@@ -19,7 +19,8 @@ use super::install::left_after;
 use super::log_cache::{Content, LogCache};
 use super::replica::{ELECTION_TICKS, GUARD_TICKS, Replica};
 use super::roster::{Decree, Roster};
-use super::{Committed, Entry, Flushed, Partition, Sessions, Sizes};
+use super::standby::begins;
+use super::{Committed, Entry, Flushed, Following, Partition, Sessions, Sizes};
 use crate::consensus::{self, Config, EntryKind, Group, Handle, Membership, Restored};
 use crate::id::{Lsn, NodeId, PartitionId, Timestamp};
 use crate::lsm::memtable::{Memtable, Remains, Version};
@@ -44,10 +45,11 @@ pub enum Error {
         /// What is wrong with it.
         source: consensus::Error,
     },
-    /// Other nodes have replicas, and this one was started as if it were alone.
+    /// Other nodes have replicas, or another cluster is followed, and this one was started as if it
+    /// were alone.
     #[error(
-        "partition {partition} has replicas on other nodes: start this one as a node of its \
-         cluster, with its initial-cluster or its peer-port"
+        "partition {partition} has replicas on other nodes, or is a standby's: start this one as a \
+         node of its cluster, with its initial-cluster or its peer-port"
     )]
     NotAlone {
         /// Which.
@@ -133,6 +135,8 @@ pub struct Recovery {
     replicated: Option<(LogCache, u64, u64)>,
     /// Who has replicas as of the entries that are applied.
     roster: Roster,
+    /// Rows are being copied from another cluster in the entry that is applied next.
+    is_copying: bool,
     /// What clients were told, likewise.
     pub(super) sessions: Sessions,
     /// Who had them as of the tables, and the entries that changed it, up to what is applied.
@@ -162,6 +166,7 @@ impl Recovery {
             generation: 0,
             replicated: None,
             roster: stored.roster.clone(),
+            is_copying: stored.roster.is_copying(),
             sessions: Sessions::decode(&stored.sessions).expect("whoever read it has looked"),
             changed_from: Membership::default(),
             changes: Vec::new(),
@@ -188,7 +193,9 @@ impl Recovery {
     /// [`Error::NotAlone`]: there are.
     pub fn be_alone(&self, own: NodeId) -> Result<(), Error> {
         let members = &self.roster.members;
-        match *members == Membership::default() || members.is_lone(own) {
+        let is_alone = *members == Membership::default() || members.is_lone(own);
+        // Where it is in another's log is known to members alone.
+        match is_alone && self.roster.following.is_none() {
             true => Ok(()),
             false => Err(Error::NotAlone { partition: self.id }),
         }
@@ -221,6 +228,7 @@ impl Recovery {
             tables_clock: self.tables_clock,
             may_have,
             sessions: &mut self.sessions,
+            is_copying: self.is_copying,
         }
     }
 
@@ -277,7 +285,7 @@ impl Recovery {
         if self.replicated.is_some() {
             return self.keep(term, index, payload, blobs, may_have);
         }
-        if matches!(Decree::of(payload), Some(Decree::Members(_))) {
+        if matches!(Decree::of(payload), Some(Decree::Members(_) | Decree::Follow(_))) {
             return Err(Error::NotAlone { partition });
         }
         if index != self.last_index + 1 {
@@ -340,6 +348,10 @@ impl Recovery {
                 self.roster.topology = topology.into();
                 Ok(())
             }
+            Some(Decree::Follow(state)) => {
+                self.roster.following = Following::decode(state).map(Arc::new);
+                Ok(())
+            }
             None => Ok(()),
         }
     }
@@ -355,10 +367,16 @@ impl Recovery {
             applied += 1;
             let content = cache.get(applied).expect("what is not applied is kept");
             self.catch_up = left_after(self.catch_up, &content.payload);
+            // The entry that ends a copy may still have what is older than a row.
+            self.is_copying = self.roster.is_copying();
             self.take_decree(applied, &content.payload)?;
             let done =
                 self.rows(may_have).apply_entry(&content.payload, &mut |blob| content.blob(blob));
             done.map_err(|fault| Error::of(self.id, applied, fault))?;
+            if begins(&content.payload) {
+                self.flushed.timestamp = Timestamp(0);
+                (self.tables_clock, self.catch_up) = (Timestamp(0), Timestamp(0));
+            }
         }
         self.replicated = Some((cache, applied, committed));
         Ok(())
@@ -397,6 +415,7 @@ impl Recovery {
             sizes: self.sizes,
             generation: self.generation,
             tables_generation: 0,
+            rewound: 0,
             flushed: self.flushed,
             catch_up: if self.replicated.is_some() { self.catch_up } else { Timestamp(0) },
             retired: Default::default(),

@@ -25,6 +25,7 @@ use std::time::Duration;
 use super::apply::{Fault, Rows};
 use super::install::left_after;
 use super::log_cache::{Blob, Content, LogCache};
+use super::standby::begins;
 use super::{MayHave, Partition, Planted, Sessions, Waiter};
 use crate::consensus::{self, Message, Outlook, ReadState, Role, RoleChange};
 use crate::id::{NodeId, PartitionId};
@@ -170,7 +171,7 @@ impl Replica {
         self.stage(Staged { content, is_logged: true })
     }
 
-    fn stage(&mut self, staged: Staged) -> (u32, u32) {
+    pub(super) fn stage(&mut self, staged: Staged) -> (u32, u32) {
         let len = u32::try_from(staged.content.byte_len()).unwrap_or(u32::MAX);
         self.staged.push(staged);
         (self.staged.len() as u32 - 1, len)
@@ -225,6 +226,7 @@ impl Partition {
     pub fn shows_committed(&self) -> bool {
         let leads = self.replica.as_ref().is_none_or(|replica| replica.leads_from.is_some());
         let is_whole = !self.is_installing() && !self.is_catching_up() && !self.is_vacant();
+        let is_whole = is_whole && !self.is_copying();
         !leads && !self.is_leader() && is_whole
     }
 
@@ -479,22 +481,26 @@ impl Partition {
     ) {
         while self.committed.index < commit {
             let index = self.committed.index + 1;
+            // The entry that ends a copy may still have what is older than a row.
+            let was_copying = self.is_copying();
             self.take_decree(index);
             match self.pending.front().is_some_and(|entry| entry.index == index) {
                 true => self.commit_front(released),
-                false => self.apply_logged(index, may_have),
+                false => self.apply_logged(index, was_copying, may_have),
             }
             self.committed.index = index;
         }
         let replica = self.replica.as_mut().expect("it is replicated");
         self.group.applied(commit);
-        let kept_from = replica.pinned.map_or(commit, |index| index.min(commit));
+        // Who follows has to be able to fetch the last one, however long it is.
+        let last = if replica.followed_until.is_some() { commit.saturating_sub(1) } else { commit };
+        let kept_from = replica.pinned.map_or(last, |index| index.min(last));
         let is_needed = !self.group.is_lone() || replica.followed_until.is_some();
         let base = replica.cache.trim(kept_from, is_needed);
         self.group.compact(base);
     }
 
-    fn apply_logged(&mut self, index: u64, may_have: MayHave<'_>) {
+    fn apply_logged(&mut self, index: u64, is_copying: bool, may_have: MayHave<'_>) {
         let replica = self.replica.take().expect("it is replicated");
         let content = replica.cache.get(index).expect("what is not applied is kept");
         self.catch_up = left_after(self.catch_up, &content.payload);
@@ -510,10 +516,14 @@ impl Partition {
             hash_seed: self.hash_seed,
             tables_clock: self.tables_clock,
             may_have,
+            is_copying,
         };
         let applied = rows.apply_entry(&content.payload, &mut |blob| content.blob(blob));
         if let Err(Fault::Malformed(_) | Fault::BlobMissing(_)) = applied {
             panic!("partition {} entry {index} can not be applied: {applied:?}", self.id);
+        }
+        if begins(&content.payload) {
+            self.rewind();
         }
         self.replica = Some(replica);
         self.committed.timestamp = self.clock;

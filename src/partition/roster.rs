@@ -1,19 +1,22 @@
-//! Who has replicas of a partition, and, in the first partition, which nodes the cluster has: what
-//! the group decides about itself, by entries that change no key.
+//! Who has replicas of a partition, whom it follows, and, in the first partition, which nodes the
+//! cluster has: what the group decides about itself.
 //!
-//! A decree stands alone in its entry and holds from its applying on, on each replica. What came of
-//! all of them is kept with the tables, in the manifest and at the head of a checkpoint:
+//! A decree stands alone in its entry, but for that of whom it follows ([`super::standby`]), and
+//! holds from its applying on, on each replica. What came of all of them is kept with the tables,
+//! in the manifest and at the head of a checkpoint:
 //!
 //! ```text
 //! roster := voter_count:u16 learner_count:u16 outgoing_count:u16 learner_next_count:u16
-//!           | each a node:u64 | topology, all that is left
+//!           | each a node:u64 | following? | topology, all that is left
+//! following := 1:u8 len:u32 | how far it follows another cluster's
 //! ```
 //!
 //! Little-endian; empty: as at the group's birth. What a topology says is [`crate::cluster`]'s.
 
 use std::sync::Arc;
 
-use super::{Around, Content, Entry, Logging, Partition};
+use super::{Around, Content, Entry, Following, Logging, Partition};
+use crate::codec::{Fields, put_u32};
 use crate::consensus::{self, Change, Handle, Membership};
 use crate::env::Env;
 use crate::id::{Lsn, NodeId, Timestamp};
@@ -26,7 +29,12 @@ pub struct Roster {
     pub members: Membership,
     /// Which nodes there are, if this is the partition that knows; empty: those of the beginning.
     pub topology: Arc<[u8]>,
+    /// Whom the partition follows, if it does, and how far it is.
+    pub following: Option<Arc<Following>>,
 }
+
+/// Before whom the partition follows; a topology is text.
+const FOLLOWING: u8 = 1;
 
 impl Roster {
     /// As bytes.
@@ -42,6 +50,12 @@ impl Roster {
             out.extend_from_slice(&count.to_le_bytes());
         }
         lists.iter().copied().flatten().for_each(|id| out.extend_from_slice(&id.0.to_le_bytes()));
+        if let Some(following) = &self.following {
+            let following = following.encode();
+            out.push(FOLLOWING);
+            put_u32(&mut out, following.len());
+            out.extend_from_slice(&following);
+        }
         out.extend_from_slice(&self.topology);
         out
     }
@@ -61,7 +75,14 @@ impl Roster {
         };
         let (voters, learners, outgoing, learners_next) = (list(0)?, list(1)?, list(2)?, list(3)?);
         let members = Membership { voters, learners, outgoing, learners_next };
-        Some(Self { members, topology: rest.into() })
+        let mut following = None;
+        if rest.first() == Some(&FOLLOWING) {
+            let mut fields = Fields(&rest[1..]);
+            let len = fields.u32()? as usize;
+            following = Some(Arc::new(Following::decode(fields.take(len)?)?));
+            rest = fields.0;
+        }
+        Some(Self { members, topology: rest.into(), following })
     }
 }
 
@@ -71,6 +92,8 @@ pub(super) enum Decree<'a> {
     Members(&'a [u8]),
     /// A topology.
     Topology(&'a [u8]),
+    /// Whom the partition follows, and how far it is.
+    Follow(&'a [u8]),
 }
 
 impl<'a> Decree<'a> {
@@ -79,6 +102,7 @@ impl<'a> Decree<'a> {
         match mvcc::decode(payload).next()? {
             Ok(Effect::Members { change, .. }) => Some(Self::Members(change)),
             Ok(Effect::Topology { topology, .. }) => Some(Self::Topology(topology)),
+            Ok(Effect::Follow { state, .. }) => Some(Self::Follow(state)),
             _ => None,
         }
     }
@@ -114,10 +138,11 @@ impl Partition {
 
     /// Proposes another topology; returns the entry to wait for. For a leader whose open entry was
     /// sealed; to be sealed before anything else is proposed.
-    pub fn propose_topology(&mut self, topology: &[u8], now_ms: u64) -> u64 {
+    pub fn propose_topology(&mut self, topology: &[u8]) -> u64 {
         assert!(!self.is_open() && self.is_replicated(), "a decree stands alone");
-        let timestamp = self.clock.next(now_ms);
-        (self.clock, self.open.timestamp) = (timestamp, timestamp);
+        // It is no version: what comes from another cluster may have the next one.
+        let timestamp = self.clock;
+        self.open.timestamp = timestamp;
         Effect::Topology { timestamp, topology }.encode(&mut self.payload);
         self.decreed = self.open.index;
         self.open.index
@@ -161,6 +186,10 @@ impl Partition {
             Some(Decree::Topology(topology)) => {
                 Arc::make_mut(&mut self.roster).topology = topology.into();
             }
+            Some(Decree::Follow(state)) => {
+                let following = Following::decode(state).map(Arc::new);
+                Arc::make_mut(&mut self.roster).following = following;
+            }
             None => {}
         }
         self.replica = Some(replica);
@@ -177,6 +206,8 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::partition::Stage;
+    use crate::protocol::binary::Position;
 
     #[test]
     fn a_roster_comes_back_as_encoded_and_no_cut_of_it_does() {
@@ -187,8 +218,15 @@ mod tests {
             outgoing: ids(&[1, 2]),
             learners_next: ids(&[5]),
         };
-        let roster = Roster { members, topology: b"{}".as_slice().into() };
+        let topology = b"{}".as_slice().into();
+        let roster = Roster { members: members.clone(), topology, following: None };
         let bytes = roster.encode();
+        let stage = Stage::Copies;
+        let position = Position { index: 7, term: 1, part: 0 };
+        let from = Some(b"k".to_vec());
+        let following = Following { stage, cluster: 9, position, until: 8, from };
+        let follows = Roster { following: Some(Arc::new(following)), ..roster.clone() };
+        assert_eq!(Roster::decode(&follows.encode()), Some(follows));
 
         assert_eq!(Roster::decode(&bytes), Some(roster));
         assert_eq!(Roster::decode(&[]), Some(Roster::default()));

@@ -38,6 +38,7 @@ use round::Round;
 use save::Saving;
 use sleep::Woken;
 use slowlog::SlowLog;
+use standby::Standby;
 use tracking::Trackers;
 
 pub use push::OUTPUT_LIMITS;
@@ -70,6 +71,7 @@ mod round;
 mod save;
 mod sleep;
 mod slowlog;
+mod standby;
 mod start;
 mod stride;
 mod sweep;
@@ -140,6 +142,8 @@ pub struct Server<E: Env> {
     peers: Option<Box<Peers>>,
     /// On their way to and from other nodes.
     snapshots: Snapshots<E>,
+    /// Another cluster that this one follows.
+    standby: Standby,
     /// Connections with something to send.
     dirty: Vec<u32>,
     waiters: Vec<Waiter>,
@@ -204,6 +208,7 @@ impl<E: Env> Server<E> {
             limbo: Limbo::default(),
             peers,
             snapshots: Snapshots::default(),
+            standby: Standby::default(),
             dirty: Vec::new(),
             waiters: Vec::new(),
             piece: Vec::new(),
@@ -321,6 +326,7 @@ impl<E: Env> Server<E> {
         self.tell_monitors();
         self.close_overrun();
         self.flush_dirty();
+        self.pull_all();
         self.send_to_peers();
         let full = self.mailbox.deliver();
         // What waits for the log is woken by it.
@@ -383,6 +389,15 @@ impl<E: Env> Server<E> {
         match event {
             Event::Accepted { conn, listener: peers::LISTENER } => self.accept_peer(conn),
             Event::Accepted { conn, listener } => self.on_accepted(conn, listener),
+            Event::Connected { conn }
+            | Event::Refused { conn }
+            | Event::Ended { conn }
+            | Event::Received { conn, .. }
+            | Event::Sent { conn, .. }
+                if self.standby.has(conn) =>
+            {
+                self.on_source_event(event)
+            }
             Event::Connected { conn } => self.on_peer_connected(conn),
             Event::Refused { conn } => self.on_peer_refused(conn),
             Event::Received { conn, chunk } if self.is_peer(conn) => {
@@ -667,6 +682,7 @@ impl<E: Env> Server<E> {
         self.shard.sweep_readers();
         self.on_typed_tick();
         self.tick_peers();
+        self.tick_standby();
         let outlook = self.peers.as_ref().map(|peers| peers.outlook());
         self.shard.tick_replicas(&outlook.unwrap_or_default());
         self.node.look_at_members(self.shard.map());

@@ -10,8 +10,8 @@ use super::save::Save;
 use crate::cluster::{Members, SlotMap};
 use crate::command::notify::Classes;
 use crate::command::{
-    self, Calls, Client, Counters, Endpoint, Facts, Identity, KeyspaceFacts, Session, SlotRange,
-    Topology, endpoint_id, latency, moved, slowlog,
+    self, Calls, Client, Counters, Endpoint, Facts, Identity, KeyspaceFacts, Primary, Session,
+    SlotRange, Topology, endpoint_id, latency, moved, slowlog,
 };
 use crate::env::ConnId;
 use crate::id::{NodeId, PartitionId, ShardId, Slot};
@@ -420,6 +420,23 @@ impl Facts for View<'_> {
 
     fn client(&self) -> Option<Client> {
         self.client.clone()
+    }
+
+    fn primary(&self) -> Option<Primary> {
+        let members = self.node.members.as_ref()?;
+        let (topology, fed) = (members.topology(), members.fed());
+        let at = topology.follows.as_ref()?.at.first()?;
+        Some(Primary {
+            host: at.ip().to_string(),
+            port: at.port(),
+            is_up: fed.up,
+            led: fed.led,
+            copying: fed.copying,
+            copies: fed.copies,
+            lag_entries: fed.lag_entries,
+            lag_ms: fed.lag_ms,
+            error: fed.error,
+        })
     }
 
     fn has_client(&self, id: u64) -> bool {

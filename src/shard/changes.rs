@@ -278,6 +278,11 @@ impl<E: Env> Shard<E> {
         }
         let mut holds = Holds::default();
         self.uncommitted(|place, entry| holds.add(place, entry));
+        self.note_clear_at(holds);
+    }
+
+    /// As [`Shard::note_clear`], of deletions in these entries.
+    pub(super) fn note_clear_at(&mut self, holds: Holds) {
         self.changes.tracked.clear();
         self.changes.queue.push_back(Change { is_write: true, holds, ..Change::default() });
     }

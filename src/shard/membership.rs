@@ -67,8 +67,8 @@ impl<E: Env> Shard<E> {
             return Ok(Granted { node, topology, hold: None });
         }
         self.seal(place);
-        let (bytes, now_ms) = (topology.encode(), self.now_ms);
-        let hold = self.partitions[place as usize].propose_topology(&bytes, now_ms);
+        let bytes = topology.encode();
+        let hold = self.partitions[place as usize].propose_topology(&bytes);
         self.seal(place);
         Ok(Granted { node, topology, hold: Some(hold) })
     }

@@ -44,6 +44,7 @@ pub use membership::{Denied, Granted};
 pub use once::Told;
 pub use open::{Error, Options, Progress, open};
 pub use seek::Wait;
+pub use ship::Shipment;
 pub use together::{Holds, Spread};
 pub use tracked::Client;
 pub use transaction::{Step, Transaction, Watched};
@@ -65,6 +66,7 @@ mod once;
 mod open;
 mod replicas;
 mod seek;
+mod ship;
 mod slow;
 mod snapshot;
 mod together;
@@ -92,6 +94,16 @@ pub enum Ack {
 /// Why a command could not be evaluated. The text is the error reply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
+    /// Another cluster takes the writes.
+    #[error(
+        "READONLY this cluster is a standby{} and takes no writes: write to its primary, or make \
+         this one a primary with `stave cluster promote`",
+        if primary.is_empty() { String::new() } else { format!(" of {primary}") }
+    )]
+    Standby {
+        /// Where; empty: it is not known here.
+        primary: Arc<str>,
+    },
     /// The memory budget is used up; deletes and reads go on.
     #[error("OOM command not allowed when used memory > 'maxmemory'.")]
     OutOfMemory,
@@ -242,6 +254,9 @@ impl<E: Env> Shard<E> {
         if spec.access != command::Access::Write {
             return Ok(());
         }
+        if let Some(refused) = self.refusal_of_standby() {
+            return Err(refused);
+        }
         if let Some(cause) = &self.failed {
             return Err(Refused::LogFailed { cause: cause.clone() });
         }
@@ -387,7 +402,8 @@ impl<E: Env> Shard<E> {
 
     /// Deletes keys whose time is over, a few per partition. True: there are more.
     pub fn expire(&mut self) -> bool {
-        if self.failed.is_some() || self.is_backlogged() {
+        // What a standby has goes when its primary says so.
+        if self.failed.is_some() || self.is_backlogged() || self.primary().is_some() {
             return false;
         }
         let now_ms = self.now_ms;

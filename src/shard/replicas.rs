@@ -35,6 +35,8 @@ pub(super) struct Replicas {
     pub elsewhere: Vec<bool>,
     /// Nodes that are not heard of, if the first partition is led here.
     pub absent: Absent,
+    /// The cluster that this one follows, if it does.
+    pub primary: Option<Arc<str>>,
     /// Since when each partition is led, or not.
     pub leads_since: Vec<Duration>,
     /// Partitions that got messages in this turn.
@@ -115,6 +117,7 @@ impl<E: Env> Shard<E> {
         let Some(members) = &self.replicas.members else { return };
         self.replicas.turn_began = self.env.now();
         let at = self.replicas.turn_began + LEASE_SPARE;
+        let mut changed = false;
         let places = self.replicas.standings.iter_mut().zip(&mut self.replicas.elsewhere);
         for ((standing, elsewhere), partition) in places.zip(&self.partitions) {
             let now = match (partition.standing(at), *elsewhere) {
@@ -126,6 +129,7 @@ impl<E: Env> Shard<E> {
             };
             *elsewhere &= now == Standing::Elsewhere;
             if *standing != now || !self.replicas.lost.is_empty() {
+                changed = true;
                 *standing = now;
                 let leader = match now {
                     Standing::Leads => Some(members.own()),
@@ -136,6 +140,9 @@ impl<E: Env> Shard<E> {
                 };
                 members.note_leader(partition.id(), leader);
             }
+        }
+        if changed {
+            self.look_for_primary();
         }
         self.replicas.lost.clear();
         self.replicas.good_until.set(None);
@@ -327,6 +334,7 @@ impl<E: Env> Shard<E> {
         }
         self.tend_slowness();
         self.tend_members(&outlook.up);
+        self.look_for_primary();
     }
 
     /// Messages for the other replicas, since the last call. To be sent in the same turn: see

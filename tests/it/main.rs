@@ -42,6 +42,7 @@ mod resp_cost;
 mod save;
 mod scripts;
 mod server;
+mod standby;
 mod subscribers;
 mod tracking;
 mod typed;

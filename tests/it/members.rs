@@ -11,7 +11,7 @@ use crate::cluster::{CHANGE_MAX, Patient, assert_kept, free_ports, write_some};
 use crate::server::{Server, binary, told};
 
 /// A node that others can join, or that joins, and its peer port.
-fn node(join: Option<u16>, flags: &[&str]) -> (Server, u16) {
+pub fn node(join: Option<u16>, flags: &[&str]) -> (Server, u16) {
     let (port, held) = free_ports();
     drop(held);
     let (own, seed) = (port.to_string(), format!("127.0.0.1:{}", join.unwrap_or(0)));
@@ -23,14 +23,14 @@ fn node(join: Option<u16>, flags: &[&str]) -> (Server, u16) {
 }
 
 /// `stave cluster ...`, asked of a node: the exit code and what it said.
-fn ask(node: &Server, words: &str) -> (Option<i32>, String) {
+pub fn ask(node: &Server, words: &str) -> (Option<i32>, String) {
     let mut command = Command::new(binary());
     let server = format!("127.0.0.1:{}", node.binary_port);
     command.arg("cluster").args(words.split(' ')).args(["--server", &server]);
     told(command.output().expect("the binary runs"))
 }
 
-fn settle(node: &Server) {
+pub fn settle(node: &Server) {
     let begun = Instant::now();
     loop {
         let (code, text) = ask(node, "status --check");

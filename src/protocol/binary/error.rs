@@ -128,7 +128,8 @@ codes! {
     DiskFull = 65, "disk_full", NotDone, Retry::AfterMs(1000);
     /// 66, unknown, elsewhere: the log failed while the write was on its way to the disk.
     LogFailed = 66, "log_failed", Unknown, Retry::Elsewhere;
-    /// 67, not done, elsewhere: the log failed before; the shard takes no writes.
+    /// 67, not done, elsewhere: the log failed before; the shard takes no writes. Never: the
+    /// cluster is a standby.
     ReadOnly = 67, "read_only", NotDone, Retry::Elsewhere;
     /// 68, unknown, now: the partition's leader changed before a majority had the write.
     LeaderChanged = 68, "leader_changed", Unknown, Retry::Now;

@@ -114,9 +114,12 @@
 //! condition 4.
 //!
 //! `cluster`: an object whose `action` is `status`, `join` (`peer`, `zone`, `cores`), `announce`
-//! (`node`, `peer`), `drain`, `restore`, `remove` or `transfer` (`node`); asked of any node. The
+//! (`node`, `peer`), `drain`, `restore`, `remove` or `transfer` (`node`), `replicas` (`count`),
+//! `follow` (`source`: `cluster`, its id, and `at`, addresses of binary ports) or `promote`; asked
+//! of any node. The
 //! reply, when a majority has it: `node` (which it is about), `cluster` (its id, 32 hex digits),
-//! `cores`, `partitions`, `topology`; of `status` also `partition`, one for each, and `asked`.
+//! `cores`, `partitions`, `topology`; of `status` also `partition`, one for each, and
+//! `asked`, and of a standby `fed`, how far that node is.
 //!
 //! `batch`: all its keys are of one partition, else the error is `cross_partition`: keys with the
 //! same `{hash tag}` always are; the partition of a key is `slot * partition_count / 16384`, where

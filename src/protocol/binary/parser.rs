@@ -44,6 +44,8 @@ pub struct Parser {
     header: Option<Header>,
     /// Its body, if it is long.
     long: Option<Box<Long>>,
+    /// The stream is a server's, whose bodies are as long as values.
+    of_replies: bool,
 }
 
 impl Parser {
@@ -60,7 +62,7 @@ impl Parser {
         if !self.is_amid()
             && let Some((head, rest)) = bytes.split_first_chunk::<HEADER_LEN>()
         {
-            let header = judged(head, body_len_max)?;
+            let header = judged(head, body_len_max, self.of_replies)?;
             if !is_long(&header)
                 && let Some((body, rest)) = rest.split_at_checked(header.body_len as usize)
             {
@@ -69,6 +71,11 @@ impl Parser {
             }
         }
         self.gather(bytes, body_len_max)
+    }
+
+    /// Of what a server says.
+    pub fn of_replies() -> Self {
+        Self { of_replies: true, ..Self::default() }
     }
 
     /// Bytes held.
@@ -98,7 +105,7 @@ impl Parser {
                         false => Err(Breach { code: Code::BadMagic, header: None }),
                     };
                 };
-                let header = judged(head, body_len_max)?;
+                let header = judged(head, body_len_max, self.of_replies)?;
                 self.header = Some(header);
                 self.partial.clear();
                 if is_long(&header) {
@@ -146,10 +153,15 @@ impl Parser {
     }
 }
 
-fn judged(head: &[u8; HEADER_LEN], body_len_max: usize) -> Result<Header, Breach> {
+fn judged(
+    head: &[u8; HEADER_LEN],
+    body_len_max: usize,
+    of_replies: bool,
+) -> Result<Header, Breach> {
     let header = Header::decode(head).map_err(|code| Breach { code, header: None })?;
     let is_set = header.opcode == Opcode::Set as u8;
-    let max = if is_set { body_len_max } else { body_len_max.min(OTHER_BODY_LEN_MAX) };
+    let max =
+        if is_set || of_replies { body_len_max } else { body_len_max.min(OTHER_BODY_LEN_MAX) };
     let code = match header {
         Header { version, .. } if version != VERSION => Code::UnsupportedVersion,
         Header { body_len, .. } if body_len as usize > max => Code::TooLarge,

@@ -111,6 +111,11 @@ impl<E: Env> Server<E> {
             self.fail(asker, Failure::new(Code::ClusterRefused, &text));
             return None;
         }
+        if let Some(primary) = self.shard.primary() {
+            let text = format!("this cluster is a standby itself, of {primary}: follow that one");
+            self.fail(asker, Failure::new(Code::ClusterRefused, &text));
+            return None;
+        }
         let count = self.shard.map().partition_count();
         if subject.partition >= count {
             let text = format!("there are {count} partitions, from 0 on");

@@ -26,8 +26,15 @@ impl<E: Env> Server<E> {
         let Some(place) = self.shard.knowing_place().filter(|_| owner == self.shard.id()) else {
             return self.forward_typed(owner, asker, text.as_bytes());
         };
-        if self.refuses(asker, self.binary.set) {
+        // Of a standby only the keys are not to be written.
+        if self.shard.primary().is_none() && self.refuses(asker, self.binary.set) {
             return;
+        }
+        if let Action::Follow { source } = &action
+            && source.id() == members.cluster()
+        {
+            let text = "a cluster does not follow itself: name the binary port of another";
+            return self.fail(asker, Failure::new(Code::ClusterRefused, text));
         }
         match self.shard.change_topology(place, &action) {
             Ok(granted) => {

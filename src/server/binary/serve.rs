@@ -15,7 +15,7 @@ use crate::id::ShardId;
 use crate::lsm::memtable::{Payload, Version};
 use crate::protocol::binary::{
     Code, Condition, Entry, FLAG_ERROR, Failure, Header, Item, Items, Keys, LONG_LEN_MIN, NO_INDEX,
-    Op, Opcode, Ops, Outcomes, Request, Scan, Scanned,
+    Op, Opcode, Ops, Outcomes, Request, Retry, Scan, Scanned,
 };
 use crate::server::output::Hold;
 use crate::server::{Server, ledger, remote, round};
@@ -201,9 +201,16 @@ impl<E: Env> Server<E> {
         let code = match refused {
             Refused::OutOfMemory => Code::OutOfMemory,
             Refused::DiskFull | Refused::LogFull => Code::DiskFull,
-            Refused::LogFailed { .. } => Code::ReadOnly,
+            Refused::LogFailed { .. } | Refused::Standby { .. } => Code::ReadOnly,
         };
-        self.fail(asker, Failure::new(code, &refused.to_string()));
+        let text = refused.to_string();
+        let failure = Failure::new(code, &text);
+        let retry = match refused {
+            // None of its nodes takes it.
+            Refused::Standby { .. } => Retry::Never,
+            _ => failure.retry,
+        };
+        self.fail(asker, Failure { retry, ..failure });
         true
     }
 

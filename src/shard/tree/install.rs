@@ -63,7 +63,7 @@ impl<E: Env> Tree<E> {
     /// members.
     pub fn nothing(&self, partition: &Partition, members: &Membership) -> Staged {
         let topology = partition.roster().topology.clone();
-        let roster = Roster { members: members.clone(), topology }.encode().into();
+        let roster = Roster { members: members.clone(), topology, following: None }.encode().into();
         let floor = partition.last_entry();
         let state = PartitionState { floor, roster, ..PartitionState::default() };
         let recovery = Some(partition.blank(stored_of(&state)));

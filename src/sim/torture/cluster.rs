@@ -1,12 +1,13 @@
 //! Several nodes that are one cluster, in the simulator.
 
 use std::fmt::Write as _;
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::house::{House, PATIENCE, PEER_PORT, Shape};
 use super::talk::{Talk, Value};
-use crate::cluster::{Member, State, Told, Topology};
+use crate::cluster::{Member, Source, State, Told, Topology};
 use crate::id::NodeId;
 use crate::sim::Sim;
 
@@ -25,15 +26,28 @@ impl Cluster {
     /// # Panics
     /// If one does not start.
     pub fn new(seed: u64, count: u64, shape: &Shape) -> Self {
-        let sim = Rc::new(Sim::new(seed));
-        let ids = (1..=count).map(NodeId);
+        Self::found(&Rc::new(Sim::new(seed)), 1..=count, shape, None)
+    }
+
+    /// Nodes of these numbers that serve; they may follow another cluster.
+    ///
+    /// # Panics
+    /// If one does not start.
+    pub fn found(
+        sim: &Rc<Sim>,
+        ids: RangeInclusive<u64>,
+        shape: &Shape,
+        follows: Option<Source>,
+    ) -> Self {
+        let ids = ids.map(NodeId);
         let member = |id: NodeId| {
             let (peer, zone) = (sim.node(id).addr(PEER_PORT), String::new());
             Member { id: id.0, peer, zone, state: State::Serving }
         };
-        let topology = Topology::founded(ids.clone().map(member).collect(), shape.replicas);
-        let house = |id| House::in_cluster(&sim, id, Some(topology.clone()), shape.clone());
-        let mut cluster = Self { houses: ids.map(house).collect(), sim: Rc::clone(&sim) };
+        let mut topology = Topology::founded(ids.clone().map(member).collect(), shape.replicas);
+        topology.follows = follows;
+        let house = |id| House::in_cluster(sim, id, Some(topology.clone()), shape.clone());
+        let mut cluster = Self { houses: ids.map(house).collect(), sim: Rc::clone(sim) };
         for house in &mut cluster.houses {
             house.boot().expect("an empty directory opens");
         }

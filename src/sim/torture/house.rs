@@ -43,6 +43,8 @@ pub struct Shape {
     pub partitions: u32,
     /// What an ack means.
     pub ack: Ack,
+    /// Which cluster it is one of, if it is of any.
+    pub cluster: u128,
     /// How many nodes of a cluster have a replica of each partition.
     pub replicas: u8,
     /// How long a node of a cluster may be silent before others have its replicas; zero: for ever.
@@ -73,6 +75,7 @@ impl Default for Shape {
             shards: 1,
             partitions: 2,
             ack: Ack::Quorum,
+            cluster: 9,
             replicas: crate::cluster::REPLICAS,
             replace_after: Duration::from_secs(600),
             stale_max: Duration::from_secs(5),
@@ -303,7 +306,7 @@ impl House {
 fn options(shape: &Shape, node: NodeId, topology: Option<&Topology>) -> Options {
     let partitions = u32::from(shape.shards) * shape.partitions;
     let members = |topology: &Topology| {
-        let members = Members::new(node, 9, topology.clone(), shape.shards, partitions);
+        let members = Members::new(node, shape.cluster, topology.clone(), shape.shards, partitions);
         Arc::new(members.patient_for(shape.replace_after).stale_for(shape.stale_max))
     };
     Options {

@@ -34,6 +34,8 @@ mod run;
 mod slow;
 #[cfg(test)]
 mod stale;
+#[cfg(test)]
+mod standby;
 pub mod storm;
 #[cfg(test)]
 mod tests;
