@@ -128,8 +128,9 @@ pub static KEYS: [Key; 33] = [
         name: "ack",
         value_name: "WHEN",
         help: "When a write is acknowledged: quorum (durable on a majority; one node: on its \
-               disk), leader (on the leader's disk), or relaxed (applied; written behind, so that \
-               a crash may lose the last moments) [default: quorum]",
+               disk), leader (on the leader's disk; so far the same as quorum), or relaxed \
+               (applied; written behind, so that a crash may lose the last moments) [default: \
+               quorum]",
         secret: false,
         set: |config, value| {
             let ack = match value {
