@@ -47,6 +47,18 @@ fn change(node: &Server, words: &str) {
     assert_eq!(code, Some(0), "{words}: {text}");
 }
 
+/// Three nodes of a cluster where all is as it is to be, and the keys that it has.
+fn three() -> ([Server; 3], BTreeMap<String, String>) {
+    let (first, seed) = node(None, &[]);
+    let (second, _) = node(Some(seed), &[]);
+    let (third, _) = node(Some(seed), &[]);
+    let nodes = [first, second, third];
+    nodes.iter().for_each(settle);
+    let mut kept = BTreeMap::new();
+    write_some(&mut Patient::of(&nodes), 0, &mut kept);
+    (nodes, kept)
+}
+
 /// Writes through some nodes until told to stop; what was acknowledged.
 fn write_on(nodes: &[&Server], stop: &AtomicBool) -> BTreeMap<String, String> {
     let (mut client, mut kept) = (Patient::of(nodes.iter().copied()), BTreeMap::new());
@@ -103,13 +115,7 @@ fn a_cluster_grows_from_one_node_under_load_and_outlives_its_first() {
 
 #[test]
 fn a_node_is_drained_and_restored_while_others_write_and_all_come_back_after_a_crash() {
-    let (first, seed) = node(None, &[]);
-    let (second, _) = node(Some(seed), &[]);
-    let (third, _) = node(Some(seed), &[]);
-    let mut nodes = [first, second, third];
-    nodes.iter().for_each(settle);
-    let mut kept = BTreeMap::new();
-    write_some(&mut Patient::of(&nodes), 0, &mut kept);
+    let (mut nodes, mut kept) = three();
 
     let stop = AtomicBool::new(false);
     let all: Vec<_> = nodes.iter().collect();
@@ -145,13 +151,7 @@ fn figure(node: &Server, name: &str) -> u64 {
 
 #[test]
 fn what_a_drained_node_had_is_gone_and_comes_back_with_it() {
-    let (first, seed) = node(None, &[]);
-    let (second, _) = node(Some(seed), &[]);
-    let (third, _) = node(Some(seed), &[]);
-    let mut nodes = [first, second, third];
-    nodes.iter().for_each(settle);
-    let mut kept = BTreeMap::new();
-    write_some(&mut Patient::of(&nodes), 0, &mut kept);
+    let (mut nodes, mut kept) = three();
     let (large, mut client) = ("x".repeat(2000), nodes[0].client());
     for n in 0..200 {
         let key = format!("large:{n}");
