@@ -27,7 +27,7 @@ Examples:
 Ask any node that is there (--server HOST:PORT, its binary port or its peer port).";
 
 /// How often somebody who waits looks.
-const LOOK_EVERY: Duration = Duration::from_millis(300);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 /// Look at the nodes of a cluster, or change them
 #[derive(clap::Args)]
@@ -149,7 +149,8 @@ struct How {
     wait: Duration,
 }
 
-fn ask(session: &Session<'_>) -> Result<Told, Failure> {
+/// What the node that is asked knows of its cluster.
+pub(super) fn status(session: &Session<'_>) -> Result<Told, Failure> {
     let answer = session.client.cluster(&Action::Status.encode())?;
     Told::decode(&answer).map_err(Failure::Usage)
 }
@@ -183,7 +184,7 @@ fn summary(told: &Told) -> String {
 
 impl Ask for Status {
     fn ask(&self, session: &mut Session<'_>) -> Result<u8, Failure> {
-        let told = ask(session)?;
+        let told = status(session)?;
         let Topology { version, nodes, .. } = &told.topology;
         let mut lines = vec![
             format!("cluster {}, version {version}, as node {} sees it", told.cluster, told.asked),
@@ -207,7 +208,7 @@ impl Ask for Status {
 
 impl Ask for ShowTopology {
     fn ask(&self, session: &mut Session<'_>) -> Result<u8, Failure> {
-        let told = ask(session)?;
+        let told = status(session)?;
         let text = serde_json::to_string_pretty(&told.topology).expect("it has no odd keys");
         session.print(&told.topology, &text)?;
         Ok(EXIT_OK)
@@ -246,7 +247,7 @@ impl Ask for Replicas {
 
 impl How {
     fn carry_out(&self, session: &mut Session<'_>, action: &Action) -> Result<u8, Failure> {
-        let told = ask(session)?;
+        let told = status(session)?;
         let (after, _) = told.topology.after(action, told.cores).map_err(Failure::Usage)?;
         if self.dry_run {
             return foretell(session, &told, &after);
@@ -257,35 +258,42 @@ impl How {
             session.print(&after, text)?;
             return Ok(EXIT_OK);
         }
-        self.look_on(session, after.version)
-    }
-
-    /// Until all is as it is to be, or patience ends.
-    fn look_on(&self, session: &mut Session<'_>, version: u64) -> Result<u8, Failure> {
-        let (end, mut said) = (Instant::now() + self.wait, String::new());
-        loop {
+        look_on(session, self.wait, |session| {
             // Who is asked may be on its way out of the cluster, or look for a leader.
-            let told = ask(session).ok().filter(|told| told.topology.version >= version);
+            let told = status(session).ok().filter(|told| told.topology.version >= after.version);
             let is_done = told.as_ref().is_some_and(|told| told.unsettled().is_empty());
             let now = told.as_ref().map_or("waiting".to_owned(), summary);
-            if is_done {
-                session.print(&told, &now)?;
-                return Ok(EXIT_OK);
-            }
-            if said != now {
-                eprintln!("stave: {now}");
-                said = now;
-            }
-            if Instant::now() > end {
-                let text = format!(
-                    "not done after {:?}: {said}. It is agreed on, and goes on by itself; `stave \
-                     cluster status` shows how far it is",
-                    self.wait
-                );
-                return Err(Failure::Usage(text));
-            }
-            std::thread::sleep(LOOK_EVERY);
+            Ok((is_done, told, now))
+        })
+    }
+}
+
+/// Looks again and again how far a change is, and says so when that has changed: until it is done,
+/// or patience ends. `look` says whether it is done, and what is so far, for programs and people.
+pub(super) fn look_on<T: Serialize>(
+    session: &mut Session<'_>,
+    patience: Duration,
+    mut look: impl FnMut(&Session<'_>) -> Result<(bool, T, String), Failure>,
+) -> Result<u8, Failure> {
+    let (end, mut said) = (Instant::now() + patience, String::new());
+    loop {
+        let (is_done, told, now) = look(session)?;
+        if is_done {
+            session.print(&told, &now)?;
+            return Ok(EXIT_OK);
         }
+        if said != now {
+            eprintln!("stave: {now}");
+            said = now;
+        }
+        if Instant::now() > end {
+            let text = format!(
+                "not done after {patience:?}: {said}. It is agreed on, and goes on by itself; \
+                 `stave cluster status` shows how far it is"
+            );
+            return Err(Failure::Usage(text));
+        }
+        std::thread::sleep(LOOK_EVERY);
     }
 }
 

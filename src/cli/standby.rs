@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::ask::{Ask, Session};
 use super::failure::Failure;
+use super::nodes::{LOOK_EVERY, look_on, status};
 use super::{EXIT_FAILURE, EXIT_OK};
 use crate::cluster::{Action, Fed, Member, Source, Told};
 
-/// How often somebody who waits looks.
-const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// How long a node is waited for that is asked how far it is.
 const NODE_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -87,11 +86,6 @@ fn missing(fed: &Fed, partitions: u32) -> u32 {
     partitions.saturating_sub(fed.led) + fed.copying
 }
 
-fn status(session: &Session<'_>) -> Result<Told, Failure> {
-    let answer = session.client.cluster(&Action::Status.encode())?;
-    Told::decode(&answer).map_err(Failure::Usage)
-}
-
 impl Follow {
     fn addresses(&self) -> Result<Vec<SocketAddr>, Failure> {
         let resolve = |name: &str| {
@@ -166,29 +160,12 @@ impl Ask for Follow {
             session.print(&source, &text)?;
             return Ok(EXIT_OK);
         }
-        let (end, mut said) = (Instant::now() + self.wait, String::new());
-        loop {
+        look_on(session, self.wait, |session| {
             let told = status(session)?;
             let fed = fed(session, &told);
             let now = describe(&source, &fed, told.partitions);
-            if missing(&fed, told.partitions) == 0 {
-                session.print(&fed, &now)?;
-                return Ok(EXIT_OK);
-            }
-            if said != now {
-                eprintln!("stave: {now}");
-                said = now;
-            }
-            if Instant::now() > end {
-                let text = format!(
-                    "not copied after {:?}: {said}. It goes on by itself; `stave cluster status` \
-                     shows how far it is",
-                    self.wait
-                );
-                return Err(Failure::Usage(text));
-            }
-            std::thread::sleep(LOOK_EVERY);
-        }
+            Ok((missing(&fed, told.partitions) == 0, fed, now))
+        })
     }
 }
 
