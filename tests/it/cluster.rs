@@ -99,9 +99,9 @@ fn any_node_serves_any_key_and_the_death_of_one_loses_nothing() {
     write_some(&mut Patient::of(&nodes), 0, &mut kept);
     for node in &nodes {
         assert_kept(&mut Patient::of([node]), &kept);
-        let mut client = node.client();
         let keys: Vec<_> = kept.keys().map(String::as_str).collect();
-        let Reply::Array(values) = client.run(&[["MGET"].as_slice(), &keys].concat()) else {
+        let mget = [["MGET"].as_slice(), &keys].concat();
+        let Reply::Array(values) = Patient::of([node]).ask(&mget).0 else {
             panic!("MGET answers with an array")
         };
         assert!(values.iter().eq(kept.values().map(Reply::bulk).collect::<Vec<_>>().iter()));

@@ -4,8 +4,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use crate::client::{Reply, encode};
+use crate::client::{Client, Reply, encode};
 use crate::server::{Server, binary, told};
 
 const KEYS: usize = 6_000;
@@ -31,9 +33,26 @@ fn scene() -> (Server, PathBuf) {
     }
     let (code, said) = doctor(&server.dir().join("data"), &[]);
     assert!(code == Some(2) && said.contains("is in use by process"), "{said}");
+    let begun = Instant::now();
+    while tables(&mut client) < 2 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "no two tables: {}", server.log());
+        sleep(Duration::from_millis(20));
+    }
     server.kill();
     let dir = server.dir().join("data").canonicalize().expect("it is there");
+    // What was being written when it died is not named yet; the next start removes it, too.
+    let (_, said) = doctor(&dir, &[]);
+    let left = said.lines().filter_map(|line| line.strip_prefix("note: ")?.split_once(": no edit"));
+    left.for_each(|(path, _)| fs::remove_file(path).expect("ours"));
     (server, dir)
+}
+
+/// How many tables the server has.
+fn tables(client: &mut Client) -> usize {
+    let Reply::Bulk(info) = client.run(&["INFO", "stave"]) else { panic!("INFO is text") };
+    let info = String::from_utf8(info).expect("text");
+    let count = info.lines().find_map(|line| line.strip_prefix("stave_sstables:"));
+    count.expect("it is there").trim().parse().expect("a number")
 }
 
 /// The files of a directory whose names end so, by size.

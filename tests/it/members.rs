@@ -152,12 +152,14 @@ fn figure(node: &Server, name: &str) -> u64 {
 #[test]
 fn what_a_drained_node_had_is_gone_and_comes_back_with_it() {
     let (mut nodes, mut kept) = three();
-    let (large, mut client) = ("x".repeat(2000), nodes[0].client());
+    let large = "x".repeat(2000);
     for n in 0..200 {
-        let key = format!("large:{n}");
-        assert_eq!(client.run(&["SET", &key, &large]), Reply::ok());
-        kept.insert(key, large.clone());
+        kept.insert(format!("large:{n}"), large.clone());
     }
+    let mut client = Patient::of(&nodes[..1]);
+    kept.iter().for_each(|(key, value)| {
+        assert_eq!(client.ask(&["SET", key, value]).0, Reply::ok());
+    });
     // One that has been there from the beginning, and one that was sent tables.
     for (at, id) in [(0, "1"), (1, "2")] {
         change(&nodes[2], &format!("drain {id}"));
@@ -224,9 +226,10 @@ fn a_node_that_has_others_does_not_start_alone() {
 
 /// All keys, by SCAN; as many as DBSIZE tells of if nobody writes.
 fn scan(node: &Server) -> BTreeSet<String> {
-    let (mut client, mut cursor, mut keys) = (node.client(), "0".to_owned(), BTreeSet::new());
+    let (mut client, mut cursor) = (Patient::of([node]), "0".to_owned());
+    let mut keys = BTreeSet::new();
     loop {
-        let page = match client.run(&["SCAN", &cursor, "COUNT", "40"]) {
+        let page = match client.ask(&["SCAN", &cursor, "COUNT", "40"]).0 {
             Reply::Array(page) => page,
             refused => panic!("SCAN: {refused:?}"),
         };
@@ -247,13 +250,14 @@ fn assert_whole(nodes: &[Server], kept: &BTreeMap<String, String>) {
     let expected: BTreeSet<_> = kept.keys().cloned().collect();
     for node in nodes {
         assert_eq!(scan(node), expected);
-        let mut client = node.client();
-        let Reply::Integer(count) = client.run(&["DBSIZE"]) else { panic!("DBSIZE fails") };
+        let mut client = Patient::of([node]);
+        let mut ask = |args: &[&str]| client.ask(args).0;
+        let Reply::Integer(count) = ask(&["DBSIZE"]) else { panic!("DBSIZE fails") };
         // Of rows that a snapshot brought it is known about.
         assert!(count.abs_diff(expected.len() as i64) <= 3, "{count} of {}", expected.len());
-        let Reply::Array(keys) = client.run(&["KEYS", "*"]) else { panic!("KEYS fails") };
+        let Reply::Array(keys) = ask(&["KEYS", "*"]) else { panic!("KEYS fails") };
         assert_eq!(keys.len(), expected.len());
-        let Reply::Bulk(key) = client.run(&["RANDOMKEY"]) else { panic!("no key") };
+        let Reply::Bulk(key) = ask(&["RANDOMKEY"]) else { panic!("no key") };
         assert!(expected.contains(&*String::from_utf8_lossy(&key)));
         let mut command = Command::new(binary());
         let server = format!("127.0.0.1:{}", node.binary_port);
