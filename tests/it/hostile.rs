@@ -6,14 +6,19 @@
 use std::io::{ErrorKind, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
 
 use crate::client::{Client, Reply, encode};
 use crate::server::Server;
 
-/// The p99 of the well-behaved client at most.
+/// The p99 of the well-behaved client at most; more if it is slow without the others already.
 const P99_MAX: Duration = Duration::from_millis(250);
+/// Probes before the others come.
+const CALM: usize = 50;
+/// So many times its worst without the others may its p99 be, on a slow machine.
+const SLOWER_MAX: u32 = 4;
 
 /// The well-behaved client: SET and GET in turn, 500 a second at most.
 struct Probe {
@@ -25,9 +30,13 @@ impl Probe {
     fn start(server: &Server) -> Self {
         let (stop, mut client) = (Arc::new(AtomicBool::new(false)), server.client());
         let stopped = Arc::clone(&stop);
+        let (is_calm, calm) = channel();
         let thread = spawn(move || {
             let mut took = Vec::new();
-            while !stopped.load(Ordering::Relaxed) {
+            while took.len() <= CALM || !stopped.load(Ordering::Relaxed) {
+                if took.len() == CALM {
+                    is_calm.send(()).expect("the test waits for it");
+                }
                 let (begin, n) = (Instant::now(), took.len().to_string());
                 assert_eq!(client.run(&["SET", "probe", &n]), Reply::ok());
                 assert_eq!(client.run(&["GET", "probe"]), Reply::bulk(&n));
@@ -36,6 +45,7 @@ impl Probe {
             }
             took
         });
+        calm.recv().expect("the probe is served");
         Self { stop, thread }
     }
 
@@ -43,10 +53,11 @@ impl Probe {
     fn end(self, name: &str) {
         self.stop.store(true, Ordering::Relaxed);
         let mut took = self.thread.join().expect("the probe was served rightly");
+        let calm = took.drain(..CALM).max().expect("there are some");
         took.sort_unstable();
         let (p50, p99) = (took[took.len() / 2], took[took.len() * 99 / 100]);
-        println!("{name}: {} probes, p50 {p50:?}, p99 {p99:?}", took.len());
-        assert!(p99 < P99_MAX, "{name}: p99 {p99:?}");
+        println!("{name}: {} probes, p50 {p50:?}, p99 {p99:?}, before {calm:?}", took.len());
+        assert!(p99 < P99_MAX.max(SLOWER_MAX * calm), "{name}: p99 {p99:?}, before {calm:?}");
     }
 }
 
