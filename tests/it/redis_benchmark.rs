@@ -32,10 +32,10 @@ fn the_common_tests_run_at_a_sane_rate() {
         assert_eq!(deep.len(), 6, "{deep:?}");
         for (name, rate) in deep {
             println!("{cores} cores, {name}: {rate}/s");
-            assert!(rate > 5_000.0, "{name} on {cores} cores: {rate}/s");
+            assert!(rate > 1_000.0, "{name} on {cores} cores: {rate}/s");
         }
         for (name, rate) in rates(server.port, &["-t", "set,get", "-n", "20000", "-c", "50"]) {
-            assert!(rate > 2_000.0, "{name} without a pipeline on {cores} cores: {rate}/s");
+            assert!(rate > 500.0, "{name} without a pipeline on {cores} cores: {rate}/s");
         }
     }
 }

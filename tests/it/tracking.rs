@@ -18,7 +18,7 @@ const SCRIPTS: &[&str] = &[
      w: SET {t}m 1 | a: MGET {t}m {t}n | w: RENAME {t}m {t}n | a: GET {t}n | w: COPY {t}n {t}o
      w: COPY {t}o {t}n REPLACE | a: GET {t}n | w: INCR {t}n | a: GET {t}n | w: GETDEL {t}n
      a: GET n | w: SETRANGE n 2 z | w: SETNX n 1
-     a: GET e | w: SET e 1 PX 20 | a: GET e | ~ | a: TYPE e | w: SET e 1 | a: OBJECT ENCODING e
+     a: GET e | w: SET e 1 PX 300 | a: GET e | ~ | a: TYPE e | w: SET e 1 | a: OBJECT ENCODING e
      w: SET e 2 | a: GET e | w: FLUSHALL | w: SET e 1 | a: GET e | w: FLUSHDB
      a: CLIENT TRACKINGINFO | a: CLIENT GETREDIR | a: CLIENT TRACKING OFF | w: SET e 2
      a: CLIENT TRACKINGINFO | a: CLIENT GETREDIR",
@@ -45,7 +45,7 @@ const SCRIPTS: &[&str] = &[
      a: SET bar2 1 | a: CLIENT TRACKINGINFO | b: CLIENT TRACKINGINFO | w: DEL foo1 nothing bar1
      a: CLIENT TRACKING ON BCAST PREFIX foo | a: CLIENT TRACKING ON BCAST PREFIX fo
      a: CLIENT TRACKING ON BCAST PREFIX foobar | a: CLIENT TRACKING ON BCAST PREFIX zap PREFIX za
-     a: CLIENT TRACKING ON BCAST PREFIX zap | w: SET zap 2 | w: SET foo4 1 PX 20 | ~
+     a: CLIENT TRACKING ON BCAST PREFIX zap | w: SET zap 2 | w: SET foo4 1 PX 300 | ~
      a: CLIENT TRACKING ON BCAST OPTIN | a: CLIENT TRACKING ON OPTIN OPTOUT | w: FLUSHALL
      a: CLIENT TRACKING ON PREFIX x | a: CLIENT TRACKING OFF | a: CLIENT TRACKING ON PREFIX x
      a: CLIENT TRACKING ON OPTIN OPTOUT | a: CLIENT TRACKING MAYBE | a: CLIENT TRACKING ON SOON
@@ -95,7 +95,7 @@ impl Crowd {
         }
         let mut heard = String::new();
         if command == "~" {
-            sleep(Duration::from_millis(300));
+            sleep(Duration::from_millis(700));
         } else {
             command.split("; ").for_each(|one| heard.push_str(&self.run(name, one)));
         }
