@@ -24,6 +24,7 @@ use stavekv_client::{Options, Retry};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::directory::{Birth, Identity};
+use super::seeds;
 use crate::cluster::{Action, Member, Members, REPLICAS, REPLICAS_MAX, State, Told, Topology};
 use crate::config::Config;
 use crate::id::NodeId;
@@ -37,6 +38,8 @@ const PEER_PORT: u16 = 7401;
 const JOIN_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a node that was one before does: it can start without.
 const ANNOUNCE_PATIENCE: Duration = Duration::from_secs(3);
+/// How long one that answers may take.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// The copy of the topology.
 pub(super) const TOPOLOGY: &str = "cluster.json";
 
@@ -242,34 +245,48 @@ fn ask(config: &Config, action: &Action, patience: Duration) -> anyhow::Result<T
     let (begin, mut told_of) = (Instant::now(), false);
     loop {
         let mut failed = None;
-        for seed in &config.join {
-            let options = Options::new(seed).name("stave-join").connections_max(1);
-            let options = options.deadline(patience.min(Duration::from_secs(10)));
-            let options = match &config.requirepass {
-                Some(password) => options.password(password.reveal()),
-                None => options,
-            };
-            match options.connect_blocking_lazily().cluster(&text) {
-                Ok(answer) => {
-                    return Told::decode(&answer).map_err(|text| anyhow!("--join {seed}: {text}"));
+        for (name, found) in config.join.iter().map(|name| (name, seeds::look_up(name))) {
+            for seed in found.as_deref().unwrap_or_default() {
+                match ask_one(config, *seed, &text, patience.min(ANSWER_PATIENCE)) {
+                    Ok(answer) => {
+                        let told = Told::decode(&answer);
+                        return told.map_err(|text| anyhow!("--join {name} ({seed}): {text}"));
+                    }
+                    Err(error) if is_final(&error) => {
+                        return Err(error).with_context(|| format!("--join {name} ({seed})"));
+                    }
+                    Err(error) => failed = Some((name, error.into())),
                 }
-                Err(error) if is_final(&error) => {
-                    return Err(error).with_context(|| format!("--join {seed}"));
-                }
-                Err(error) => failed = Some((seed, error)),
             }
+            failed = found.err().map(|error| (name, error)).or(failed);
         }
-        let (seed, error) = failed.context("join names nobody")?;
+        let (name, error) = failed.context("join names nobody")?;
         if begin.elapsed() > patience {
             return Err(error).with_context(|| {
-                format!("--join {seed}: no node of the cluster answered for {patience:?}")
+                format!("--join {name}: no node of the cluster answered for {patience:?}")
             });
         }
         if !std::mem::replace(&mut told_of, true) {
-            tracing::info!(seed, %error, "waiting for a node of the cluster");
+            let error = format!("{error:#}");
+            tracing::info!(name, error, "waiting for a node of the cluster");
         }
         std::thread::sleep(Duration::from_millis(300));
     }
+}
+
+/// What one node answers.
+fn ask_one(
+    config: &Config,
+    seed: SocketAddr,
+    text: &str,
+    deadline: Duration,
+) -> Result<String, stavekv_client::Error> {
+    let options = Options::new(seed.to_string()).name("stave-join").connections_max(1);
+    let options = match &config.requirepass {
+        Some(password) => options.password(password.reveal()),
+        None => options,
+    };
+    options.deadline(deadline).connect_blocking_lazily().cluster(text)
 }
 
 /// Whether asking again, or another, is of no use.

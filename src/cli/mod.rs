@@ -38,6 +38,7 @@ mod ping;
 mod ready;
 mod repl;
 mod scan;
+mod seeds;
 mod serve;
 mod set;
 mod settings;

@@ -193,15 +193,16 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 
 /// The whole life after the configuration.
 fn serve(resolved: Resolved) -> anyhow::Result<()> {
+    let asked = resolved.source("cores") != Source::Default;
+    let mut config = resolved.config;
+    // It may wait for others; there is nothing to drain yet, so that a signal ends it there.
+    let seat = Seat::of(&mut config, asked)?;
     process::block_signals().context("block signals")?;
     let stops = Stops::new();
     stops.add_signals().context("start a thread")?;
 
-    let asked = resolved.source("cores") != Source::Default;
-    let mut config = resolved.config;
     // Never dropped: only when the process is gone does nothing of it write there any more, also
     // when a shard did not end. The kernel releases the lock then.
-    let seat = Seat::of(&mut config, asked)?;
     let birth = seat.as_ref().and_then(|seat| seat.birth);
     let opened = DataDir::open_as(&config.data_dir, config.cores, asked, birth)?;
     let dir = ManuallyDrop::new(opened);

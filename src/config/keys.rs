@@ -42,6 +42,8 @@ impl Key {
 
 const PORT: &str = "a port, 0 to 65535 (0: any free one)";
 const ADDRESSES: &str = "HOST:PORT, separated by commas";
+const SEEDS: &str = "HOST:PORT, or a service's name such as _stave._tcp.example.com, separated by \
+                     commas";
 const SWITCH: &str = "true or false";
 
 /// Every setting there is, in the order of the help.
@@ -231,9 +233,11 @@ pub static KEYS: [Key; 33] = [
         name: "join",
         value_name: "HOST:PORT,...",
         help: "Become a node of the cluster of which these are nodes, by where their peers listen; \
-               of one that has joined: find them again [default: none]",
+               of one that has joined: find them again. A name may stand for several: all its \
+               addresses are tried, and the SRV records of a service, such as \
+               _stave._tcp.example.com [default: none]",
         secret: false,
-        set: |config, value| put(&mut config.join, addresses(value), ADDRESSES),
+        set: |config, value| put(&mut config.join, seeds(value), SEEDS),
         show: |config| show_addresses(&config.join),
     },
     Key {
@@ -438,9 +442,18 @@ pub static KEYS: [Key; 33] = [
 
 /// `HOST:PORT,HOST:PORT`.
 fn addresses(value: &str) -> Option<Vec<String>> {
+    names(value, |name| name.contains(':'))
+}
+
+/// Addresses, or names of services: these begin so.
+fn seeds(value: &str) -> Option<Vec<String>> {
+    names(value, |name| name.contains(':') || name.starts_with('_'))
+}
+
+fn names(value: &str, is_sound: impl Fn(&String) -> bool) -> Option<Vec<String>> {
     let names = value.split(',').map(|name| name.trim().to_owned());
     let names: Vec<_> = names.filter(|name| !name.is_empty()).collect();
-    let sound = !names.is_empty() && names.iter().all(|name| name.contains(':'));
+    let sound = !names.is_empty() && names.iter().all(is_sound);
     sound.then_some(names)
 }
 

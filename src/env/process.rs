@@ -15,7 +15,7 @@ pub enum Signal {
 }
 
 /// Takes SIGTERM and SIGINT away from the calling thread and all it will start: they wait for
-/// [`wait_signal`]. Call it first thing, before there is a second thread.
+/// [`wait_signal`]. Call it before there is a second thread.
 ///
 /// # Errors
 /// As `pthread_sigmask`; not known to fail.

@@ -214,6 +214,20 @@ fn what_can_not_be_is_refused_with_the_cure() {
 }
 
 #[test]
+fn a_node_that_waits_for_a_cluster_ends_when_it_is_told_to() {
+    let (port, held) = free_ports();
+    drop(held);
+    let (other, join) = (Server::start(&[]), format!("127.0.0.1:{port}"));
+    let mut command = Command::new("timeout");
+    command.args(["--preserve-status", "5"]).arg(binary()).args(["serve", "--join", &join]);
+    command.arg("--data-dir").arg(other.dir().join("new"));
+    let begun = Instant::now();
+    let (_, text) = told(command.output().expect("there is timeout"));
+    assert!(text.contains("waiting for a node of the cluster"), "{text}");
+    assert!(begun.elapsed() < CHANGE_MAX, "it took {:?}", begun.elapsed());
+}
+
+#[test]
 fn a_node_that_has_others_does_not_start_alone() {
     let (mut first, seed) = node(None, &[]);
     let (second, _) = node(Some(seed), &[]);
