@@ -99,7 +99,8 @@ macro_rules! codes {
         }
 
         impl Code {
-            pub(crate) fn of(number: u16) -> Self {
+            /// Of its number on the wire.
+            pub fn of(number: u16) -> Self {
                 match number { $($number => Self::$name,)* other => Self::Other(other) }
             }
 
@@ -141,6 +142,8 @@ codes! {
     CrossPartition = 33, "cross_partition";
     /// The key holds what the operation is not for.
     WrongType = 34, "wrong_type";
+    /// The cluster can not be changed like this.
+    ClusterRefused = 35, "cluster_refused";
     /// Another node has the key.
     Moved = 48, "moved";
     /// More work than the server takes.
@@ -159,6 +162,8 @@ codes! {
     LogFailed = 66, "log_failed";
     /// The log failed before; the shard takes no writes.
     ReadOnly = 67, "read_only";
+    /// The leader of the key's partition changed before a majority had the write.
+    LeaderChanged = 68, "leader_changed";
     /// The write was asked for again so late that the server does not know any more whether it was
     /// done.
     TooOld = 69, "too_old";

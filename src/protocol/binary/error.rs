@@ -107,10 +107,10 @@ codes! {
     ConditionFailed = 32, "condition_failed", NotDone, Retry::Never;
     /// 33, not done, never: the keys of a batch are of several partitions.
     CrossPartition = 33, "cross_partition", NotDone, Retry::Never;
-    /// 35, not done, never: the cluster can not be changed like this; the text says why.
-    ClusterRefused = 35, "cluster_refused", NotDone, Retry::Never;
     /// 34, not done, never: the key holds what the operation is not for.
     WrongType = 34, "wrong_type", NotDone, Retry::Never;
+    /// 35, not done, never: the cluster can not be changed like this; the text says why.
+    ClusterRefused = 35, "cluster_refused", NotDone, Retry::Never;
     /// 48, not done, elsewhere: another node has the slot; `address` says which.
     Moved = 48, "moved", NotDone, Retry::Elsewhere;
     /// 49, not done, after ms: more work than the server takes.

@@ -3,7 +3,7 @@
 mod golden;
 mod properties;
 
-use super::{HEADER_LEN, Header, Reply, Request, VERSION, finish, start};
+use super::{Code, HEADER_LEN, Header, Reply, Request, VERSION, finish, start};
 
 /// Longest body of these tests' parsers, bytes.
 const BODY_LEN_MAX: usize = 1 << 20;
@@ -32,4 +32,12 @@ fn framed(header: Header, body: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     finish(&mut out, at, header);
     assert!(out.len() >= HEADER_LEN);
     out
+}
+
+#[test]
+fn the_client_library_knows_every_code_by_its_name() {
+    assert!(Code::ALL.is_sorted_by_key(|code| *code as u16), "a reader looks for a number");
+    for code in Code::ALL {
+        assert_eq!(stavekv_client::Code::of(*code as u16).name(), code.name());
+    }
 }
