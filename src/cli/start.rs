@@ -121,6 +121,7 @@ fn who(plan: &Plan) -> command::Identity {
             config::Ack::Relaxed => "relaxed",
         },
         debug_enabled: config.enable_debug_command,
+        may_be_open: config.bind.is_loopback() || config.insecure,
         ..command::Identity::default()
     }
 }
@@ -139,7 +140,7 @@ fn parameters(config: &Config) -> Vec<(&'static str, String)> {
         ("maxmemory", config.memory.to_string()),
         ("maxmemory-policy", "noeviction".to_owned()),
         ("maxclients", config.max_clients.to_string()),
-        ("timeout", "0".to_owned()),
+        (command::config::TIMEOUT_PARAMETER, "0".to_owned()),
         ("tcp-keepalive", "0".to_owned()),
         ("loglevel", config.log_level.clone()),
         ("bind", config.bind.to_string()),

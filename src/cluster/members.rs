@@ -33,6 +33,21 @@ pub struct ReplicaSet {
     pub term: u64,
     /// Who lacks more than what is on its way, if this node leads.
     pub behind: Vec<NodeId>,
+    /// Entries that each is not known to have, if this node leads.
+    pub lacks: Vec<(NodeId, u64)>,
+}
+
+/// A node that has replicas of what this one leads, and is heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Follower {
+    /// Which.
+    pub node: NodeId,
+    /// It lacks no more than what is on its way.
+    pub is_near: bool,
+    /// Entries that it is not known to have.
+    pub lacks: u64,
+    /// Since when it was not heard of.
+    pub silent: Duration,
 }
 
 /// See the module's header.
@@ -60,6 +75,9 @@ pub struct Members {
     replicas: Mutex<Vec<ReplicaSet>>,
     /// Where clients reach the shards of all nodes, as far as they have said.
     endpoints: Mutex<BTreeMap<(NodeId, ShardId), (String, u16)>>,
+    /// The shards of other nodes that are heard of by the one of their number here, and for how
+    /// long they were silent at its last tick.
+    heard: Mutex<BTreeMap<(NodeId, ShardId), Duration>>,
     /// How far this node's shards are with what they follow.
     fed: Mutex<BTreeMap<ShardId, Fed>>,
     /// Rises with each change of leaders, endpoints and nodes.
@@ -96,6 +114,7 @@ impl Members {
             closed_wanted: AtomicU64::new(0),
             replicas: Mutex::new(vec![ReplicaSet::default(); partitions as usize]),
             endpoints: Mutex::default(),
+            heard: Mutex::default(),
             fed: Mutex::default(),
             version: AtomicU64::new(1),
         }
@@ -263,12 +282,65 @@ impl Members {
 
     /// Notes what is known of a partition's replicas.
     pub fn note_replicas(&self, partition: PartitionId, replicas: ReplicaSet) {
-        locked(&self.replicas)[partition.0 as usize] = replicas;
+        let known = &mut locked(&self.replicas)[partition.0 as usize];
+        if known.members != replicas.members {
+            self.version.fetch_add(1, Ordering::Relaxed);
+        }
+        *known = replicas;
+    }
+
+    /// Notes which nodes a shard here hears of, and for how long they are silent.
+    pub fn note_heard(&self, shard: ShardId, nodes: &[(NodeId, Duration)]) {
+        let mut heard = locked(&self.heard);
+        let before = heard.keys().filter(|(_, of)| *of == shard).count();
+        let known = |(node, _): &&(NodeId, Duration)| heard.contains_key(&(*node, shard));
+        if before != nodes.len() || nodes.iter().filter(known).count() != before {
+            self.version.fetch_add(1, Ordering::Relaxed);
+        }
+        heard.retain(|(_, of), _| *of != shard);
+        heard.extend(nodes.iter().map(|(node, silent)| ((*node, shard), *silent)));
+    }
+
+    /// Whether a shard of a node is heard of. This node's own always is.
+    pub fn hears_of(&self, node: NodeId, shard: ShardId) -> bool {
+        node == self.own || locked(&self.heard).contains_key(&(node, shard))
+    }
+
+    /// Whether this node has a replica of a partition whose leader, on shards of this number, is
+    /// not heard of: there will soon be another one.
+    pub fn is_orphaned(&self, partition: PartitionId, shard: ShardId) -> bool {
+        let is_gone = self.leader(partition).is_some_and(|leader| !self.hears_of(leader, shard));
+        is_gone && locked(&self.replicas)[partition.0 as usize].members.voters.contains(&self.own)
+    }
+
+    /// The nodes that are heard of and have replicas of what this one leads, in order.
+    pub fn followers(&self) -> Vec<Follower> {
+        let mut all: BTreeMap<NodeId, (bool, u64)> = BTreeMap::new();
+        for (id, of) in (0..).zip(locked(&self.replicas).iter()) {
+            if self.leader(PartitionId(id)) == Some(self.own) {
+                for (node, lacks) in of.lacks.iter().filter(|(node, _)| *node != self.own) {
+                    let known = all.entry(*node).or_insert((true, 0));
+                    *known = (known.0 && !of.behind.contains(node), known.1 + lacks);
+                }
+            }
+        }
+        let heard = locked(&self.heard);
+        let of = |(node, (is_near, lacks))| {
+            let shards = heard.iter().filter(|((of, _), _)| *of == node);
+            let silent = shards.map(|(_, silent)| *silent).max()?;
+            Some(Follower { node, is_near, lacks, silent })
+        };
+        all.into_iter().filter_map(of).collect()
     }
 
     /// What is known of all partitions' replicas.
     pub fn replicas(&self) -> Vec<ReplicaSet> {
         locked(&self.replicas).clone()
+    }
+
+    /// Entries of the logs of all partitions, as far as is known.
+    pub fn applied(&self) -> u64 {
+        locked(&self.replicas).iter().map(|of| of.applied).sum()
     }
 
     /// Who leads a partition, as far as is known.
@@ -309,10 +381,11 @@ impl Members {
         locked(&self.fed).values().fold(Fed::default(), Fed::and)
     }
 
-    /// Where clients reach all shards that have said so, in order.
+    /// Where clients reach all shards that have said so, in order; not those of nodes that are gone
+    /// for good.
     pub fn endpoints(&self) -> Vec<(NodeId, ShardId, String, u16)> {
-        let endpoints = locked(&self.endpoints);
-        let all = endpoints.iter();
+        let (endpoints, ids) = (locked(&self.endpoints), self.ids());
+        let all = endpoints.iter().filter(|((node, _), _)| ids.contains(node));
         all.map(|((node, shard), (host, port))| (*node, *shard, host.clone(), *port)).collect()
     }
 }
@@ -325,13 +398,64 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_shards_of_all_nodes_have_numbers_of_their_own() {
+    /// Node 2 of three, of so many shards and eight partitions.
+    fn second_of_three(shards: u16) -> Members {
         let addr = SocketAddr::from(([127, 0, 0, 1], 7401));
         let (zone, state) = (String::new(), State::Serving);
         let member = |id| Member { id, peer: addr, zone: zone.clone(), state };
         let topology = Topology::founded([1, 2, 3].map(member).into(), 3);
-        let members = Members::new(NodeId(2), 1, topology, 4, 8);
+        Members::new(NodeId(2), 1, topology, shards, 8)
+    }
+
+    #[test]
+    fn who_is_heard_of_and_has_replicas_of_what_is_led_here_follows() {
+        let members = second_of_three(1);
+        let (shard, silent) = (ShardId(0), Duration::from_millis(40));
+        let voters: Vec<_> = [1, 2, 3].map(NodeId).into();
+        for (id, leader, lacks, behind) in [(0, 2, 3, vec![]), (1, 2, 400, vec![NodeId(3)])] {
+            let lacks = vec![(NodeId(1), 1), (NodeId(2), 0), (NodeId(3), lacks)];
+            let members_of = Membership { voters: voters.clone(), ..Membership::default() };
+            let of = ReplicaSet { members: members_of, behind, lacks, ..ReplicaSet::default() };
+            members.note_replicas(PartitionId(id), of);
+            members.note_leader(PartitionId(id), Some(NodeId(leader)));
+        }
+        assert!(members.followers().is_empty(), "nobody is heard of");
+        members.note_heard(shard, &[(NodeId(1), silent), (NodeId(3), silent)]);
+        let follower =
+            |node, is_near, lacks| Follower { node: NodeId(node), is_near, lacks, silent };
+        assert_eq!(members.followers(), [follower(1, true, 2), follower(3, false, 403)]);
+        members.note_heard(shard, &[(NodeId(3), silent)]);
+        assert_eq!(members.followers(), [follower(3, false, 403)]);
+    }
+
+    #[test]
+    fn a_leader_that_is_not_heard_of_leaves_orphans_where_there_are_replicas() {
+        let members = second_of_three(1);
+        let shard = ShardId(0);
+        let voters: Vec<_> = [1, 2, 3].map(NodeId).into();
+        for (id, voters) in [(0, voters.clone()), (1, vec![NodeId(1), NodeId(3)])] {
+            let of = Membership { voters, ..Membership::default() };
+            let of = ReplicaSet { members: of, ..ReplicaSet::default() };
+            members.note_replicas(PartitionId(id), of);
+            members.note_leader(PartitionId(id), Some(NodeId(1)));
+        }
+        let orphaned = || [0, 1, 2].map(|id| members.is_orphaned(PartitionId(id), shard));
+        assert_eq!(orphaned(), [true, false, false], "of the third no leader is known");
+        let before = members.version();
+        members.note_heard(shard, &[(NodeId(1), Duration::ZERO)]);
+        assert_eq!(orphaned(), [false; 3]);
+        assert!(members.version() > before, "clients are told of it");
+        let before = members.version();
+        members.note_heard(shard, &[(NodeId(1), Duration::from_secs(1))]);
+        assert_eq!(members.version(), before, "nothing has changed for them");
+        members.note_leader(PartitionId(0), Some(NodeId(2)));
+        members.note_heard(shard, &[]);
+        assert_eq!(orphaned(), [false; 3], "this node leads");
+    }
+
+    #[test]
+    fn the_shards_of_all_nodes_have_numbers_of_their_own() {
+        let members = second_of_three(4);
 
         let numbers = |node| (0..4).map(move |shard| (NodeId(node), ShardId(shard)));
         for (node, shard) in numbers(1).chain(numbers(3)) {

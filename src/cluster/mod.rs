@@ -19,7 +19,7 @@ mod topology;
 use std::ops::Range;
 
 pub use absent::Absent;
-pub use members::{Members, NOWHERE, ReplicaSet};
+pub use members::{Follower, Members, NOWHERE, ReplicaSet};
 pub use plan::{Step, Wanted, next};
 pub use standby::{Fed, Source};
 pub use told::{PartitionStatus, Told};

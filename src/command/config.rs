@@ -1,4 +1,8 @@
-//! CONFIG: what the node was started with. Hardly anything can be set while it runs.
+//! CONFIG: what the node was started with, and what of it can be set while it runs.
+//!
+//! What is set is this node's alone, and forgotten when it ends, since there is no CONFIG REWRITE:
+//! the file, the flags and the variables hold at the next start. A password is never shown. It can
+//! not be taken away where the network reaches the node, as it could not be started without.
 
 use super::connection::refuse;
 use super::question::{NodeWide, Question};
@@ -9,11 +13,20 @@ use crate::protocol::resp::Reply;
 /// Values of `loglevel`.
 const LOG_LEVELS: [&str; 4] = ["debug", "verbose", "notice", "warning"];
 
+/// The parameter with the password; empty: there is none.
+pub const PASSWORD_PARAMETER: &str = "requirepass";
+/// The parameter with the seconds after which an idle connection is closed; 0: none is.
+pub const TIMEOUT_PARAMETER: &str = "timeout";
+/// Longest password, bytes; as Redis.
+const PASSWORD_LEN_MAX: usize = 512;
+
 /// Checks a value; in the form in which it is shown, or what is wrong with it.
 type Check = fn(&[u8]) -> Result<String, String>;
 
 /// The parameters that can be set.
-const SETTABLE: [(&str, Check); 5] = [
+const SETTABLE: [(&str, Check); 7] = [
+    (PASSWORD_PARAMETER, check_password),
+    (TIMEOUT_PARAMETER, |value| check_number(value, 0, i64::from(i32::MAX))),
     ("loglevel", check_log_level),
     ("notify-keyspace-events", notify::check),
     (slowlog::THRESHOLD_PARAMETER, |value| check_number(value, -1, i64::MAX)),
@@ -62,8 +75,7 @@ fn check_set(facts: &dyn Facts, args: &Args<'_>) -> Result<Vec<(&'static str, St
             format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}")
         };
         let settable = SETTABLE.iter().find(|(settable, _)| settable == name);
-        let is_known = settable.is_some() || name == "requirepass";
-        if !is_known && !known.iter().any(|(known, _)| known == name) {
+        if settable.is_none() && !known.iter().any(|(known, _)| known == name) {
             return Err(format!(
                 "ERR Unknown option or number of arguments for CONFIG SET - '{name}'"
             ));
@@ -71,16 +83,27 @@ fn check_set(facts: &dyn Facts, args: &Args<'_>) -> Result<Vec<(&'static str, St
         if names[..nth].contains(name) {
             return Err(failed("duplicate parameter"));
         }
-        if name == "requirepass" {
-            return Err(failed("the password is set where the server is started"));
-        }
         let Some((name, check)) = settable else {
             return Err(failed("can't set immutable config"));
         };
         let value = check(args.get(3 + 2 * nth)).map_err(|why| failed(&why))?;
+        if *name == PASSWORD_PARAMETER && value.is_empty() && !facts.identity().may_be_open {
+            return Err(failed(
+                "the network reaches this node: set another password, or start it with insecure \
+                 if it is to have none",
+            ));
+        }
         settings.push((*name, value));
     }
     Ok(settings)
+}
+
+fn check_password(value: &[u8]) -> Result<String, String> {
+    let text = String::from_utf8(value.to_vec()).map_err(|_| "a password is UTF-8".to_owned())?;
+    if text.len() >= PASSWORD_LEN_MAX {
+        return Err(format!("a password is shorter than {PASSWORD_LEN_MAX} bytes"));
+    }
+    Ok(text)
 }
 
 fn check_log_level(value: &[u8]) -> Result<String, String> {
@@ -119,8 +142,9 @@ const ADMIN: Flags = HELP.and(Flags::NOSCRIPT).and(Flags::ADMIN);
 pub(super) static SPECS: &[Spec] = &[
     row("config|get", -3, ADMIN, get).about("Parameters whose names match patterns", "2.0.0"),
     row("config|set", -4, ADMIN, set).about(
-        "Sets parameters: loglevel, notify-keyspace-events, latency-monitor-threshold, \
-             slowlog-log-slower-than, slowlog-max-len",
+        "Sets parameters until the node ends: requirepass, timeout, loglevel, \
+             notify-keyspace-events, latency-monitor-threshold, slowlog-log-slower-than, \
+             slowlog-max-len",
         "2.0.0",
     ),
     Spec { run: Run::Node(RESET_STATS), ..row("config|resetstat", 2, ADMIN, get) }

@@ -57,7 +57,7 @@ fn authenticate(
     user: &[u8],
     password: &[u8],
 ) -> Result<(), Error> {
-    let right = facts.password().is_none_or(|expected| same_secret(expected, password));
+    let right = facts.password().is_none_or(|expected| same_secret(&expected, password));
     if user != b"default" || !right {
         return Err(Error::WrongPass);
     }

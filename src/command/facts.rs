@@ -1,5 +1,7 @@
 //! What a reply may need to know of the node: filled in by the server, or by the simulator.
 
+use std::sync::Arc;
+
 use crate::id::{ShardId, Slot};
 use crate::metrics::Distribution;
 
@@ -11,7 +13,7 @@ pub trait Facts {
     /// Which endpoint serves which slots.
     fn topology(&self) -> &Topology;
     /// The password clients must give; none: everybody is in.
-    fn password(&self) -> Option<&[u8]>;
+    fn password(&self) -> Option<Arc<[u8]>>;
     /// Wall clock, unix microseconds.
     fn now_us(&self) -> u64;
     /// Figures for `INFO`, gathered now.
@@ -91,6 +93,8 @@ pub struct Identity {
     pub ack: &'static str,
     /// Whether `DEBUG` is allowed.
     pub debug_enabled: bool,
+    /// Whether it may be without a password: only this machine reaches it, or that was said.
+    pub may_be_open: bool,
 }
 
 /// One place that serves slots: a shard of a node, with a port of its own.
@@ -104,10 +108,12 @@ pub struct Endpoint {
     pub port: u16,
     /// Port for peers.
     pub peer_port: u16,
+    /// Whether the node that tells of it hears of it.
+    pub is_reached: bool,
 }
 
 /// A run of slots and who serves it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotRange {
     /// First slot.
     pub first: Slot,
@@ -115,6 +121,8 @@ pub struct SlotRange {
     pub last: Slot,
     /// Index in [`Topology::endpoints`] of the leader.
     pub leader: usize,
+    /// Likewise of those that follow and answer connections that said READONLY, in order.
+    pub followers: Vec<usize>,
 }
 
 /// Which endpoint serves which slots. Ranges are sorted, disjoint, and cover all slots when the
@@ -176,6 +184,10 @@ pub struct Counters {
     pub input_bytes: u64,
     /// Bytes to clients.
     pub output_bytes: u64,
+    /// Of these, those of the last second: from clients.
+    pub input_bytes_per_s: u64,
+    /// And to them.
+    pub output_bytes_per_s: u64,
     /// Reads that found their key.
     pub hits: u64,
     /// Reads that did not.
@@ -214,14 +226,23 @@ pub struct Counters {
     pub memory_peak: u64,
     /// Resident set of the process, bytes.
     pub memory_rss: u64,
+    /// Memory of the machine, bytes.
+    pub memory_system: u64,
     /// The budget (`--memory`), bytes.
     pub memory_limit: u64,
     /// Whether a copy of the data directory is being made.
     pub is_saving: bool,
     /// Whether the last one failed.
     pub save_failed: bool,
-    /// When the last that is whole was asked for, unix seconds; 0: never.
+    /// When the last that is whole was asked for, unix seconds; as in Redis the time of the start,
+    /// if none was.
     pub saved_s: u64,
+    /// Copies since the start that are whole.
+    pub saves: u64,
+    /// How long the last took, seconds; negative: there was none.
+    pub save_took_s: i64,
+    /// How long one is being made, seconds; negative: none is.
+    pub saving_s: i64,
     /// Whether the node still reads its log.
     pub loading: bool,
     /// Shards whose disk is too slow to lead.
@@ -266,6 +287,25 @@ pub struct Counters {
     pub keyspace: Vec<Keyspace>,
     /// Followers that hold every acknowledged write.
     pub replicas: u64,
+    /// Nodes that follow this one in some of what it leads.
+    pub followers: Vec<Follower>,
+    /// Entries of the logs of all partitions, as far as is known here; of a lone node 0.
+    pub log_entries: u64,
+}
+
+/// A node that has replicas of what this one leads, and is heard of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Follower {
+    /// Address clients reach its first shard at.
+    pub host: String,
+    /// And its port.
+    pub port: u16,
+    /// It lacks no more than what is on its way.
+    pub is_near: bool,
+    /// Entries that are committed here and that it is not known to have.
+    pub lacks: u64,
+    /// Whole seconds since it was heard of.
+    pub silent_s: u64,
 }
 
 /// Calls of one command.

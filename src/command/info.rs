@@ -91,18 +91,40 @@ fn clients(s: &mut Section<'_>) {
     s.line("maxclients", s.counters.clients_max);
     s.line("blocked_clients", 0);
     s.line("tracking_clients", s.counters.tracking_clients);
+    s.line("clients_in_timeout_table", 0);
 }
 
+/// What is used is what is accounted to the budget; all of it but the memtables is overhead. There
+/// are no scripts, nothing is defragmented, and nothing is freed later.
 fn memory(s: &mut Section<'_>) {
+    let used = s.counters.memory_used;
+    let dataset = s.counters.memtable_bytes;
     for (name, bytes) in [
-        ("used_memory", s.counters.memory_used),
+        ("used_memory", used),
         ("used_memory_rss", s.counters.memory_rss),
         ("used_memory_peak", s.counters.memory_peak),
+        ("total_system_memory", s.counters.memory_system),
+        ("used_memory_lua", 0),
+        ("used_memory_scripts", 0),
         ("maxmemory", s.counters.memory_limit),
     ] {
         s.line(name, bytes);
         s.line(&format!("{name}_human"), human(bytes));
     }
+    let percent = |of: u64, all: u64| format!("{:.2}%", 100.0 * of as f64 / all.max(1) as f64);
+    s.line("used_memory_peak_perc", percent(used, s.counters.memory_peak));
+    s.line("used_memory_overhead", used.saturating_sub(dataset));
+    s.line("used_memory_dataset", dataset);
+    s.line("used_memory_dataset_perc", percent(dataset, used));
+    let (rss, per) = (s.counters.memory_rss, used.max(1));
+    s.line("mem_fragmentation_ratio", format_args!("{:.2}", rss as f64 / per as f64));
+    s.line("mem_fragmentation_bytes", rss as i64 - used as i64);
+    s.line("mem_aof_buffer", s.counters.wal_backlog_bytes);
+    s.line("active_defrag_running", 0);
+    s.line("lazyfree_pending_objects", 0);
+    s.line("number_of_cached_scripts", 0);
+    s.line("number_of_functions", 0);
+    s.line("number_of_libraries", 0);
     s.line("stave_memory_memtables", s.counters.memtable_bytes);
     s.line("stave_memory_connections", s.counters.connection_bytes);
     s.line("stave_memory_wal_backlog", s.counters.wal_backlog_bytes);
@@ -120,7 +142,8 @@ pub(super) fn human(bytes: u64) -> String {
     format!("{:.2}{}", bytes as f64 / (1_u64 << (10 * unit)) as f64, UNITS[unit - 1])
 }
 
-/// Nothing is ever left to save; what Redis tells of its files is told of BGSAVE's copies.
+/// Nothing is ever left to save, and the log is never rewritten; what Redis tells of its files is
+/// told of BGSAVE's copies. Seconds are -1 of what never was.
 fn persistence(s: &mut Section<'_>) {
     s.line("loading", u8::from(s.counters.loading));
     s.line("async_loading", 0);
@@ -128,8 +151,15 @@ fn persistence(s: &mut Section<'_>) {
     s.line("rdb_bgsave_in_progress", u8::from(s.counters.is_saving));
     s.line("rdb_last_save_time", s.counters.saved_s);
     s.line("rdb_last_bgsave_status", if s.counters.save_failed { "err" } else { "ok" });
+    s.line("rdb_last_bgsave_time_sec", s.counters.save_took_s);
+    s.line("rdb_current_bgsave_time_sec", s.counters.saving_s);
+    s.line("rdb_saves", s.counters.saves);
     s.line("aof_enabled", 1);
     s.line("aof_rewrite_in_progress", 0);
+    s.line("aof_rewrite_scheduled", 0);
+    s.line("aof_last_rewrite_time_sec", -1);
+    s.line("aof_current_rewrite_time_sec", -1);
+    s.line("aof_rewrites", 0);
     s.line("aof_last_bgrewrite_status", "ok");
     s.line("aof_last_write_status", "ok");
     s.line("aof_current_size", s.counters.wal_bytes);
@@ -141,13 +171,19 @@ fn stats(s: &mut Section<'_>) {
     s.line("instantaneous_ops_per_sec", s.counters.commands_per_s);
     s.line("total_net_input_bytes", s.counters.input_bytes);
     s.line("total_net_output_bytes", s.counters.output_bytes);
+    let kib = |bytes: u64| format!("{:.2}", bytes as f64 / 1024.0);
+    s.line("instantaneous_input_kbps", kib(s.counters.input_bytes_per_s));
+    s.line("instantaneous_output_kbps", kib(s.counters.output_bytes_per_s));
     s.line("rejected_connections", s.counters.connections_refused);
     s.line("expired_keys", s.counters.expired);
     s.line("evicted_keys", 0);
+    s.line("evicted_clients", 0);
     s.line("keyspace_hits", s.counters.hits);
     s.line("keyspace_misses", s.counters.misses);
     s.line("tracking_total_keys", s.counters.tracked_keys);
     s.line("stave_tracking_evicted_keys", s.counters.tracked_evicted);
+    s.line("total_forks", 0);
+    s.line("latest_fork_usec", 0);
     s.line("pubsub_channels", s.counters.pubsub_channels);
     s.line("pubsub_patterns", s.counters.pubsub_patterns);
     s.line("pubsubshard_channels", s.counters.pubsub_shard_channels);
@@ -157,6 +193,7 @@ fn stats(s: &mut Section<'_>) {
     s.line("total_error_replies", s.counters.errors);
 }
 
+/// A slave is a node that has replicas of what this one leads; offsets are counted in entries.
 fn replication(s: &mut Section<'_>) {
     let primary = s.facts.primary();
     s.line("role", if primary.is_some() { "slave" } else { "master" });
@@ -173,18 +210,32 @@ fn replication(s: &mut Section<'_>) {
         s.line("stave_standby_lag_ms", primary.lag_ms);
         s.line("stave_standby_error", &primary.error);
     }
-    s.line("connected_slaves", s.counters.replicas);
+    s.line("connected_slaves", s.counters.followers.len());
+    for (nth, of) in s.counters.followers.iter().enumerate() {
+        let state = if of.is_near { "online" } else { "send_bulk" };
+        let offset = s.counters.log_entries.saturating_sub(of.lacks);
+        s.line(
+            &format!("slave{nth}"),
+            format_args!(
+                "ip={},port={},state={state},offset={offset},lag={}",
+                of.host, of.port, of.silent_s
+            ),
+        );
+    }
     s.line("master_failover_state", "no-failover");
     s.line("master_replid", &s.facts.identity().node_id);
     s.line("master_replid2", "0".repeat(40));
-    s.line("master_repl_offset", 0);
+    s.line("master_repl_offset", s.counters.log_entries);
     s.line("second_repl_offset", -1);
+    s.line("repl_backlog_active", 0);
 }
 
 fn cpu(s: &mut Section<'_>) {
     let seconds = |us: u64| format!("{}.{:06}", us / 1_000_000, us % 1_000_000);
     s.line("used_cpu_sys", seconds(s.counters.cpu_sys_us));
     s.line("used_cpu_user", seconds(s.counters.cpu_user_us));
+    s.line("used_cpu_sys_children", seconds(0));
+    s.line("used_cpu_user_children", seconds(0));
 }
 
 /// `usec`: the time of cores in the command.

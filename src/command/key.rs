@@ -48,10 +48,12 @@ fn object_freq<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Result<Effect<'a
     input.found.is_none().then(|| reply.null()).ok_or(untracked).map(|()| Effect::None)
 }
 
-/// As [`object_freq`]: nor when it was read.
+/// As [`object_freq`]: nor when it was read. Redis refuses so where it keeps no such time.
 fn object_idletime<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Result<Effect<'a>, Error> {
-    let untracked =
-        Error::Other("ERR An LRU maxmemory policy is not selected, idle time not tracked.");
+    let untracked = Error::Other(
+        "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when \
+         switching between policies at runtime LRU and LFU data will take some time to adjust.",
+    );
     input.found.is_none().then(|| reply.null()).ok_or(untracked).map(|()| Effect::None)
 }
 

@@ -30,7 +30,7 @@
 mod acl;
 mod client;
 mod cluster;
-mod config;
+pub mod config;
 mod connection;
 mod counter;
 mod debug;
@@ -69,8 +69,8 @@ mod tests;
 pub use connection::same_secret;
 pub use error::Error;
 pub use facts::{
-    Calls, Client, Counters, Endpoint, Facts, Identity, Keyspace as KeyspaceFacts, Primary,
-    SlotRange, Topology, endpoint_id,
+    Calls, Client, Counters, Endpoint, Facts, Follower, Identity, Keyspace as KeyspaceFacts,
+    Primary, SlotRange, Topology, endpoint_id,
 };
 pub use keyspace::Scan;
 pub use notify::Event;

@@ -3,8 +3,8 @@
 use super::connection::refuse;
 use super::table::{Access, Connection, Flags, Group, Keys, Run, Spec};
 use super::{
-    Args, Error, Facts, Session, Then, acl, config, debug, info, introspect, latency, memory,
-    number, slowlog,
+    Args, Counters, Error, Facts, Session, Then, acl, config, debug, info, introspect, latency,
+    memory, number, slowlog,
 };
 use crate::protocol::resp::Reply;
 
@@ -16,11 +16,35 @@ fn time(_: &mut Session, facts: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>)
     Then::Continue
 }
 
-fn role(_: &mut Session, _: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>) -> Then {
+/// As INFO has it: a node that has replicas of what this one leads is its slave, and offsets are
+/// counted in entries.
+fn role(_: &mut Session, facts: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>) -> Then {
+    let Counters { followers, log_entries, .. } = facts.counters();
+    if let Some(primary) = facts.primary() {
+        reply.array(5);
+        reply.bulk(b"slave");
+        reply.bulk(primary.host.as_bytes());
+        reply.integer(i64::from(primary.port));
+        let state = match (primary.is_up, primary.copying) {
+            (false, _) => "connect",
+            (true, 0) => "connected",
+            (true, _) => "sync",
+        };
+        reply.bulk(state.as_bytes());
+        reply.integer(log_entries as i64);
+        return Then::Continue;
+    }
     reply.array(3);
     reply.bulk(b"master");
-    reply.integer(0);
-    reply.array(0);
+    reply.integer(log_entries as i64);
+    reply.array(followers.len());
+    for of in followers {
+        reply.array(3);
+        let offset = log_entries.saturating_sub(of.lacks);
+        for text in [of.host, of.port.to_string(), offset.to_string()] {
+            reply.bulk(text.as_bytes());
+        }
+    }
     Then::Continue
 }
 
@@ -71,7 +95,7 @@ fn bgsave(_: &mut Session, facts: &dyn Facts, args: &Args<'_>, reply: &mut Reply
     Then::Continue
 }
 
-/// When the last copy that is whole was asked for; 0: never since the start.
+/// When the last copy that is whole was asked for; if none was since the start, the start's time.
 fn lastsave(_: &mut Session, facts: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>) -> Then {
     reply.integer(facts.counters().saved_s as i64);
     Then::Continue

@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod cluster;
 mod fuzz;
 mod transcript;
 
@@ -34,6 +35,7 @@ struct TestFacts {
     password: Option<Vec<u8>>,
     now_ms: u64,
     session: Session,
+    followers: Vec<Follower>,
 }
 
 impl TestFacts {
@@ -43,9 +45,14 @@ impl TestFacts {
             host: "127.0.0.1".to_owned(),
             port: 7500 + shard,
             peer_port: 7401,
+            is_reached: true,
         };
-        let range =
-            |first, last, leader| SlotRange { first: Slot(first), last: Slot(last), leader };
+        let range = |first, last, leader| SlotRange {
+            first: Slot(first),
+            last: Slot(last),
+            leader,
+            followers: Vec::new(),
+        };
         Self {
             identity: Identity {
                 version: "0.1.0".to_owned(),
@@ -58,6 +65,7 @@ impl TestFacts {
                 os: "Linux".to_owned(),
                 runtime: "io_uring",
                 ack: "quorum",
+                may_be_open: true,
                 ..Identity::default()
             },
             topology: Topology {
@@ -69,6 +77,7 @@ impl TestFacts {
             password: password.map(|word| word.as_bytes().to_vec()),
             now_ms: START_MS,
             session: Session::default(),
+            followers: Vec::new(),
         }
     }
 }
@@ -80,8 +89,8 @@ impl Facts for TestFacts {
     fn topology(&self) -> &Topology {
         &self.topology
     }
-    fn password(&self) -> Option<&[u8]> {
-        self.password.as_deref()
+    fn password(&self) -> Option<Arc<[u8]>> {
+        self.password.as_deref().map(Arc::from)
     }
     fn now_us(&self) -> u64 {
         self.now_ms * 1000 + 7
@@ -91,7 +100,11 @@ impl Facts for TestFacts {
     }
     fn counters(&self) -> Counters {
         let keyspace = vec![KeyspaceFacts { db: 0, keys: 5, expires: 2, avg_ttl_ms: 900 }];
-        Counters { clients: 1, memory_used: 2048, keyspace, ..Counters::default() }
+        let followers = self.followers.clone();
+        let log_entries = 1000 * u64::from(!followers.is_empty());
+        let (clients, memory_used) = (1, 2048);
+        let rest = Counters::default();
+        Counters { clients, memory_used, keyspace, followers, log_entries, ..rest }
     }
     fn config(&self) -> Vec<(&'static str, String)> {
         let config = [("save", ""), ("appendonly", "yes"), ("databases", "16"), ("port", "6379")];

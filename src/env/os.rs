@@ -114,6 +114,8 @@ pub fn random_seed() -> u64 {
 pub struct Usage {
     /// Resident set, bytes.
     pub rss_bytes: u64,
+    /// Memory of the machine, bytes.
+    pub system_bytes: u64,
     /// CPU time in the kernel, microseconds.
     pub cpu_sys_us: u64,
     /// CPU time outside it, microseconds.
@@ -129,10 +131,13 @@ pub fn usage() -> Usage {
         times
     };
     let us = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
+    // SAFETY: names no memory.
+    let system_pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
     Usage {
         rss_bytes: pages.unwrap_or(0) * 4096,
+        system_bytes: system_pages.max(0) as u64 * 4096,
         cpu_sys_us: us(times.ru_stime),
         cpu_user_us: us(times.ru_utime),
     }

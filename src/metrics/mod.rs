@@ -95,6 +95,10 @@ stats! {
     received_bytes,
     /// Bytes sent to clients.
     sent_bytes,
+    /// Gauge: bytes received from clients in the last whole second.
+    received_per_s,
+    /// Gauge: bytes sent to clients in the last whole second.
+    sent_per_s,
     /// Reads that found their key.
     keyspace_hits,
     /// Reads that did not.

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::env::{Class, ConnId, Env, Event, ListenerId, Sent};
+use crate::metrics::Stat;
 use crate::partition::Waiter;
 use crate::shard::mailbox::Mailbox;
 use crate::shard::{Planted, Shard};
@@ -165,8 +166,9 @@ pub struct Server<E: Env> {
     monitors: Monitors,
     /// How long some of them took.
     latency: LatencyLog,
-    /// When commands per second were counted, and how many there had been.
-    rated: (Duration, u64),
+    /// When rates were reckoned, and how many commands, bytes from clients and bytes to them there
+    /// had been.
+    rated: (Duration, [u64; 3]),
     /// Connections that have slept enough.
     woken: Rc<RefCell<Vec<Woken>>>,
     /// Commands wait (`CLIENT PAUSE`).
@@ -221,7 +223,7 @@ impl<E: Env> Server<E> {
             slow: SlowLog::default(),
             monitors: Monitors::default(),
             latency: LatencyLog::default(),
-            rated: (Duration::ZERO, 0),
+            rated: (Duration::ZERO, [0; 3]),
             woken: Rc::default(),
             paused: None,
             saving: Saving::default(),
@@ -336,14 +338,18 @@ impl<E: Env> Server<E> {
     }
 
     fn update_rate(&mut self) {
-        let (now, commands) = (self.env.now(), self.shard.stats().commands.get());
-        let (since, before) = self.rated;
+        let (now, (since, before)) = (self.env.now(), self.rated);
         let elapsed_ms = (now - since).as_millis() as u64;
-        if elapsed_ms >= 1000 {
-            let rate = commands.saturating_sub(before) * 1000 / elapsed_ms;
-            self.shard.stats().commands_per_s.set(rate);
-            self.rated = (now, commands);
+        if elapsed_ms < 1000 {
+            return;
         }
+        let stats = self.shard.stats();
+        let counts = [&stats.commands, &stats.received_bytes, &stats.sent_bytes].map(Stat::get);
+        let rates = [&stats.commands_per_s, &stats.received_per_s, &stats.sent_per_s];
+        for ((rate, count), before) in rates.into_iter().zip(counts).zip(before) {
+            rate.set(count.saturating_sub(before) * 1000 / elapsed_ms);
+        }
+        self.rated = (now, counts);
     }
 
     fn charge_committed(&mut self, now: Duration) {
@@ -674,6 +680,26 @@ impl<E: Env> Server<E> {
         self.shard.stats().clients.sub(1);
     }
 
+    /// Closes connections that have sent nothing for too long, if there is such a thing: as Redis,
+    /// none that listens or waits for an answer.
+    fn close_idle(&mut self) {
+        let max_ms = self.node.common.idle_s.load(Ordering::Relaxed) * 1000;
+        if max_ms == 0 {
+            return;
+        }
+        let now_ms = self.env.unix_ms();
+        let is_idle = |conn: &&Conn| {
+            let waits = conn.busy || conn.postponed || conn.unread_len() > 0;
+            let listens = conn.session.subscribed.is_any() || conn.session.is_monitor;
+            let is_old = now_ms.saturating_sub(conn.session.active_ms) > max_ms;
+            is_old && !waits && !listens && conn.binary.is_none()
+        };
+        let idle = self.conns.iter().flatten().map(|conn| &**conn).filter(is_idle);
+        for index in idle.map(|conn| conn.id.index).collect::<Vec<_>>() {
+            self.close(index);
+        }
+    }
+
     fn on_tick(&mut self) {
         self.conns.iter_mut().flatten().for_each(|conn| conn.output.shrink());
         self.update_gauges();
@@ -687,6 +713,7 @@ impl<E: Env> Server<E> {
         self.shard.tick_replicas(&outlook.unwrap_or_default());
         self.node.look_at_members(self.shard.map());
         self.look_at_pause();
+        self.close_idle();
         self.look_at_save();
         // While writes are paused, keys stay too.
         let expired_all = self.paused.is_some() || !self.shard.expire();

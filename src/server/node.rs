@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::channels::Interest;
 use super::save::Save;
-use crate::cluster::{Members, SlotMap};
+use crate::cluster::{self, Members, SlotMap};
 use crate::command::notify::Classes;
 use crate::command::{
-    self, Calls, Client, Counters, Endpoint, Facts, Identity, KeyspaceFacts, Primary, Session,
-    SlotRange, Topology, endpoint_id, latency, moved, slowlog,
+    self, Calls, Client, Counters, Endpoint, Facts, Follower, Identity, KeyspaceFacts, Primary,
+    Session, SlotRange, Topology, config, endpoint_id, latency, moved, slowlog,
 };
 use crate::env::ConnId;
 use crate::id::{NodeId, PartitionId, ShardId, Slot};
@@ -29,7 +29,9 @@ pub struct Common {
     /// Copies of it.
     pub save: Save,
     /// What clients have to say first.
-    pub password: Option<Vec<u8>>,
+    pub password: Mutex<Option<Arc<[u8]>>>,
+    /// Seconds after which an idle connection is closed; 0: none is.
+    pub idle_s: AtomicU64,
     /// Most connections of the node.
     pub clients_max: u64,
     /// The memory budget, bytes.
@@ -116,23 +118,33 @@ impl Node {
     pub fn look_at_members(&self, map: &SlotMap) {
         let Some(members) = self.members.as_ref() else { return };
         let version = members.version();
-        if self.told.swap(version, Ordering::Relaxed) == version {
+        if self.told.load(Ordering::Relaxed) == version {
             return;
         }
+        self.told.store(version, Ordering::Relaxed);
         let known = members.endpoints();
         let endpoints = known.iter().map(|(node, shard, host, port)| Endpoint {
             id: endpoint_id(&format!("{:032x}{:08x}", members.cluster(), node.0), *shard),
             host: host.clone(),
             port: *port,
             peer_port: members.peer_port(*node, *shard),
+            is_reached: members.hears_of(*node, *shard),
         });
+        let replicas = members.replicas();
         let place = |node: NodeId, shard: ShardId| {
             known.iter().position(|(of, at, ..)| (*of, *at) == (node, shard))
         };
         let range = |id: u32| {
             let (partition, slots) = (PartitionId(id), map.slots_of(PartitionId(id)));
-            let leader = place(members.leader(partition)?, map.shard_of(partition))?;
-            Some(SlotRange { first: Slot(slots.start), last: Slot(slots.end - 1), leader })
+            let home = map.shard_of(partition);
+            let leader = place(members.leader(partition)?, home)?;
+            // Who would send each reader on is not told of.
+            let answer = !members.stale_max().is_zero();
+            let voters = replicas[id as usize].members.voters.iter().filter(|_| answer);
+            let followers = voters.filter_map(|node| place(*node, home));
+            let followers = followers.filter(|at| *at != leader).collect();
+            let (first, last) = (Slot(slots.start), Slot(slots.end - 1));
+            Some(SlotRange { first, last, leader, followers })
         };
         let topology = Topology {
             epoch: version,
@@ -166,7 +178,12 @@ impl Node {
         let topology = self.topology();
         let host = topology.endpoints.get(topology.myself).map_or("", |own| own.host.as_str());
         let local = format!("{host}:{}", self.identity.resp_port);
-        Session::new(id, peer, local, now_ms, self.common.password.is_none())
+        Session::new(id, peer, local, now_ms, self.password().is_none())
+    }
+
+    /// What clients have to say first; none: nothing.
+    pub fn password(&self) -> Option<Arc<[u8]>> {
+        self.common.password.lock().expect("no one panics holding it").clone()
     }
 
     /// The shard on which a connection of this id is, if it is: ids rise across the node and tell
@@ -176,8 +193,15 @@ impl Node {
         ShardId((id.saturating_sub(1) % shards) as u16)
     }
 
+    /// Whether a request is to wait until somebody else leads: a client that is sent to a process
+    /// that has ended may wait for long before it asks again.
+    pub fn is_orphaned(&self, partition: PartitionId, shard: ShardId) -> bool {
+        self.members.as_ref().is_some_and(|members| members.is_orphaned(partition, shard))
+    }
+
     /// Where a client finds a slot.
-    pub fn moved(&self, slot: Slot, shard: ShardId) -> String {
+    pub fn moved(&self, slot: Slot, shard: ShardId, map: &SlotMap) -> String {
+        self.look_at_members(map);
         let topology = self.topology();
         let range = topology.ranges.iter().find(|range| (range.first..=range.last).contains(&slot));
         // What was told may be a moment older than who was asked.
@@ -194,6 +218,17 @@ impl Node {
     /// `CONFIG SET` of checked values.
     pub fn configure(&self, settings: Vec<(&'static str, String)>) {
         for (name, value) in settings {
+            if name == config::PASSWORD_PARAMETER {
+                tracing::warn!("another password holds until this node ends");
+                let password = (!value.is_empty()).then(|| Arc::from(value.into_bytes()));
+                *self.common.password.lock().expect("no one panics holding it") = password;
+                // It is shown to nobody.
+                continue;
+            }
+            if name == config::TIMEOUT_PARAMETER {
+                let seconds = value.parse().expect("the command checked it");
+                self.common.idle_s.store(seconds, Ordering::Relaxed);
+            }
             if name == "notify-keyspace-events" {
                 let classes = Classes::parse(value.as_bytes()).expect("the command checked it");
                 self.common.notify.store(classes.bits(), Ordering::Relaxed);
@@ -279,6 +314,36 @@ impl<'a> View<'a> {
         Self { topology: node.topology(), node, client, unix_ms }
     }
 
+    /// The figures that are not the shards': of copies of the directory, and of other nodes.
+    fn beside_shards(&self) -> Counters {
+        let (save, members) = (&self.node.common.save, self.node.members.as_ref());
+        Counters {
+            is_saving: save.is_going(),
+            save_failed: save.has_failed(),
+            saved_s: save.saved_ms().unwrap_or(self.node.identity.started_ms) / 1000,
+            saves: save.saves(),
+            save_took_s: save.took_s(),
+            saving_s: save.going_s(self.unix_ms),
+            replicas: members.map_or(0, |members| members.sure_followers()),
+            followers: self.followers(),
+            log_entries: members.map_or(0, |members| members.applied()),
+            ..Counters::default()
+        }
+    }
+
+    /// The nodes that follow this one, where their first shards are reached.
+    fn followers(&self) -> Vec<Follower> {
+        let Some(members) = &self.node.members else { return Vec::new() };
+        let known = members.endpoints();
+        let told = |of: cluster::Follower| {
+            let mut first = known.iter().filter(|(node, ..)| *node == of.node);
+            let (.., host, port) = first.next()?;
+            let (host, port, silent_s) = (host.clone(), *port, of.silent.as_secs());
+            Some(Follower { host, port, is_near: of.is_near, lacks: of.lacks, silent_s })
+        };
+        members.followers().into_iter().filter_map(told).collect()
+    }
+
     fn keyspace(&self) -> Vec<KeyspaceFacts> {
         let of = |db: u8| {
             let stats = self.node.common.stats.iter().map(|stats| &stats.dbs[db as usize]);
@@ -300,8 +365,8 @@ impl Facts for View<'_> {
         &self.topology
     }
 
-    fn password(&self) -> Option<&[u8]> {
-        self.node.common.password.as_deref()
+    fn password(&self) -> Option<Arc<[u8]>> {
+        self.node.password()
     }
 
     fn now_us(&self) -> u64 {
@@ -336,6 +401,8 @@ impl Facts for View<'_> {
             commands_per_s: now.commands_per_s,
             input_bytes: now.received_bytes,
             output_bytes: now.sent_bytes,
+            input_bytes_per_s: now.received_per_s,
+            output_bytes_per_s: now.sent_per_s,
             hits: now.keyspace_hits,
             misses: now.keyspace_misses,
             expired: now.expired_keys,
@@ -355,10 +422,8 @@ impl Facts for View<'_> {
             wal_backlog_bytes: now.wal_backlog_bytes,
             memory_peak: peak,
             memory_rss: usage.rss_bytes,
+            memory_system: usage.system_bytes,
             memory_limit: common.memory_max,
-            is_saving: common.save.is_going(),
-            save_failed: common.save.has_failed(),
-            saved_s: common.save.saved_ms() / 1000,
             slow_disks: now.slow_disks,
             follower_reads: now.follower_reads,
             follower_reads_too_old: now.follower_reads_too_old,
@@ -376,11 +441,10 @@ impl Facts for View<'_> {
             rows_fetched: now.rows_fetched,
             rows_evicted: now.rows_evicted,
             stalls: now.stalls,
-            replicas: self.node.members.as_ref().map_or(0, |members| members.sure_followers()),
             cpu_sys_us: usage.cpu_sys_us,
             cpu_user_us: usage.cpu_user_us,
             keyspace: self.keyspace(),
-            ..Counters::default()
+            ..self.beside_shards()
         }
     }
 

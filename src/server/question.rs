@@ -127,6 +127,7 @@ impl<E: Env> Server<E> {
         client: Option<Client>,
         run: impl FnOnce(&mut Session, &dyn Facts, &mut Reply<'_>) -> Then,
     ) {
+        self.node.look_at_members(self.shard.map());
         let facts = View::new(&self.node, client, self.env.unix_ms());
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
         let Conn { session, output, .. } = conn;

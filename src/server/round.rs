@@ -238,6 +238,10 @@ impl<E: Env> Server<E> {
             return;
         }
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
+        if !conn.session.authenticated {
+            // The password may have been taken away since it came.
+            conn.session.authenticated = self.node.password().is_none();
+        }
         if let Err(error) = command::admit(&conn.session, spec, &args) {
             return self.reject(index, spec, &error.to_string());
         }
@@ -405,11 +409,18 @@ impl<E: Env> Server<E> {
         }
         let shard = self.shard.locate(first).err()?;
         // Who it will be is not known yet: it waits.
-        if shard == NOWHERE {
+        let asks_for_keys = !matches!(spec.run, Run::PubSub(_));
+        if shard == NOWHERE || asks_for_keys && self.is_to_wait(first, shard) {
             return None;
         }
         self.note_too_old(shard);
-        Some(self.node.moved(first, shard))
+        Some(self.node.moved(first, shard, self.shard.map()))
+    }
+
+    /// Whether nobody can be asked for a slot of another shard at this moment.
+    fn is_to_wait(&self, slot: Slot, shard: ShardId) -> bool {
+        let partition = self.shard.map().partition_of(slot);
+        shard == NOWHERE || self.node.is_orphaned(partition, self.shard.map().shard_of(partition))
     }
 
     /// A key of another shard: that shard is asked, or in cluster mode the client is.
@@ -422,9 +433,9 @@ impl<E: Env> Server<E> {
         slot: Slot,
     ) {
         debug_assert!(slot.0 < SLOT_COUNT, "a slot is a slot");
-        if self.node.is_cluster_mode() && shard != NOWHERE {
+        if self.node.is_cluster_mode() && !self.is_to_wait(slot, shard) {
             self.note_too_old(shard);
-            let moved = self.node.moved(slot, shard);
+            let moved = self.node.moved(slot, shard, self.shard.map());
             return self.refuse(index, &moved);
         }
         let ticket = self.expect(index, Combine::Whole, 1);

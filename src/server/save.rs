@@ -25,6 +25,9 @@ pub struct Save {
     has_failed: AtomicBool,
     /// When the last one that succeeded was asked for.
     saved_ms: AtomicU64,
+    /// How many did, and how long the last of them took.
+    saves: AtomicU64,
+    took_ms: AtomicU64,
 }
 
 impl Save {
@@ -50,9 +53,26 @@ impl Save {
         self.has_failed.load(Ordering::Relaxed)
     }
 
-    /// When the last that succeeded was asked for, unix milliseconds; 0: none was.
-    pub fn saved_ms(&self) -> u64 {
-        self.saved_ms.load(Ordering::Relaxed)
+    /// When the last that succeeded was asked for, unix milliseconds.
+    pub fn saved_ms(&self) -> Option<u64> {
+        Some(self.saved_ms.load(Ordering::Relaxed)).filter(|at| *at > 0)
+    }
+
+    /// How many succeeded.
+    pub fn saves(&self) -> u64 {
+        self.saves.load(Ordering::Relaxed)
+    }
+
+    /// Whole seconds that the last of them took; -1: none did.
+    pub fn took_s(&self) -> i64 {
+        let took_s = self.took_ms.load(Ordering::Relaxed) / 1000;
+        self.saved_ms().map_or(-1, |_| took_s as i64)
+    }
+
+    /// Whole seconds since the one that is on its way was asked for; -1: none is.
+    pub fn going_s(&self, now_ms: u64) -> i64 {
+        let since_ms = now_ms.saturating_sub(self.wanted.load(Ordering::Relaxed));
+        if self.is_going() { (since_ms / 1000) as i64 } else { -1 }
     }
 
     /// A shard has ended. True: it was the last.
@@ -103,6 +123,9 @@ async fn finish<E: Env>(env: &E, common: &Common, dir: &Path, wanted: u64) {
     }
     match name(env, &common.data_dir, dir, wanted).await {
         Ok(path) => {
+            let took_ms = env.unix_ms().saturating_sub(wanted);
+            common.save.took_ms.store(took_ms, Ordering::Relaxed);
+            common.save.saves.fetch_add(1, Ordering::Relaxed);
             common.save.saved_ms.store(wanted, Ordering::Relaxed);
             tracing::info!(path = %path.display(), "a copy of the data directory is whole");
         }

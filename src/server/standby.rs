@@ -301,7 +301,7 @@ impl<E: Env> Server<E> {
 
     /// The source is connected: says hello.
     fn on_source_connected(&mut self) {
-        let password = self.node.common.password.clone().unwrap_or_default();
+        let password = self.node.password().unwrap_or_default();
         let hello =
             Hello { versions: &[VERSION], name: b"stave-standby", user: b"", password: &password };
         self.standby.push(0, &Request::Hello(hello));

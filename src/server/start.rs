@@ -313,7 +313,8 @@ pub(crate) fn common(options: &Arc<Options>, stats: &[Arc<ShardStats>]) -> Commo
         stats: stats.to_vec(),
         data_dir: options.data_dir.clone(),
         save: Default::default(),
-        password: options.password.clone(),
+        password: Mutex::new(options.password.as_deref().map(Arc::from)),
+        idle_s: AtomicU64::new(0),
         clients_max: options.clients_max,
         memory_max: options.memory_max as u64,
         config: options.config.clone(),
@@ -354,10 +355,12 @@ pub(crate) fn node(
         host: visible.to_string(),
         port: *port,
         peer_port: 0,
+        is_reached: true,
     });
     let ranges = (0..ports.len()).map(|index| {
         let slots = options.map.slots_of_shard(ShardId(index as u16));
-        SlotRange { first: Slot(slots.start), last: Slot(slots.end - 1), leader: index }
+        let (first, last) = (Slot(slots.start), Slot(slots.end - 1));
+        SlotRange { first, last, leader: index, followers: Vec::new() }
     });
     let topology = Topology {
         epoch: 1,

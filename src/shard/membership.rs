@@ -232,10 +232,10 @@ pub(super) fn lags(partition: &Partition, node: NodeId) -> bool {
 fn replica_set(partition: &Partition) -> ReplicaSet {
     let members = partition.roster().members.clone();
     let all = members.voters.iter().chain(&members.learners).copied();
-    let behind = match partition.is_leader() {
-        true => all.filter(|node| lags(partition, *node)).collect(),
-        false => Vec::new(),
-    };
     let (applied, term) = (partition.committed().index, partition.hard_state().0);
-    ReplicaSet { members, applied, term, behind }
+    let all: Vec<_> = all.filter(|_| partition.is_leader()).collect();
+    let behind = all.iter().copied().filter(|node| lags(partition, *node)).collect();
+    let lacks = |node: &NodeId| applied.saturating_sub(partition.matched(*node).unwrap_or(0));
+    let lacks = all.iter().map(|node| (*node, lacks(node))).collect();
+    ReplicaSet { members, applied, term, behind, lacks }
 }

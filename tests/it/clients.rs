@@ -95,3 +95,65 @@ fn databases_are_apart_also_after_a_restart() {
     client.run(&["SELECT", "15"]);
     assert_eq!(client.run(&["GET", "k"]), Reply::bulk("15"));
 }
+
+/// The password of a running node: another one, none, and what becomes of who is connected.
+#[test]
+fn a_password_is_set_while_clients_are_connected() {
+    let server = Server::start(&["--cores", "2"]);
+    let mut before = server.client();
+    assert_eq!(before.run(&["CONFIG", "SET", "requirepass", "one"]), Reply::ok());
+
+    assert_eq!(before.run(&["SET", "a", "1"]), Reply::ok(), "who is in stays in");
+    let mut after = server.client();
+    assert!(after.run(&["GET", "a"]).error().starts_with("NOAUTH"));
+    assert!(after.run(&["AUTH", "wrong"]).error().starts_with("WRONGPASS"));
+    let address = format!("127.0.0.1:{}", server.binary_port);
+    let typed = stavekv_client::blocking::Client::connect(address.as_str());
+    let refused = typed.and_then(|client| client.get("a"));
+    assert!(refused.is_err(), "the binary port asks for it, too");
+    assert_eq!(after.run(&["AUTH", "one"]), Reply::ok());
+
+    assert_eq!(after.run(&["CONFIG", "SET", "requirepass", "two"]), Reply::ok());
+    let mut stranger = server.client();
+    assert!(stranger.run(&["AUTH", "one"]).error().starts_with("WRONGPASS"));
+    assert_eq!(stranger.run(&["AUTH", "two"]), Reply::ok());
+    assert_eq!(stranger.run(&["CONFIG", "GET", "requirepass"]), Reply::Array(Vec::new()));
+
+    let mut outside = server.client();
+    assert!(outside.run(&["PING"]).error().starts_with("NOAUTH"));
+    assert_eq!(after.run(&["CONFIG", "SET", "requirepass", ""]), Reply::ok());
+    for client in [&mut outside, &mut server.client()] {
+        assert_eq!(client.run(&["GET", "a"]), Reply::bulk("1"), "it is needed no more");
+    }
+}
+
+#[test]
+fn a_node_that_the_network_reaches_keeps_a_password() {
+    let server = Server::start(&["--bind", "0.0.0.0", "--requirepass", "one"]);
+    let mut client = server.client();
+    assert_eq!(client.run(&["AUTH", "one"]), Reply::ok());
+    let refused = client.run(&["CONFIG", "SET", "requirepass", ""]);
+    assert!(refused.error().contains("start it with insecure"), "{refused:?}");
+    assert_eq!(client.run(&["CONFIG", "SET", "requirepass", "two"]), Reply::ok());
+    assert!(server.client().run(&["GET", "a"]).error().starts_with("NOAUTH"));
+}
+
+#[test]
+fn idle_connections_are_closed_after_the_timeout_and_listeners_are_not() {
+    let server = Server::start(&["--cores", "2"]);
+    let (mut idle, mut busy, mut listener) = (server.client(), server.client(), server.client());
+    let mut clients = [&mut idle, &mut busy, &mut listener];
+    for client in &mut clients {
+        assert_eq!(client.run(&["PING"]), Reply::Simple("PONG".to_owned()));
+    }
+    assert!(matches!(listener.run(&["SUBSCRIBE", "news"]), Reply::Array(_)));
+    assert_eq!(busy.run(&["CONFIG", "SET", "timeout", "2"]), Reply::ok());
+    let told = busy.run(&["CONFIG", "GET", "timeout"]);
+    assert_eq!(told, Reply::Array(vec![Reply::bulk("timeout"), Reply::bulk("2")]));
+    for _ in 0..40 {
+        sleep(Duration::from_millis(100));
+        assert_eq!(busy.run(&["PING"]), Reply::Simple("PONG".to_owned()));
+    }
+    assert_eq!(idle.try_ask(&["PING"]), None, "it was idle for four seconds");
+    assert!(matches!(listener.run(&["PING"]), Reply::Array(_)), "it listens");
+}

@@ -138,7 +138,15 @@ fn memory_is_told_by_owner_and_latency_is_less_than_a_client_waits() {
     let used = owners.iter().map(|owner| number(&memory, owner)).sum::<u64>() + tables;
     assert_eq!(used, number(&memory, "used_memory"), "{memory:?}");
     assert!(used > (COUNT * value.len()) as u64, "{memory:?}");
-    assert!(number(&memory, "used_memory_rss") >= used, "{memory:?}");
+    let rss = number(&memory, "used_memory_rss");
+    assert!(rss >= used && number(&memory, "total_system_memory") > rss, "{memory:?}");
+    let dataset = number(&memory, "used_memory_dataset");
+    assert_eq!(dataset, number(&memory, "stave_memory_memtables"));
+    assert_eq!(dataset + number(&memory, "used_memory_overhead"), used);
+    let ratio: f64 = memory["mem_fragmentation_ratio"].parse().expect("a ratio");
+    assert!((ratio - rss as f64 / used as f64).abs() < 0.01, "{memory:?}");
+    assert_eq!(number(&memory, "mem_fragmentation_bytes"), rss - used);
+    assert!(memory["used_memory_dataset_perc"].ends_with('%'), "{memory:?}");
     assert!(number(&memory, "used_memory_peak") >= used, "{memory:?}");
     assert!(number(&memory, "maxmemory") == 256 << 20, "{memory:?}");
 
@@ -149,5 +157,38 @@ fn memory_is_told_by_owner_and_latency_is_less_than_a_client_waits() {
             set.split(',').find_map(|of| of.strip_prefix(part)).and_then(|us| us.parse().ok());
         let (told, waited) = (told.expect("a percentile"), waited[at]);
         assert!(told > 0.0 && told <= waited * 1.02, "{set}, a client waited {waited} us: {part}");
+    }
+}
+
+#[test]
+fn rates_are_of_the_last_second() {
+    let server = Server::start(&["--cores", "2"]);
+    let mut client = server.client();
+    let value = "v".repeat(100_000);
+    let begun = Instant::now();
+    let rate = |fields: &BTreeMap<String, String>, name: &str| {
+        fields[name].parse::<f64>().unwrap_or_else(|_| panic!("{name} of {fields:?}"))
+    };
+    client.run(&["SET", "big", &value]);
+    loop {
+        for _ in 0..20 {
+            assert_eq!(client.run(&["GET", "big"]), Reply::bulk(&value));
+        }
+        let told = info(&mut client, "stats");
+        let (input, output) =
+            (rate(&told, "instantaneous_input_kbps"), rate(&told, "instantaneous_output_kbps"));
+        // 27 bytes ask for 100 kB.
+        if output > 1000.0 && input > 0.0 && input < output / 100.0 {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{told:?}");
+    }
+    loop {
+        let told = info(&mut client, "stats");
+        if rate(&told, "instantaneous_output_kbps") < 1000.0 {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(40), "{told:?}");
+        std::thread::sleep(Duration::from_millis(200));
     }
 }

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
-use std::thread::sleep;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
 use crate::client::{Client, Reply};
 use crate::cluster::{CHANGE_MAX, Patient, start, write_some};
+use crate::members::{ask, settle};
 use crate::server::{Server, binary, told};
 
 /// A connection that said so.
@@ -133,5 +135,121 @@ fn in_cluster_mode_a_reader_is_sent_to_the_leader_only_if_it_has_to() {
     while readers.iter_mut().filter_map(|client| is_sent_on(client).then_some(())).count() != 2 {
         assert!(begun.elapsed() < CHANGE_MAX, "one leads");
         sleep(Duration::from_millis(50));
+    }
+}
+
+fn text(client: &mut Client, words: &[&str]) -> String {
+    let Reply::Bulk(text) = client.run(words) else { panic!("{words:?} is answered with a text") };
+    String::from_utf8(text).expect("ASCII")
+}
+
+/// Asks until a text has all of this.
+fn until(node: &Server, words: &[&str], expected: &[String]) {
+    let begun = Instant::now();
+    loop {
+        let told = text(&mut node.client(), words);
+        if expected.iter().all(|line| told.contains(line)) {
+            return;
+        }
+        assert!(begun.elapsed() < CHANGE_MAX, "{expected:?} in {told}");
+        sleep(Duration::from_millis(50));
+    }
+}
+
+/// The ports that a slot's leader and its followers have.
+fn ports_of(node: &Server, slot: i64) -> Vec<i64> {
+    let Reply::Array(ranges) = node.client().run(&["CLUSTER", "SLOTS"]) else { panic!("ranges") };
+    for range in ranges {
+        let Reply::Array(parts) = range else { panic!("{range:?} is a range") };
+        let [Reply::Integer(first), Reply::Integer(last), nodes @ ..] = &parts[..] else {
+            panic!("{parts:?} begins with two slots")
+        };
+        if (*first..=*last).contains(&slot) {
+            let port = |node: &Reply| match node {
+                Reply::Array(node) => match &node[1] {
+                    Reply::Integer(port) => *port,
+                    port => panic!("{port:?} is a port"),
+                },
+                node => panic!("{node:?} is a node"),
+            };
+            return nodes.iter().map(port).collect();
+        }
+    }
+    Vec::new()
+}
+
+#[test]
+fn who_follows_is_told_of_as_long_as_it_is_heard_of() {
+    let mut nodes = start(3, &["--cluster-mode"]);
+    settle(&nodes[0]);
+    assert_eq!(ask(&nodes[0], "transfer 1").0, Some(0));
+    let port = |at: usize| i64::from(nodes[at].shard_ports[0]);
+    let (first, second, third) = (port(0), port(1), port(2));
+    let slave = |port: i64, nth: u8| format!("slave{nth}:ip=127.0.0.1,port={port},state=online");
+    let both = ["connected_slaves:2".to_owned(), slave(second, 0), slave(third, 1)];
+    until(&nodes[0], &["INFO", "replication"], &both);
+    until(&nodes[1], &["INFO", "replication"], &["connected_slaves:0".to_owned()]);
+    for node in &nodes {
+        until(node, &["CLUSTER", "NODES"], &[" connected 0-16383\n".to_owned()]);
+        assert_eq!(ports_of(node, 7), [first, second, third]);
+        let told = text(&mut node.client(), &["CLUSTER", "NODES"]);
+        assert_eq!(told.matches("slave").count(), 2, "{told}");
+    }
+
+    nodes[2].kill();
+    let lost = [format!("127.0.0.1:{third}@"), "slave,fail? ".to_owned()];
+    until(&nodes[0], &["CLUSTER", "NODES"], &lost);
+    assert_eq!(ports_of(&nodes[0], 7), [first, second]);
+    let one = ["connected_slaves:1".to_owned(), slave(second, 0)];
+    until(&nodes[0], &["INFO", "replication"], &one);
+    nodes[2].restart();
+    until(&nodes[0], &["INFO", "replication"], &["connected_slaves:2".to_owned()]);
+}
+
+/// Who leads no more may be asked in the same moment: it knows who does, or has the client wait.
+#[test]
+fn nobody_is_sent_to_where_it_asked() {
+    let nodes = start(3, &["--cluster-mode"]);
+    settle(&nodes[0]);
+    let (done, moved) = (AtomicBool::new(false), AtomicU32::new(0));
+    scope(|scope| {
+        for node in &nodes {
+            scope.spawn(|| {
+                let port = node.shard_ports[0];
+                let mut client = Client::connect(port);
+                while !done.load(Ordering::Relaxed) {
+                    if let Reply::Error(text) = client.run(&["GET", "key"])
+                        && text.starts_with("MOVED")
+                    {
+                        assert!(!text.ends_with(&format!(":{port}")), "{port} says {text}");
+                        moved.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        for to in [1, 2, 3, 1, 2, 3] {
+            assert_eq!(ask(&nodes[0], &format!("transfer {to}")).0, Some(0));
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(moved.into_inner() > 0, "two of three lead nothing");
+}
+
+#[test]
+fn a_client_is_not_sent_to_a_leader_that_is_gone() {
+    let mut nodes = start(3, &["--cluster-mode"]);
+    settle(&nodes[0]);
+    assert_eq!(ask(&nodes[0], "transfer 1").0, Some(0));
+    until(&nodes[1], &["CLUSTER", "NODES"], &[" connected 0-16383\n".to_owned()]);
+    nodes[0].kill();
+    let gone = format!(":{}", nodes[0].shard_ports[0]);
+    // Up to a tick later the other nodes know.
+    sleep(Duration::from_millis(500));
+    let begun = Instant::now();
+    let mut client = Client::connect(nodes[1].shard_ports[0]);
+    while begun.elapsed() < Duration::from_secs(5) {
+        if let Reply::Error(text) = client.run(&["SET", "key", "value"]) {
+            assert!(!text.ends_with(&gone), "{text}");
+        }
     }
 }

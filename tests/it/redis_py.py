@@ -287,6 +287,44 @@ def cluster(port, *shard_ports):
             client.close()
 
 
+def replicas(*ports):
+    """Three nodes of two cores: each port leads some slots of its core and follows in the others."""
+    begun = time.monotonic()
+    while True:
+        assert time.monotonic() - begun < 30, "not all slots are told of with their replicas"
+        try:
+            client = RedisCluster(startup_nodes=[ClusterNode("127.0.0.1", ports[0])], read_from_replicas=True)
+        except redis.exceptions.RedisClusterException:  # Some have no leader yet.
+            time.sleep(0.1)
+            continue
+        owners = client.nodes_manager.slots_cache
+        # Of each leader one slot stands for itself.
+        alone = [slot for slot in range(16384) if len(owners.get(slot, [])) != 3]
+        if len(alone) == len(ports):
+            break
+        client.close()
+        time.sleep(0.1)
+    for slot, own in owners.items():
+        expected = 1 if slot in alone else 3
+        assert len({node.port for node in own}) == expected and {node.port for node in own} <= set(ports), own
+    # Each leads: all are to be asked for what goes to primaries.
+    assert {node.port for node in client.get_primaries()} == set(ports)
+    values = {f"r:{n}": str(n).encode() for n in range(100)}
+    for key, value in values.items():
+        assert client.set(key, value) is True
+    assert client.dbsize(target_nodes=RedisCluster.PRIMARIES) == 100
+
+    def read():
+        told = client.info("stave", target_nodes=[client.get_node("127.0.0.1", port) for port in ports[::2]])
+        return sum(info["stave_follower_reads"] for info in told.values())
+
+    before = read()
+    while read() < before + 100:
+        assert all(client.get(key) == value for key, value in values.items())
+        assert time.monotonic() - begun < 30, "little is read from replicas"
+    client.close()
+
+
 def cluster_transactions(client):
     for tag in ("{a}", "{b}", "{c}", "{d}"):
         with client.pipeline(transaction=True) as pipe:
@@ -331,4 +369,7 @@ def password(port):
 
 alone = {"plain": plain, "password": password, "events": events, "cache": cache}
 name, ports = sys.argv[1], [int(port) for port in sys.argv[2:]]
-cluster(*ports) if name == "cluster" else alone[name](ports[0])
+if name in alone:
+    alone[name](ports[0])
+else:
+    {"cluster": cluster, "replicas": replicas}[name](*ports)

@@ -1,11 +1,15 @@
 //! redis-py: both protocol versions, and the cluster client. The clients' side is `redis_py.py`.
 
+use crate::cluster;
 use crate::scripts;
 use crate::server::Server;
 
+fn interpreter() -> String {
+    std::env::var("STAVE_PYTHON").unwrap_or_else(|_| "python3".to_owned())
+}
+
 fn python(part: &str, server: &Server) {
-    let python = std::env::var("STAVE_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    scripts::run(&python, "redis_py.py", part, server);
+    scripts::run(&interpreter(), "redis_py.py", part, server);
 }
 
 #[test]
@@ -36,4 +40,11 @@ fn changes_are_told_by_keyspace_notifications() {
 fn its_cache_holds_what_nobody_has_changed() {
     let server = Server::start(&["--cores", "2"]);
     python("cache", &server);
+}
+
+#[test]
+fn the_cluster_client_reads_from_replicas() {
+    let nodes = cluster::start(3, &["--cores", "2", "--cluster-mode"]);
+    let ports = nodes.iter().flat_map(|node| node.shard_ports.iter().copied());
+    scripts::run_at(&interpreter(), "redis_py.py", "replicas", ports);
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::client::{Client, Reply};
 use crate::server::Server;
@@ -15,23 +15,43 @@ fn fill(client: &mut Client, from: usize, value: &str) {
     }
 }
 
+fn has(client: &mut Client, line: &str) -> bool {
+    let Reply::Bulk(text) = client.run(&["INFO", "persistence"]) else { panic!("a text") };
+    String::from_utf8_lossy(&text).lines().any(|of| of == line)
+}
+
 fn wait_for_save(client: &mut Client) {
     let end = Instant::now() + Duration::from_secs(20);
-    while client.run(&["LASTSAVE"]) == Reply::Integer(0) {
+    while !has(client, "rdb_saves:1") || !has(client, "rdb_bgsave_in_progress:0") {
         assert!(Instant::now() < end, "the copy does not come to its end");
         sleep(Duration::from_millis(10));
     }
 }
 
+fn saved_at(client: &mut Client) -> u64 {
+    let Reply::Integer(at) = client.run(&["LASTSAVE"]) else { panic!("a time") };
+    let told = format!("rdb_last_save_time:{at}");
+    assert!(has(client, &told), "no {told}");
+    at as u64
+}
+
 #[test]
 fn a_second_server_starts_from_a_copy_and_has_what_was_acknowledged_before() {
+    let unix_s = || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let begun = unix_s();
     let server = Server::start(&["--cores", "2"]);
     let mut client = server.client();
+    let started = saved_at(&mut client);
+    assert!((begun..=unix_s()).contains(&started), "it started at {started}");
+    assert!(has(&mut client, "rdb_last_bgsave_time_sec:-1") && has(&mut client, "rdb_saves:0"));
     fill(&mut client, 0, "before");
 
     assert_eq!(client.run(&["BGSAVE"]), Reply::Simple("Background saving started".to_owned()));
     assert!(matches!(client.run(&["BGSAVE"]), Reply::Error(_)), "one at a time");
     wait_for_save(&mut client);
+    assert!(saved_at(&mut client) >= started);
+    assert!(!has(&mut client, "rdb_last_bgsave_time_sec:-1"));
+    assert!(has(&mut client, "rdb_current_bgsave_time_sec:-1"));
     fill(&mut client, KEYS, "after");
     let checkpoints = server.dir().join("data/checkpoints");
     let made = fs::read_dir(&checkpoints).expect("it is there").next().expect("one").expect("one");

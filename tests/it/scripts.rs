@@ -7,8 +7,13 @@ use crate::server::{Server, told};
 
 /// Runs a part of a script of this directory; loud if it can not be run.
 pub fn run(program: &str, script: &str, part: &str, server: &Server) {
-    let script = format!("{}/tests/it/{script}", env!("CARGO_MANIFEST_DIR"));
     let ports = [server.port].into_iter().chain(server.shard_ports.iter().copied());
+    run_at(program, script, part, ports);
+}
+
+/// As [`run`], with these ports.
+pub fn run_at(program: &str, script: &str, part: &str, ports: impl Iterator<Item = u16>) {
+    let script = format!("{}/tests/it/{script}", env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new(program);
     command.args([&script, part]).args(ports.map(|port| port.to_string()));
     let Ok(output) = command.output() else {

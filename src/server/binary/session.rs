@@ -88,7 +88,7 @@ impl<E: Env> Server<E> {
         let welcome = Welcome {
             version: VERSION,
             authenticated,
-            password_set: node.common.password.is_some(),
+            password_set: node.password().is_some(),
             shard: self.shard.id().0,
             shard_count: map.shard_count(),
             partition_count: map.partition_count(),
@@ -108,8 +108,8 @@ impl<E: Env> Server<E> {
 
     /// False: it was wrong; said so and closed.
     fn authenticate(&mut self, asker: &Asker, user: &[u8], password: &[u8]) -> bool {
-        let expected = self.node.common.password.as_deref();
-        let right = expected.is_none_or(|expected| same_secret(expected, password));
+        let expected = self.node.password();
+        let right = expected.is_none_or(|expected| same_secret(&expected, password));
         let known = user.is_empty() || user == b"default";
         if !(right && known) {
             self.fail(asker, Failure::new(Code::AuthFailed, "wrong user or password"));

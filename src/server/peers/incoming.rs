@@ -176,7 +176,7 @@ impl<E: Env> Server<E> {
     fn take_leads(&mut self, peers: &Peers, from: ShardId, leads: Vec<Led>) {
         let Some((node, _)) = peers.members.far(from) else { return };
         for Led { partition, term, applied, members, behind } in leads {
-            let of = ReplicaSet { members, applied, term, behind };
+            let of = ReplicaSet { members, applied, term, behind, lacks: Vec::new() };
             self.shard.note_leader_elsewhere(partition, node, of);
         }
     }

@@ -105,9 +105,14 @@ impl Link {
         !self.is_up() || (self.out.is_empty() && !self.is_sending)
     }
 
-    /// Whether the other side, heard of at `heard`, is silent for too long.
+    /// For how long the other side, heard of at `heard`, is silent.
+    pub fn silent_for(&self, heard: Duration, now: Duration) -> Duration {
+        now.saturating_sub(heard.max(self.since))
+    }
+
+    /// Whether that is too long.
     pub fn is_lost(&self, heard: Duration, now: Duration) -> bool {
-        self.state != State::Down && now.saturating_sub(heard.max(self.since)) > SILENCE_MAX
+        self.state != State::Down && self.silent_for(heard, now) > SILENCE_MAX
     }
 
     /// Dials if it is down, beats if it is up and idle. The connection that it has begun.

@@ -131,6 +131,18 @@ impl Peers {
         Outlook { up: nodes(Link::is_up), gone: nodes(Link::is_refused) }
     }
 
+    /// Tells all shards which nodes this one hears of.
+    fn note_heard(&self, now: Duration) {
+        let is_meant = |link: &&Link| link.shard == self.own.shard && link.is_up();
+        let heard = self.links.values().filter(is_meant).map(|link| {
+            let number = Some(self.members.number(link.node, link.shard));
+            let from_there = self.incoming.values().find(|other| other.from == number);
+            let heard = from_there.map_or(Duration::ZERO, |other| other.heard);
+            (link.node, link.silent_for(heard, now))
+        });
+        self.members.note_heard(self.own.shard, &heard.collect::<Vec<_>>());
+    }
+
     /// Whether nothing is on its way to them.
     pub fn is_idle(&self) -> bool {
         self.links.values().all(Link::is_idle)
@@ -244,7 +256,7 @@ impl<E: Env> Server<E> {
                     link.push_slow();
                 }
                 link.push_leads(self.shard.led_without(link.node).map(|(partition, of)| {
-                    let ReplicaSet { members, applied, term, behind } = of;
+                    let ReplicaSet { members, applied, term, behind, .. } = of;
                     Led { partition, term, applied, members, behind }
                 }));
             }
@@ -260,6 +272,7 @@ impl<E: Env> Server<E> {
         for number in gone {
             self.drop_link(&mut peers, number);
         }
+        peers.note_heard(now);
         let silent = |other: &&Incoming| now.saturating_sub(other.heard) > SILENCE_MAX;
         let silent: Vec<_> = peers.incoming.values().filter(silent).map(|of| of.conn).collect();
         for conn in silent {
