@@ -33,7 +33,7 @@ pub(super) use snapshots::Snapshots;
 pub const LISTENER: ListenerId = ListenerId(3);
 
 /// A peer that was not heard of for so long is taken for gone.
-const SILENCE_MAX: Duration = Duration::from_secs(3);
+const SILENCE_MAX: Duration = Duration::from_secs(2);
 /// A link that carries nothing else carries a beat so often.
 const BEAT_EVERY: Duration = Duration::from_millis(500);
 
