@@ -277,6 +277,8 @@ pub struct Counters {
     pub rows_fetched: u64,
     /// Rows that left memory because it was short.
     pub rows_evicted: u64,
+    /// Writes that waited for room in memory.
+    pub writes_slowed: u64,
     /// Tasks that held a core for more than [`crate::limits::STALL_MIN`].
     pub stalls: u64,
     /// CPU time in the kernel, microseconds.

@@ -309,6 +309,7 @@ fn stave(s: &mut Section<'_>) {
     s.line("stave_scrub_oldest_s", s.counters.scrub_oldest_s);
     s.line("stave_rows_fetched", s.counters.rows_fetched);
     s.line("stave_rows_evicted", s.counters.rows_evicted);
+    s.line("stave_writes_slowed", s.counters.writes_slowed);
     s.line("stave_stalls", s.counters.stalls);
 }
 

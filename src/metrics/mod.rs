@@ -125,6 +125,8 @@ stats! {
     rows_fetched,
     /// Rows that left memory because it was short; tables have them.
     rows_evicted,
+    /// Writes that waited for room in memory.
+    writes_slowed,
     /// Gauge: bytes of memory that open tables take: filters and indexes.
     table_memory_bytes,
     /// Bytes of rows that scrubs have read.

@@ -1,4 +1,5 @@
 //! Commands on keys that are not in memory: they wait until what the tables have of them is there.
+//! And commands that write when memory is short: they wait for room, by the same road.
 //!
 //! A command is looked at when all is known that decides where it runs, and before anything of it
 //! is done: whoever has to wait becomes a job, as a long command does, so that what its connection
@@ -12,16 +13,17 @@ use super::output::Combine;
 use super::remote::{Address, Answered, Origin};
 use super::round;
 use super::together::Place;
+use super::transaction::len_of;
 use super::{Server, remote};
-use crate::command::{Run, Spec};
+use crate::command::{Flags, Run, Spec};
 use crate::env::{ConnId, Env};
 use crate::id::ShardId;
 use crate::protocol::resp::Args;
 use crate::shard::{Target, Transaction, Wait};
 
 impl<E: Env> Server<E> {
-    /// Has the keys of a command fetched that are this shard's and not in memory. True: there are
-    /// none, and it may be evaluated.
+    /// Has the keys of a command fetched that are this shard's and not in memory, and asks for the
+    /// room that it needs. True: it may be evaluated.
     pub(super) fn seek(&mut self, spec: &Spec, args: &Args<'_>, db: u8, wait: &Wait) -> bool {
         let keys = spec.key_indices(args).collect::<Vec<_>>();
         let dbs = match &spec.run {
@@ -41,22 +43,24 @@ impl<E: Env> Server<E> {
         keys: &[usize],
         wait: &Wait,
     ) -> bool {
-        if !self.shard.is_partial() || self.shard.is_blind(spec, args) {
+        if !self.shard.may_wait() {
             return true;
         }
-        let (mut scratch, mut all) = (Vec::new(), true);
+        let is_fetched = !self.shard.is_partial() || self.shard.is_blind(spec, args);
+        let (mut scratch, mut all, mut is_here) = (Vec::new(), true, false);
         for (nth, at) in keys.iter().enumerate() {
             let found = round::find(&self.shard, dbs[nth.min(1)], args.get(*at), &mut scratch);
             if let Ok(target) = found {
-                all &= self.shard.seek(target, wait);
+                is_here = true;
+                all &= is_fetched || self.shard.seek(target, wait);
             }
         }
-        all
+        all & (!is_here || self.shard.seek_room(spec, len_of(args), wait))
     }
 
     /// As [`Server::seek`], for all that a transaction looks at.
     pub(super) fn seek_transaction(&mut self, transaction: &Transaction, wait: &Wait) -> bool {
-        if !self.shard.is_partial() {
+        if !self.shard.may_wait() {
             return true;
         }
         let mut all = true;
@@ -65,6 +69,12 @@ impl<E: Env> Server<E> {
             let (key, hash) =
                 (&*watched.key, self.shard.partition(place).memtable().hash(&watched.key));
             all &= self.shard.seek(Target { place, hash, key }, wait);
+        }
+        // Room for all of it, at once.
+        let writes = transaction.steps.iter().filter(|step| step.spec.flags.has(Flags::DENYOOM));
+        let len = writes.clone().map(|step| len_of(&step.args.args())).sum();
+        if let Some(first) = writes.clone().next() {
+            all &= self.shard.seek_room(first.spec, len, wait);
         }
         for step in &transaction.steps {
             all &= self.seek(step.spec, &step.args.args(), step.db, wait);
@@ -81,11 +91,13 @@ impl<E: Env> Server<E> {
         args: Args<'_>,
         target: Target<'_>,
     ) -> bool {
-        if !self.shard.is_partial() || self.shard.is_blind(spec, &args) {
+        if !self.shard.may_wait() {
             return false;
         }
         let wait = Wait::default();
-        if self.shard.seek(target, &wait) {
+        let has_room = self.shard.seek_room(spec, len_of(&args), &wait);
+        let is_fetched = !self.shard.is_partial() || self.shard.is_blind(spec, &args);
+        if (is_fetched || self.shard.seek(target, &wait)) && has_room {
             return false;
         }
         self.park(index, spec, args, wait);
@@ -142,12 +154,16 @@ impl<E: Env> Server<E> {
         }
     }
 
-    /// Has fetched what the next slice of a job looks at. True: it is all there.
+    /// Has fetched what the next slice of a job looks at, and asks for room before the first.
+    /// True: it is all there.
     pub(super) fn seek_for(&mut self, job: &mut Job, args: &Args<'_>) -> bool {
-        if !self.shard.is_partial() {
+        if !self.shard.may_wait() {
             return true;
         }
         let wait = Wait::default();
+        if job.has_room {
+            wait.note_room();
+        }
         let is_known = match (&job.spec.run, &job.transaction) {
             (Run::Transaction(_), Some(transaction)) => {
                 let transaction = std::sync::Arc::clone(transaction);
@@ -161,6 +177,7 @@ impl<E: Env> Server<E> {
             }
             _ => true,
         };
+        job.has_room = wait.has_room();
         if !is_known {
             job.wait = Some(wait);
         }
@@ -195,7 +212,7 @@ impl<E: Env> Server<E> {
         db: u8,
         transaction: Option<&Transaction>,
     ) -> Option<Wait> {
-        if !self.shard.is_partial() {
+        if !self.shard.may_wait() {
             return None;
         }
         let wait = Wait::default();

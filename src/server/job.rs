@@ -64,8 +64,10 @@ pub struct Job {
     pub scope: Scope,
     /// That walk, once it is begun.
     sweep: Option<Sweep>,
-    /// Until its next keys are in memory.
+    /// Until its next keys are in memory, and there is room.
     pub wait: Option<Wait>,
+    /// It was given the room that it needs.
+    pub has_room: bool,
     /// How old what it is answered may be, if it may be old.
     pub stale_max: Option<Duration>,
 }
@@ -142,6 +144,7 @@ impl Job {
             scope: Scope::ALL,
             sweep: None,
             wait: None,
+            has_room: false,
             stale_max: None,
         }
     }
@@ -286,9 +289,12 @@ impl<E: Env> Server<E> {
         let held = Rc::clone(&job.args);
         let args = held.args();
         self.shard.set_caller(job.caller);
-        if let Some(error) = job.wait.take().and_then(|wait| wait.error()) {
-            self.fail_job(job, &error);
-            return true;
+        if let Some(wait) = job.wait.take() {
+            job.has_room |= wait.has_room();
+            if let Some(error) = wait.error() {
+                self.fail_job(job, &error);
+                return true;
+            }
         }
         if !self.seek_for(job, &args) {
             return false;

@@ -440,6 +440,7 @@ impl Facts for View<'_> {
             scrub_oldest_s: ages.max().unwrap_or(0),
             rows_fetched: now.rows_fetched,
             rows_evicted: now.rows_evicted,
+            writes_slowed: now.writes_slowed,
             stalls: now.stalls,
             cpu_sys_us: usage.cpu_sys_us,
             cpu_user_us: usage.cpu_user_us,

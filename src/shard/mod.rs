@@ -11,7 +11,8 @@
 //!
 //! What was committed goes from the memtables to tables in slices, so that the log may end, and
 //! rows that tables have leave memory when it is short ([`Shard::tend`]). Whoever evaluates a
-//! command asks for its keys first ([`Shard::seek`]).
+//! command asks for its keys first ([`Shard::seek`]), and for room if it writes
+//! ([`Shard::seek_room`]).
 //!
 //! When the log fails, what is on disk is unknown: the shard takes no more writes, drops what was
 //! not committed and ends those replies as unknown. Reads of committed data go on. Nothing is
@@ -65,6 +66,7 @@ mod membership;
 mod once;
 mod open;
 mod replicas;
+mod room;
 mod seek;
 mod ship;
 mod slow;
@@ -104,7 +106,8 @@ pub enum Refused {
         /// Where; empty: it is not known here.
         primary: Arc<str>,
     },
-    /// The memory budget is used up; deletes and reads go on.
+    /// The memory budget is used up, and nothing under way gives any of it back; deletes and reads
+    /// go on.
     #[error("OOM command not allowed when used memory > 'maxmemory'.")]
     OutOfMemory,
     /// The log can not grow.
@@ -166,7 +169,7 @@ pub struct Shard<E: Env> {
     abandoned: Vec<Waiter>,
     failed: Option<String>,
     memory_used: usize,
-    room: seek::Room,
+    room: room::Room,
     /// Some rows are in tables alone.
     is_partial: bool,
     seeker: seek::Seeker,
@@ -231,9 +234,7 @@ impl<E: Env> Shard<E> {
     pub fn is_backlogged(&self) -> bool {
         // A log that failed never catches up; what is committed can still be read.
         self.failed.is_none()
-            && (self.log.backlog_len() > BACKLOG_MAX
-                || self.tree.is_behind(self.log.appended())
-                || self.waits_for_room())
+            && (self.log.backlog_len() > BACKLOG_MAX || self.tree.is_behind(self.log.appended()))
     }
 
     /// Whether the memory budget is used up, as of the last [`Shard::account`].
@@ -266,7 +267,7 @@ impl<E: Env> Shard<E> {
         if self.tree.is_full(self.log.appended()) {
             return Err(Refused::LogFull);
         }
-        if self.memory_used > self.memory_max && spec.flags.has(Flags::DENYOOM) {
+        if spec.flags.has(Flags::DENYOOM) && self.is_out_of_memory() {
             return Err(Refused::OutOfMemory);
         }
         Ok(())
@@ -514,6 +515,7 @@ impl<E: Env> Shard<E> {
             }
         }
         self.let_rows_go();
+        self.give_room();
     }
 
     /// Commits what the log allows. Then ask [`Shard::take_released`].
@@ -594,6 +596,7 @@ impl<E: Env> Shard<E> {
     fn measure(&mut self) -> usize {
         let rows = self.partitions.iter().map(Partition::memory_len).sum();
         self.memory_used = rows + self.room.other_len;
+        self.room.measured_at = self.log.appended();
         rows
     }
 

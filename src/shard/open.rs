@@ -136,7 +136,7 @@ pub async fn open<E: Env>(
         abandoned: Vec::new(),
         failed: None,
         memory_used: 0,
-        room: super::seek::Room::new(rows_max),
+        room: super::room::Room::new(rows_max, options.memory_max),
         is_partial: false,
         seeker: super::seek::Seeker::new(env.random()),
         now_ms: env.unix_ms(),

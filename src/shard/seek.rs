@@ -1,5 +1,4 @@
-//! Rows that only tables have: fetched before a command on them is evaluated, let go when memory is
-//! short.
+//! Rows that only tables have: fetched before a command on them is evaluated.
 //!
 //! Evaluating never waits. So whoever is about to evaluate asks for each key first
 //! ([`Shard::seek`]): either all that there is to know of it is in memory, or it is being fetched,
@@ -7,6 +6,8 @@
 //! fetched waits for the same read.
 //!
 //! A write that does not look at what was there ([`Shard::is_blind`]) need not wait.
+//!
+//! Not here: how rows leave memory ([`super::room`]).
 //!
 //! Bounds: [`RUNNING_MAX`] reads at a time, others queue; what queues is bounded by the commands
 //! that wait.
@@ -26,17 +27,6 @@ use crate::partition::Epoch;
 /// Reads of tables in flight: as many as keep a fast disk busy.
 const RUNNING_MAX: usize = 256;
 
-/// Steps of a turn that lets rows go, of some seven rows each: some 50 us. One partition's turn, so
-/// that what is used or has just come has many turns before the hand comes by again.
-const STEPS_MAX: usize = 48;
-
-/// Of the memory, one part in so many is kept free.
-const SPARE_SHARE: usize = 8;
-
-/// Bytes that are kept free besides, for what is not accounted: buffers of flushes and compactions,
-/// and what the allocator holds. Some 50 MiB of it were measured per core under a load of writes.
-const UNSEEN_LEN_MAX: usize = 32 << 20;
-
 /// What a command waits for.
 #[derive(Clone, Debug, Default)]
 pub struct Wait(Rc<Waiting>);
@@ -44,6 +34,8 @@ pub struct Wait(Rc<Waiting>);
 #[derive(Debug, Default)]
 struct Waiting {
     left: Cell<usize>,
+    asks_room: Cell<bool>,
+    has_room: Cell<bool>,
     failed: RefCell<Option<String>>,
 }
 
@@ -56,6 +48,36 @@ impl Wait {
     /// Why something will never be there: the text of an error reply.
     pub fn error(&self) -> Option<String> {
         self.0.failed.borrow().clone()
+    }
+
+    /// Whether it was given the room in memory that it needs: it need not ask for that again.
+    pub fn has_room(&self) -> bool {
+        self.0.has_room.get()
+    }
+
+    /// What this wait was given needs not be asked for again.
+    pub fn note_room(&self) {
+        self.0.has_room.set(true);
+    }
+
+    /// Whether anybody waits.
+    pub(super) fn is_wanted(&self) -> bool {
+        Rc::strong_count(&self.0) > 1
+    }
+
+    /// Asks for room. False: it has done so.
+    pub(super) fn begin_for_room(&self) -> bool {
+        let is_new = !self.0.asks_room.replace(true);
+        if is_new {
+            self.begin();
+        }
+        is_new
+    }
+
+    /// Gives it room.
+    pub(super) fn grant(&self) {
+        self.note_room();
+        self.end(None);
     }
 
     pub(super) fn begin(&self) {
@@ -87,28 +109,6 @@ struct Ended {
     key: Rc<[u8]>,
     epoch: Epoch,
     found: Result<Option<Found>, table::Error>,
-}
-
-/// What is known of the memory that rows may take.
-#[derive(Default)]
-pub(super) struct Room {
-    /// Rows that tables have are let go when more than this is used; none: never.
-    rows_max: Option<usize>,
-    /// Bytes that are measured once per tick: not of rows.
-    pub other_len: usize,
-    /// The partition that the hand is at which lets rows go.
-    hand: usize,
-    /// Its steps since a row went.
-    idle_steps: usize,
-    /// Memory is used up, and no row can go.
-    pub is_stuck: bool,
-}
-
-impl Room {
-    /// Of a shard that begins.
-    pub fn new(rows_max: Option<usize>) -> Self {
-        Self { rows_max, ..Self::default() }
-    }
 }
 
 /// Reads on their way.
@@ -243,38 +243,4 @@ impl<E: Env> Shard<E> {
         let pending = self.seeker.pending.remove(&key).expect("found above");
         pending.waits.iter().for_each(|wait| wait.end(error.as_deref()));
     }
-
-    /// Lets rows go that tables have, if memory is short.
-    pub(super) fn let_rows_go(&mut self) {
-        let Some(rows_max) = self.room.rows_max else { return };
-        let spare = rows_max / SPARE_SHARE;
-        let target = rows_max - spare - spare.min(UNSEEN_LEN_MAX);
-        // Measured once per tick while there is room enough.
-        if self.memory_used > target - target / SPARE_SHARE {
-            self.measure();
-        }
-        if self.memory_used <= target {
-            self.room.is_stuck = false;
-            return;
-        }
-        self.room.hand = (self.room.hand + 1) % self.partitions.len();
-        let (gone, steps) = self.partitions[self.room.hand].let_go(STEPS_MAX);
-        self.is_partial |= gone > 0;
-        self.room.idle_steps = if gone > 0 { 0 } else { self.room.idle_steps + steps };
-        self.stats.rows_evicted.add(gone as u64);
-        // It has been past a few thousand rows, all of which are in no table or in use.
-        self.room.is_stuck =
-            self.room.idle_steps > STUCK_STEPS && self.memory_used > self.memory_max;
-        if gone > 0 {
-            self.env.notify();
-        }
-    }
-
-    /// Whether writes have to wait until rows are in tables, so that they may go.
-    pub(super) fn waits_for_room(&self) -> bool {
-        self.room.is_stuck && self.tree.is_flushing()
-    }
 }
-
-/// Steps of the hand without effect after which memory counts as stuck.
-const STUCK_STEPS: usize = 4096;

@@ -38,6 +38,8 @@ struct Set {
     logged: Option<(BlobRef, usize)>,
     /// Until what its key holds is in memory.
     wait: Wait,
+    /// Until there is room for the value.
+    room: Wait,
 }
 
 /// A reply whose checksum is being made.
@@ -80,7 +82,9 @@ impl<E: Env> Server<E> {
         }
         let wait = Wait::default();
         self.seek_name(op.db, op.key, &wait);
-        self.binary.longs.sets.push_back(Set { asker: *asker, body, value, logged: None, wait });
+        let (asker, logged, room) = (*asker, None, Wait::default());
+        self.shard.seek_room(self.binary.set, value.len(), &room);
+        self.binary.longs.sets.push_back(Set { asker, body, value, logged, wait, room });
     }
 
     fn forward_long(&mut self, shard: ShardId, asker: &Asker, body: &[u8], value: Arc<Vec<u8>>) {
@@ -107,6 +111,10 @@ impl<E: Env> Server<E> {
                 progressed = true;
                 continue;
             }
+            if !self.has_room_for(&mut set) {
+                self.binary.longs.sets.push_back(set);
+                continue;
+            }
             let before = set.logged;
             match self.log_piece(&mut set) {
                 Some(_) if !self.knows_key(&mut set) => self.binary.longs.sets.push_back(set),
@@ -121,6 +129,18 @@ impl<E: Env> Server<E> {
             }
         }
         progressed
+    }
+
+    /// Whether there is room for its value; if not, it is asked for.
+    fn has_room_for(&mut self, set: &mut Set) -> bool {
+        if !set.room.is_over() {
+            return false;
+        }
+        if set.room.has_room() || set.logged.is_some() {
+            return true;
+        }
+        set.room = Wait::default();
+        self.shard.seek_room(self.binary.set, set.value.len(), &set.room)
     }
 
     /// Appends a piece to the log, if that is not behind; its name there once all of it is.

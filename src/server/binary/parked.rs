@@ -1,4 +1,5 @@
 //! Requests whose keys are not in memory: they wait until what the tables have of them is there.
+//! And writes, when memory is short: they wait until there is room.
 //!
 //! What a connection sends behind such a one waits too, so that its requests are evaluated in the
 //! order in which they were sent; but all that wait have their keys fetched at the same time.
@@ -61,14 +62,14 @@ impl<E: Env> Server<E> {
         ahead: Option<Target<'_>>,
     ) -> bool {
         let strides = self.shard.members().is_some() && matches!(request, Request::Scan(_));
-        if !self.shard.is_partial() && !strides && self.binary.parked.is_empty() {
+        if !self.shard.may_wait() && !strides && self.binary.parked.is_empty() {
             return false;
         }
         let wait = Wait::default();
         let is_known = match ahead {
             Some(target) => self.shard.seek(target, &wait),
             None => self.seek_typed(request, &wait),
-        };
+        } & self.seek_room_typed(request, body.len(), &wait);
         let walk = match request {
             Request::Scan(scan) => self.begin_walk(scan),
             _ => None,
@@ -95,6 +96,20 @@ impl<E: Env> Server<E> {
             }
             _ => true,
         }
+    }
+
+    /// Whether a request has the room that it needs, or needs none here.
+    fn seek_room_typed(&mut self, request: &Request<'_>, len: usize, wait: &Wait) -> bool {
+        if !self.shard.may_wait() {
+            return true;
+        }
+        let key = match request {
+            Request::Write(op) if op.value.is_some() => Some(op.key),
+            Request::Batch(ops) => ops.iter().find(|op| op.value.is_some()).map(|op| op.key),
+            _ => None,
+        };
+        let is_here = key.is_some_and(|key| self.shard_of_key(key) == self.shard.id());
+        !is_here || self.shard.seek_room(self.binary.set, len, wait)
     }
 
     /// Has a key fetched, if it is of this shard and not in memory. True: it need not be.
@@ -151,7 +166,10 @@ impl<E: Env> Server<E> {
             self.fail(asker, Failure::new(Code::Internal, &error));
             return true;
         }
-        *wait = Wait::default();
+        let before = std::mem::take(wait);
+        if before.has_room() {
+            wait.note_room();
+        }
         let request = match Request::decode(asker.header.opcode, body) {
             Ok(request) => request,
             Err(code) => {
@@ -165,7 +183,8 @@ impl<E: Env> Server<E> {
             return !goes_on;
         }
         self.lending(&asker.header, |server| {
-            let is_known = server.seek_typed(&request, wait);
+            let is_known = server.seek_typed(&request, wait)
+                & server.seek_room_typed(&request, body.len(), wait);
             if is_known {
                 server.serve_known(asker, request, body, None);
             }

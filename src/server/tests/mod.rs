@@ -11,6 +11,7 @@ mod introspection;
 mod memory;
 mod monitor;
 mod replies;
+mod room;
 mod slowlog;
 mod tables;
 mod transactions;

@@ -105,9 +105,10 @@ impl<E: Env> Server<E> {
         self.jobs.push(job);
     }
 
-    /// What a transaction waits for whose keys are here, if they are not all in memory.
+    /// What a transaction waits for whose keys are here: for those that are not in memory, and for
+    /// room.
     fn wait_of_exec(&mut self, index: u32, pending: &mut Pending) -> Option<Wait> {
-        if !self.shard.is_partial() {
+        if !self.shard.may_wait() {
             return None;
         }
         self.foresee(index, &mut pending.queued);

@@ -225,6 +225,11 @@ pub struct Tree<E: Env> {
     retry_at: Duration,
     /// The last flush failed.
     has_failed: bool,
+    /// When the last flush began, and how long the last one took that ended.
+    began_at: Duration,
+    took: Duration,
+    /// Steps of flushes.
+    moves: u64,
 }
 
 impl<E: Env> Tree<E> {
@@ -262,6 +267,9 @@ impl<E: Env> Tree<E> {
             needed_from: log_from,
             retry_at: Duration::ZERO,
             has_failed: false,
+            began_at: Duration::ZERO,
+            took: Duration::ZERO,
+            moves: 0,
         })
     }
 
@@ -288,7 +296,7 @@ impl<E: Env> Tree<E> {
     }
 
     /// Whether nothing is known to become of flushes: waiting for one may take for ever.
-    fn is_stuck(&self) -> bool {
+    pub fn is_stuck(&self) -> bool {
         self.has_failed || self.store.is_refused()
     }
 
@@ -324,9 +332,15 @@ impl<E: Env> Tree<E> {
         self.env.spawn(Class::Background, task);
     }
 
-    /// Whether a flush is on its way.
-    pub fn is_flushing(&self) -> bool {
-        self.flushing.is_some()
+    /// How long a flush takes: the last one, or the one on its way if that takes longer.
+    pub fn span_of_flush(&self, now: Duration) -> Duration {
+        let since = self.flushing.as_ref().map(|_| now.saturating_sub(self.began_at));
+        since.map_or(self.took, |since| since.max(self.took))
+    }
+
+    /// Rises with each step of a flush.
+    pub fn moves(&self) -> u64 {
+        self.moves
     }
 
     /// The tables of the partition at `place`.
@@ -400,6 +414,7 @@ impl<E: Env> Tree<E> {
             }
         };
         self.flushing = Some(flushing);
+        (self.began_at, self.moves) = (since, self.moves + 1);
         self.env.notify();
     }
 

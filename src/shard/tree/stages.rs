@@ -68,6 +68,7 @@ impl<E: Env> Tree<E> {
                     let change = self.change_of(&flush, ground, (place, mark));
                     let log_from = change.shard.log_from;
                     shared.install(change);
+                    self.moves += 1;
                     Stage::Installing(flush, shared, log_from)
                 }
                 false => {
@@ -138,6 +139,7 @@ impl<E: Env> Tree<E> {
             return None;
         };
         shared.hand_over(rows, is_last);
+        self.moves += 1;
         match is_last {
             true => Some(Stage::Taken(flush, shared, ground.log.appended())),
             false => Some(Stage::Taking(flush, shared)),
@@ -217,6 +219,8 @@ impl<E: Env> Tree<E> {
         ground.partitions[place as usize].end_flush(flush);
         self.marks[place as usize] = mark;
         self.has_failed = false;
+        self.took = self.env.now().saturating_sub(self.began_at);
+        self.moves += 1;
         self.needed_from = log_from;
         ground.log.release(log_from);
         ground.stats.flushes.add(1);
