@@ -8,7 +8,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | 0 | [`id`], [`limits`], [`metrics`]: numbers and bounds |
+//! | 0 | [`ack`], [`id`], [`limits`], [`metrics`]: numbers and bounds |
 //! | 1 | [`command`], [`consensus`], [`mvcc`], [`protocol`], [`lsm::memtable`], [`wal::format`] |
 //! | 2 | [`mod@env`]: the one seam to clock, chance, tasks, files, sockets and other cores |
 //! | 3 | [`wal`]: a shard's log; [`lsm::table`], [`lsm::view`]: a table, and those of a partition |
@@ -42,6 +42,7 @@
 //! *partition* a range of slots, one Raft group; *LSN* a place in a shard's log; *timestamp* the
 //! version of a write; *segment* a file of the log; *memtable* the ordered keys in memory.
 
+pub mod ack;
 pub mod cli;
 pub mod cluster;
 mod codec;

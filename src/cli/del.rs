@@ -4,14 +4,14 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
-use stavekv_client::Op;
 use stavekv_client::blocking::Answer;
+use stavekv_client::{Ack, Op};
 
 use super::EXIT_OK;
 use super::ask::{Ask, Session};
 use super::condition::Condition;
 use super::failure::Failure;
-use super::set::{Record, change_of};
+use super::set::{Record, answered_at, change_of};
 use super::text::{Bytes, word};
 
 const EXAMPLES: &str = "\
@@ -36,11 +36,16 @@ pub(super) struct Del {
         value_parser = OsStringValueParser::new().try_map(Condition::parse)
     )]
     condition: Option<Condition>,
+
+    /// What the answer waits for: quorum (a majority has it on disk), leader (the partition's
+    /// leader has) or relaxed (nobody has yet); as the server is set unless said
+    #[arg(long, value_name = "WHEN")]
+    ack: Option<Ack>,
 }
 
 impl Ask for Del {
     fn ask(&self, session: &mut Session<'_>) -> Result<u8, Failure> {
-        let client = session.client.clone();
+        let client = answered_at(session, self.ack);
         let mut pipeline = client.pipeline();
         for key in &self.keys {
             let op = Op::delete(key.as_bytes());

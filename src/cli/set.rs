@@ -5,7 +5,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
 use serde::Serialize;
-use stavekv_client::{Change, Op};
+use stavekv_client::blocking::Client;
+use stavekv_client::{Ack, Change, Op};
 
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 
@@ -23,9 +24,11 @@ Examples:
   stave set lock me --ttl 30s --if absent        whoever comes second gets exit code 5
   stave set greeting hi --if equals=hello
   stave set greeting hi --if version=0           0: the key is absent; get --json shows versions
+  stave set visits 7 --ack leader                sooner; it may be lost with the node that leads
   stave set -- -key --value                      after --, nothing is an option
 
-When it has printed the version, the value is on the server's disk. Exit code 6: it is not known
+When it has printed the version, the value is on the disks of a majority; with --ack leader, on the
+disk of one node; with --ack relaxed, it is on its way there. Exit code 6: it is not known
 whether it is; look before you do it again.";
 
 /// Give a key a value
@@ -51,6 +54,11 @@ pub(super) struct Set {
         value_parser = OsStringValueParser::new().try_map(Condition::parse)
     )]
     condition: Option<Condition>,
+
+    /// What the answer waits for: quorum (a majority has it on disk), leader (the partition's
+    /// leader has) or relaxed (nobody has yet); as the server is set unless said
+    #[arg(long, value_name = "WHEN")]
+    ack: Option<Ack>,
 }
 
 /// How long a value stays.
@@ -64,6 +72,11 @@ impl Ttl {
     fn parse(text: &str) -> Result<Self, String> {
         if text == "keep" { Ok(Self::Keep) } else { duration::parse(text).map(Self::In) }
     }
+}
+
+/// The client, whose answers wait for this.
+pub(super) fn answered_at(session: &Session<'_>, ack: Option<Ack>) -> Client {
+    ack.map_or_else(|| session.client.clone(), |ack| session.client.with_ack(ack))
 }
 
 /// What became of a key, in JSON.
@@ -97,7 +110,8 @@ impl Ask for Set {
             Some(Ttl::In(ttl)) => Op::set(key, value).ttl(ttl),
             Some(Ttl::Keep) => Op::set(key, value).keep_ttl(),
         };
-        let outcome = session.client.write(&Condition::hold(self.condition.as_ref(), op))?;
+        let outcome =
+            answered_at(session, self.ack).write(&Condition::hold(self.condition.as_ref(), op))?;
         let (change, version) = (change_of(outcome.change), outcome.version);
         let record = Record { key: Bytes(key), change, version };
         session.print(&record, &format!("{change}, version {version}"))?;

@@ -7,13 +7,14 @@ use anyhow::Context as _;
 
 use super::cluster::Seat;
 use super::directory::Identity;
+use crate::ack::Ack;
 use crate::cluster::SlotMap;
 use crate::command;
 use crate::config::{self, Config, Engine};
 use crate::env::os;
 use crate::id::ShardId;
 use crate::server;
-use crate::shard::{Ack, Progress};
+use crate::shard::Progress;
 
 /// How often a long replay says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
@@ -73,11 +74,7 @@ fn options(plan: &Plan) -> server::Options {
         pin: true,
         memory_max,
         runtime: config.runtime,
-        ack: match config.ack {
-            // One node: the leader's disk is the majority's.
-            config::Ack::Quorum | config::Ack::Leader => Ack::Quorum,
-            config::Ack::Relaxed => Ack::Relaxed,
-        },
+        ack: config.ack,
         bind: config.bind,
         resp_port: config.resp_port,
         binary_port: config.binary_port,
@@ -115,11 +112,7 @@ fn who(plan: &Plan) -> command::Identity {
             config::Runtime::IoUring => "io_uring",
             config::Runtime::Glommio => "glommio",
         },
-        ack: match config.ack {
-            config::Ack::Quorum => "quorum",
-            config::Ack::Leader => "leader",
-            config::Ack::Relaxed => "relaxed",
-        },
+        ack: config.ack,
         debug_enabled: config.enable_debug_command,
         may_be_open: config.bind.is_loopback() || config.insecure,
         ..command::Identity::default()
@@ -129,8 +122,8 @@ fn who(plan: &Plan) -> command::Identity {
 /// What `CONFIG GET` knows: names that Redis clients ask for.
 fn parameters(config: &Config) -> Vec<(&'static str, String)> {
     let append_fsync = match config.ack {
-        config::Ack::Relaxed => "everysec",
-        config::Ack::Quorum | config::Ack::Leader => "always",
+        Ack::Relaxed => "everysec",
+        Ack::Quorum | Ack::Leader => "always",
     };
     vec![
         ("save", String::new()),

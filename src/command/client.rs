@@ -7,6 +7,7 @@ use super::question::{Filter, NodeWide, Pause, Question, Told};
 use super::table::{Access, Connection, Flags, Group, Keys, Run, Spec};
 use super::tracking::{Mode, Tracking};
 use super::{Args, Client, Error, Facts, ReplyMode, Session, Then, help, number, tracking};
+use crate::ack::Ack;
 use crate::protocol::resp::{Proto, Reply};
 
 fn id(session: &mut Session, _: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>) -> Then {
@@ -77,6 +78,19 @@ fn no_evict(session: &mut Session, _: &dyn Facts, args: &Args<'_>, reply: &mut R
 
 fn no_touch(session: &mut Session, _: &dyn Facts, args: &Args<'_>, reply: &mut Reply<'_>) -> Then {
     settle(reply, on_or_off(args).map(|on| session.no_touch = on))
+}
+
+/// Without a level: which it is.
+fn ack(session: &mut Session, _: &dyn Facts, args: &Args<'_>, reply: &mut Reply<'_>) -> Then {
+    match (args.len(), Ack::named(args.get(args.len() - 1))) {
+        (2, _) => reply.bulk(session.ack.name().as_bytes()),
+        (3, Some(ack)) => {
+            session.ack = ack;
+            reply.simple("OK");
+        }
+        _ => reply.error("ERR CLIENT ACK takes quorum, leader or relaxed"),
+    }
+    Then::Continue
 }
 
 fn reply_mode(
@@ -294,6 +308,8 @@ pub(super) static SPECS: &[Spec] = &[
         .about("ON or OFF: this connection stays when memory is short", "7.0.0"),
     row("client|no-touch", 3, OWN, no_touch)
         .about("ON or OFF: this connection's reads leave no trace in caches", "7.2.0"),
+    row("client|ack", -2, OWN, ack)
+        .about("What this connection's answers wait for: QUORUM, LEADER or RELAXED", "7.4.0"),
     row("client|reply", 3, OWN, reply_mode)
         .about("ON, OFF or SKIP: whether commands are answered", "3.2.0"),
     row("client|tracking", -3, OWN, tracking::tracking)

@@ -188,7 +188,7 @@ fn quit(_: &mut Session, _: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>) -> 
 }
 
 fn reset(session: &mut Session, facts: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>) -> Then {
-    session.reset(facts.password().is_none());
+    session.reset(facts.password().is_none(), facts.identity().ack);
     reply.simple("RESET");
     Then::Reset
 }

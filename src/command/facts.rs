@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::ack::Ack;
 use crate::id::{ShardId, Slot};
 use crate::metrics::Distribution;
 
@@ -89,8 +90,8 @@ pub struct Identity {
     pub config_file: String,
     /// Which runtime drives the disk and the sockets, such as `io_uring`.
     pub runtime: &'static str,
-    /// What an ack means here: `quorum`, `leader` or `relaxed`.
-    pub ack: &'static str,
+    /// What an answer waits for whose client does not say.
+    pub ack: Ack,
     /// Whether `DEBUG` is allowed.
     pub debug_enabled: bool,
     /// Whether it may be without a password: only this machine reaches it, or that was said.
@@ -247,6 +248,10 @@ pub struct Counters {
     pub loading: bool,
     /// Shards whose disk is too slow to lead.
     pub slow_disks: u64,
+    /// Answers that waited for no more than the leader's disk.
+    pub answers_leader: u64,
+    /// Answers that waited for no disk.
+    pub answers_relaxed: u64,
     /// Keys that were read from replicas that follow.
     pub follower_reads: u64,
     /// Commands that such a replica did not answer, though it might: what it had was too old.

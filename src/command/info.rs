@@ -292,7 +292,9 @@ fn stave(s: &mut Section<'_>) {
     s.line("stave_shard", identity.shard);
     s.line("stave_cores", identity.cores);
     s.line("stave_runtime", identity.runtime);
-    s.line("stave_ack", identity.ack);
+    s.line("stave_ack", identity.ack.name());
+    s.line("stave_answers_leader", s.counters.answers_leader);
+    s.line("stave_answers_relaxed", s.counters.answers_relaxed);
     s.line("stave_slow_disks", s.counters.slow_disks);
     s.line("stave_follower_reads", s.counters.follower_reads);
     s.line("stave_follower_reads_too_old", s.counters.follower_reads_too_old);

@@ -6,6 +6,7 @@ use super::{
     Args, Counters, Error, Facts, Session, Then, acl, config, debug, info, introspect, latency,
     memory, number, slowlog,
 };
+use crate::ack::Ack;
 use crate::protocol::resp::Reply;
 
 fn time(_: &mut Session, facts: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>) -> Then {
@@ -48,13 +49,22 @@ fn role(_: &mut Session, facts: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>)
     Then::Continue
 }
 
+/// Followers that have what this connection was told, as far as is known: of what it is told early
+/// nothing is.
+fn replicas(session: &Session, facts: &dyn Facts) -> i64 {
+    match session.answers_at() {
+        Ack::Quorum => facts.counters().replicas as i64,
+        Ack::Leader | Ack::Relaxed => 0,
+    }
+}
+
 /// An acknowledged write is already where it has to be, so there is nothing to wait for.
-fn wait(_: &mut Session, facts: &dyn Facts, args: &Args<'_>, reply: &mut Reply<'_>) -> Then {
+fn wait(session: &mut Session, facts: &dyn Facts, args: &Args<'_>, reply: &mut Reply<'_>) -> Then {
     let timeout = Error::Other("ERR timeout is not an integer or out of range");
     let parsed = number::parse_i64(args.get(1))
         .and_then(|_| number::parse_i64(args.get(2)).map_err(|_| timeout));
     match parsed {
-        Ok(0..) => reply.integer(facts.counters().replicas as i64),
+        Ok(0..) => reply.integer(replicas(session, facts)),
         Ok(_) => reply.error("ERR timeout is negative"),
         Err(error) => refuse(reply, &error),
     }
@@ -62,7 +72,12 @@ fn wait(_: &mut Session, facts: &dyn Facts, args: &Args<'_>, reply: &mut Reply<'
 }
 
 /// An ack is given when the write is on this node's disk, unless it was asked to be earlier.
-fn waitaof(_: &mut Session, facts: &dyn Facts, args: &Args<'_>, reply: &mut Reply<'_>) -> Then {
+fn waitaof(
+    session: &mut Session,
+    facts: &dyn Facts,
+    args: &Args<'_>,
+    reply: &mut Reply<'_>,
+) -> Then {
     let within = |at: usize, fits: fn(i64) -> bool, text: &'static str| {
         let number = number::parse_i64(args.get(at))?;
         if fits(number) { Ok(()) } else { Err(Error::Other(text)) }
@@ -74,8 +89,8 @@ fn waitaof(_: &mut Session, facts: &dyn Facts, args: &Args<'_>, reply: &mut Repl
     match checked {
         Ok(()) => {
             reply.array(2);
-            reply.integer(i64::from(facts.identity().ack != "relaxed"));
-            reply.integer(facts.counters().replicas as i64);
+            reply.integer(i64::from(session.ack != Ack::Relaxed));
+            reply.integer(replicas(session, facts));
         }
         Err(error) => refuse(reply, &error),
     }

@@ -2,6 +2,7 @@
 
 use super::pubsub::Subscribed;
 use super::tracking::Tracking;
+use crate::ack::Ack;
 use crate::protocol::resp::Proto;
 
 /// Whether replies are sent (`CLIENT REPLY`).
@@ -51,6 +52,8 @@ pub struct Session {
     pub no_touch: bool,
     /// `READONLY`: reads may be answered by a follower.
     pub readonly: bool,
+    /// `CLIENT ACK`: what its answers wait for.
+    pub ack: Ack,
     /// `ASKING`: the next command may touch a slot that is being moved to this node.
     pub asking: bool,
     /// `CLIENT REPLY`.
@@ -70,6 +73,18 @@ impl Session {
         Self { id, peer, local, created_ms, active_ms, authenticated, ..Self::default() }
     }
 
+    /// The same, whose answers wait for this unless it says otherwise.
+    pub fn answered_at(self, ack: Ack) -> Self {
+        Self { ack, ..self }
+    }
+
+    /// What its answers wait for. Who tracks keys must not keep what may be lost, since nobody
+    /// would tell it so.
+    #[inline]
+    pub fn answers_at(&self) -> Ack {
+        if self.tracking.is_some() { Ack::Quorum } else { self.ack }
+    }
+
     /// Whether it listens in RESP2, where messages look like replies: few commands are allowed.
     pub fn is_confined(&self) -> bool {
         self.subscribed.is_any() && self.proto == Proto::Resp2
@@ -82,12 +97,13 @@ impl Session {
     }
 
     /// Back to a fresh connection, as `RESET` promises. Keeps who it is and what library it uses.
-    pub fn reset(&mut self, authenticated: bool) {
+    pub fn reset(&mut self, authenticated: bool, ack: Ack) {
         *self = Self {
             lib_name: std::mem::take(&mut self.lib_name),
             lib_ver: std::mem::take(&mut self.lib_ver),
             last_command: self.last_command,
             active_ms: self.active_ms,
+            ack,
             ..Self::new(
                 self.id,
                 std::mem::take(&mut self.peer),

@@ -71,6 +71,7 @@ fn of_others(name: &str) -> &'static str {
         "client|pause" => "timeout [WRITE|ALL]",
         "client|unblock" => "client-id [TIMEOUT|ERROR]",
         "client|no-evict" | "client|no-touch" => "(ON|OFF)",
+        "client|ack" => "[QUORUM|LEADER|RELAXED]",
         "client|reply" => "(ON|OFF|SKIP)",
         "client|kill" => {
             "([ip:port]|[ID client-id] [TYPE client-type] [USER username] [ADDR ip:port] [LADDR \

@@ -19,6 +19,7 @@ use proptest::prelude::*;
 
 use super::question::{NodeWide, Question, Told, write_clients};
 use super::*;
+use crate::ack::Ack;
 use crate::id::{ShardId, Slot};
 use crate::limits::{KEY_LEN_MAX, LARGE_LEN_MIN};
 use crate::metrics::Histogram;
@@ -64,7 +65,7 @@ impl TestFacts {
                 started_ms: START_MS - 90_000_000,
                 os: "Linux".to_owned(),
                 runtime: "io_uring",
-                ack: "quorum",
+                ack: Ack::Quorum,
                 may_be_open: true,
                 ..Identity::default()
             },

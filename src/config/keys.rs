@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::text::{is_log_level, parse_duration, parse_size, quote, show_duration, show_size};
-use super::{Ack, CORES_MAX, Config, Engine, LogFormat, Runtime, Secret};
+use super::{CORES_MAX, Config, Engine, LogFormat, Runtime, Secret};
+use crate::ack::Ack;
 use crate::cluster::check_replicas;
 use crate::command::notify::Classes;
 use crate::command::slowlog;
@@ -129,27 +130,16 @@ pub static KEYS: [Key; 33] = [
     Key {
         name: "ack",
         value_name: "WHEN",
-        help: "When a write is acknowledged: quorum (durable on a majority; one node: on its \
-               disk), leader (on the leader's disk; so far the same as quorum), or relaxed \
-               (applied; written behind, so that a crash may lose the last moments) [default: \
-               quorum]",
+        help: "When a client is answered that does not say so itself: when what it is told is on \
+               the disks of a majority (quorum; one node: on its disk), on the leader's disk \
+               (leader; lost with it, or when another leads before the followers have it), or \
+               applied (relaxed; written behind, so that a crash may lose the last moments) \
+               [default: quorum]",
         secret: false,
         set: |config, value| {
-            let ack = match value {
-                "quorum" => Some(Ack::Quorum),
-                "leader" => Some(Ack::Leader),
-                "relaxed" => Some(Ack::Relaxed),
-                _ => None,
-            };
-            put(&mut config.ack, ack, "quorum, leader or relaxed")
+            put(&mut config.ack, Ack::named(value.as_bytes()), "quorum, leader or relaxed")
         },
-        show: |config| {
-            Some(quote(match config.ack {
-                Ack::Quorum => "quorum",
-                Ack::Leader => "leader",
-                Ack::Relaxed => "relaxed",
-            }))
-        },
+        show: |config| Some(quote(config.ack.name())),
     },
     Key {
         name: "cluster-mode",

@@ -19,6 +19,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::ack::Ack;
 use crate::command::notify::Classes;
 use crate::env::machine::Machine;
 
@@ -53,17 +54,6 @@ pub enum Runtime {
     IoUring,
     /// That of the crate glommio, where it was built in.
     Glommio,
-}
-
-/// When a write is acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ack {
-    /// Durable on a majority of the partition's voters; on a single node, on its disk.
-    Quorum,
-    /// Durable on the leader's disk.
-    Leader,
-    /// Applied in memory; written to the disk behind. A crash may lose the last moments.
-    Relaxed,
 }
 
 /// How a log line looks.
@@ -107,7 +97,7 @@ pub struct Config {
     pub engine: Engine,
     /// What drives disk and sockets.
     pub runtime: Runtime,
-    /// When a write is acknowledged.
+    /// What an answer waits for whose client does not say.
     pub ack: Ack,
     /// Whether clients are told that this is a Redis cluster.
     pub cluster_mode: bool,

@@ -417,6 +417,11 @@ impl Group {
         self.node.raft.raft_log.last_index()
     }
 
+    /// The newest entry that is durable here, and so are all before it.
+    pub fn persisted_index(&self) -> u64 {
+        self.node.raft.raft_log.persisted
+    }
+
     /// Entries held in memory.
     pub fn log_len(&self) -> usize {
         self.node.store().len()

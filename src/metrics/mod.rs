@@ -153,6 +153,10 @@ stats! {
     /// Commands that might have been answered by such a replica, and were not: what it had was too
     /// old, or nobody knew how old.
     follower_reads_too_old,
+    /// Answers whose clients asked for no more than the leader's disk.
+    answers_leader,
+    /// Answers whose clients asked for no disk.
+    answers_relaxed,
     /// Turns of the shard's loop.
     turns,
     /// Times the core slept.

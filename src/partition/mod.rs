@@ -50,6 +50,7 @@ pub use watch::Seen;
 
 mod apply;
 mod behind;
+mod early;
 mod flush;
 mod install;
 mod log_cache;
@@ -127,6 +128,10 @@ pub enum Planted {
     ClosedWithoutLease,
     /// A flush marks what it took while rows are copied from another cluster.
     MarkCopied,
+    /// Who waits for the majority is told when the entry is on the leader's disk.
+    QuorumIsLeader,
+    /// Who waits for the leader's disk is told when the entry is on its way there.
+    LeaderUnwritten,
 }
 
 /// Who waits for an entry to commit: a token that only the shard can read.
@@ -231,19 +236,13 @@ struct Entry {
     timestamp: Timestamp,
     generation: u32,
     touched: Vec<EntryRef>,
+    /// Bytes, from when it is sealed on.
+    len: usize,
     waiters: Vec<Waiter>,
+    /// Who waits for no more than the disk here; see [`early`].
+    early: Vec<Waiter>,
     /// Writes to be done once that it has the replies of.
     told: Vec<Once>,
-}
-
-impl Entry {
-    /// Always false: the entry is not committed.
-    fn wait(&mut self, waiter: Waiter) -> bool {
-        if self.waiters.last() != Some(&waiter) {
-            self.waiters.push(waiter);
-        }
-        false
-    }
 }
 
 /// A memtable that a clear replaced.
@@ -282,6 +281,10 @@ pub struct Partition {
     payload: Vec<u8>,
     open: Entry,
     pending: VecDeque<Entry>,
+    /// Bytes of `pending`.
+    uncommitted_len: usize,
+    /// Nobody waits for the disk here of `pending` up to this entry.
+    early_until: u64,
     spare: Vec<Entry>,
     absences: watch::Absences,
     /// Where the hand goes on that lets rows go.
@@ -495,19 +498,6 @@ impl Partition {
         index
     }
 
-    /// Has `waiter` told when `index` commits. True: it is committed already.
-    pub fn wait(&mut self, index: u64, waiter: Waiter) -> bool {
-        if index <= self.committed.index {
-            return true;
-        }
-        if index == self.open.index {
-            return self.open.wait(waiter);
-        }
-        let at = self.pending.binary_search_by_key(&index, |entry| entry.index);
-        let at = at.unwrap_or_else(|_| panic!("nobody proposed entry {index}"));
-        self.pending[at].wait(waiter)
-    }
-
     /// Proposes the open entry, if there is one, and appends it to the log.
     pub fn seal<E: Env>(&mut self, around: &mut Around<'_, E>) -> Option<Logging> {
         if !self.is_open() {
@@ -525,7 +515,8 @@ impl Partition {
         assert_eq!(index, self.open.index, "an entry that is not the next");
         let spare = self.spare.pop().unwrap_or_default();
         let mut entry = std::mem::replace(&mut self.open, spare);
-        entry.generation = self.generation;
+        (entry.generation, entry.len) = (self.generation, handle.len as usize);
+        self.uncommitted_len += entry.len;
         self.pending.push_back(entry);
         let logging = self.settle_sealed(around);
         self.payload.clear();
@@ -603,15 +594,17 @@ impl Partition {
         lsn
     }
 
-    /// A log write is durable (or, with relaxed acks, appended): commits what this allows and hands
-    /// over whoever waited for it. Returns what Raft wants logged in turn, rarely anything.
+    /// A log write is durable: commits what this allows and hands over whoever waited for it, or
+    /// for the write alone. Returns what Raft wants logged in turn, rarely anything.
     pub fn persisted<E: Env>(
         &mut self,
         write: consensus::WriteId,
         around: &mut Around<'_, E>,
     ) -> Option<Logging> {
         self.group.persisted(write);
-        self.settle(around)
+        let logging = self.settle(around);
+        self.release_early(around.released);
+        logging
     }
 
     /// Applies all entries up to `commit`.
@@ -650,6 +643,8 @@ impl Partition {
         let timestamp = entry.timestamp.min(self.clock);
         self.committed.timestamp = self.committed.timestamp.max(timestamp);
         released.append(&mut entry.waiters);
+        released.append(&mut entry.early);
+        self.uncommitted_len -= entry.len;
         entry.touched.clear();
         self.spare.push(entry);
     }
@@ -682,7 +677,9 @@ impl Partition {
                 }
             }
             abandoned.append(&mut entry.waiters);
+            abandoned.append(&mut entry.early);
         }
+        (self.uncommitted_len, self.early_until) = (0, 0);
     }
 
     /// Bytes held.

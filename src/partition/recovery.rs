@@ -428,6 +428,8 @@ impl Recovery {
             payload: Vec::new(),
             open,
             pending: Default::default(),
+            uncommitted_len: 0,
+            early_until: 0,
             spare: Vec::new(),
             absences: Default::default(),
             hand: 0,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
+use crate::ack::Ack;
 use crate::command::notify::Event;
 use crate::command::{Effect as Made, NewValue};
 use crate::id::{NodeId, ShardId, Slot};
@@ -176,11 +177,12 @@ fn a_write_is_seen_at_once_and_its_readers_wait_for_its_entry() {
         assert_eq!(scene.get(&a), (Some("1".to_owned()), Some(first)));
         assert_eq!(scene.get(&b), (Some("2".to_owned()), Some(second)));
         assert_eq!(scene.get(&key(0, "c")), (None, None));
-        assert!(!scene.partition.wait(first, Waiter(1)));
+        assert!(!scene.partition.has_met(first, Ack::Quorum));
+        scene.partition.wait(first, Ack::Quorum, Waiter(1));
         scene.commit_one().await;
         assert_eq!(scene.get(&a), (Some("1".to_owned()), None));
         assert_eq!(scene.get(&b), (Some("2".to_owned()), Some(second)));
-        assert!(scene.partition.wait(first, Waiter(2)), "it is committed already");
+        assert!(scene.partition.has_met(first, Ack::Quorum));
     });
 }
 
@@ -192,7 +194,7 @@ fn waiters_are_let_go_with_their_entries_in_order_and_once() {
             let entry = scene.put(&key(0, "k"), &n.to_string(), None);
             // The second of two in a row is the same: a connection that pipelines.
             for waiter in [n, n, n + 10] {
-                assert!(!scene.partition.wait(entry, Waiter(waiter)));
+                scene.partition.wait(entry, Ack::Quorum, Waiter(waiter));
             }
             scene.seal();
         }
@@ -255,15 +257,15 @@ fn a_failed_log_takes_back_what_was_not_committed_and_lets_all_go() {
         scene.assert_only_committed();
 
         let entry = scene.put(&kept, "2", None);
-        scene.partition.wait(entry, Waiter(1));
+        scene.partition.wait(entry, Ack::Quorum, Waiter(1));
         scene.evaluate(&gone, Made::Delete(Event::None));
         scene.seal();
         let index = scene.partition.clear(NOW_MS);
-        scene.partition.wait(index, Waiter(2));
+        scene.partition.wait(index, Ack::Quorum, Waiter(2));
         scene.put(&key(7, "new"), "1", Some(FAR_MS));
         scene.seal();
         let entry = scene.put(&other, "3", Some(FAR_MS));
-        scene.partition.wait(entry, Waiter(3));
+        scene.partition.wait(entry, Ack::Quorum, Waiter(3));
         assert_eq!(scene.get(&gone).0, None);
         let mut abandoned = scene.abandon();
 

@@ -132,14 +132,14 @@ impl<E: Env> Server<E> {
         args: Args<'_>,
     ) -> bool {
         let conn = self.conns[index as usize].as_deref().expect("the caller found it");
-        let (id, db, proto, wait) = (conn.id, conn.session.db, conn.session.proto, Wait::default());
+        let (db, proto, wait) = (conn.session.db, conn.session.proto, Wait::default());
         if self.seek(spec, &args, db, &wait) {
             return false;
         }
         let ticket = self.expect(index, Combine::Whole, 1);
         let conn = self.conns[index as usize].as_deref_mut().expect("found above");
         (conn.busy, conn.answers_first) = (true, true);
-        let to = Address { conn: id, ticket };
+        let to = Address::of(conn, ticket);
         let origin = Origin::Remote(self.shard.id(), to);
         let mut job = Job::new(origin, spec, args, Vec::new(), (db, proto));
         (job.wait, job.caller) = (Some(wait), self.shard.caller());

@@ -50,6 +50,7 @@ impl<E: Env> Server<E> {
         }
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
         let (id, db, proto) = (conn.id, conn.session.db, conn.session.proto);
+        let ack = conn.session.answers_at();
         let ticket = self.expect(index, combine, asked.len() as u32);
         if self.takes_long(what, db) {
             let conn = self.conns[index as usize].as_deref_mut().expect("found above");
@@ -57,7 +58,7 @@ impl<E: Env> Server<E> {
             conn.busy = true;
             conn.answers_first = true;
         }
-        let address = Address { conn: id, ticket };
+        let address = Address { conn: id, ticket, ack };
         for (shard, scope) in asked {
             if shard != self.shard.id() {
                 self.forward_walk(shard, address, spec, args, (db, proto), &scope);

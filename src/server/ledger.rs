@@ -20,10 +20,10 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::output::Hold;
 use crate::command::{Flags, Keyed, Run, Spec};
 use crate::metrics::{COMMANDS_MAX, ShardStats};
 use crate::protocol::resp::Args;
+use crate::shard::Hold;
 
 /// Arguments of a command from which on it is timed alone.
 const ARGS_MAX: usize = 16;
@@ -96,7 +96,7 @@ impl Default for Ledger {
             alone: Duration::ZERO,
             number: 0,
             fate: Fate::Nothing,
-            last_hold: Hold { place: 0, index: 0 },
+            last_hold: Hold::default(),
             held: SmallVec::new(),
             turns: VecDeque::new(),
         }
@@ -312,7 +312,7 @@ mod tests {
 
     fn run(ledger: &mut Ledger, name: &str, hold: Option<u64>) {
         ledger.begin(spec(name));
-        hold.into_iter().for_each(|index| ledger.hold(Hold { place: 0, index }));
+        hold.into_iter().for_each(|index| ledger.hold(Hold { index, ..Hold::default() }));
         ledger.end(spec(name));
     }
 

@@ -176,7 +176,7 @@ impl<E: Env> Server<E> {
         for request in &parcel.requests {
             let (first, len) = request.parts;
             let parts = parcel.parts[first as usize..][..len as usize].iter().copied();
-            let to = Address { conn: request.conn, ticket: request.ticket };
+            let to = Address::of_request(request);
             let text = if request.stale && text == NO_LEADER { TOO_OLD } else { text };
             self.answer(*from, to, Answered::error(text, parts));
         }

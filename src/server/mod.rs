@@ -22,7 +22,7 @@ use crate::env::{Class, ConnId, Env, Event, ListenerId, Sent};
 use crate::metrics::Stat;
 use crate::partition::Waiter;
 use crate::shard::mailbox::Mailbox;
-use crate::shard::{Planted, Shard};
+use crate::shard::{Hold, Planted, Shard};
 use binary::{Desk, Line};
 use channels::Channels;
 use conn::Conn;
@@ -318,7 +318,6 @@ impl<E: Env> Server<E> {
         self.shard.end_turn();
         self.shard.tend(self.blob_oldest());
         self.ledger.end_turn();
-        // With relaxed acks a turn's writes are committed by its end.
         self.charge_committed(now);
         if self.shard.is_overdue() {
             self.take_back_turn();
@@ -355,7 +354,7 @@ impl<E: Env> Server<E> {
     fn charge_committed(&mut self, now: Duration) {
         let shard = &self.shard;
         self.ledger.commit(now, shard.stats(), |hold| {
-            shard.partition(hold.place).committed().index >= hold.index
+            shard.partition(hold.place).has_met(hold.index, hold.ack)
         });
     }
 
@@ -560,6 +559,14 @@ impl<E: Env> Server<E> {
                 None => self.give_up(waiter.0 as u32),
             }
         }
+        // Who was told that the entry is written, and whose reply had no room to leave since.
+        if self.shard.has_lost_any() {
+            let has_lost = |hold: Hold| self.shard.has_lost(hold.place, hold.index);
+            let conns = self.conns.iter().flatten();
+            let lost = conns.filter(|conn| conn.output.waits_for(has_lost));
+            let lost: Vec<_> = lost.map(|conn| conn.id.index).collect();
+            lost.into_iter().for_each(|index| self.give_up(index));
+        }
     }
 
     /// Closes a connection whose held replies will never be known to be true; what is before them
@@ -600,7 +607,7 @@ impl<E: Env> Server<E> {
                 return true;
             }
             let shard = &self.shard;
-            conn.output.take(&mut self.piece, |hold| shard.has_committed(hold.place, hold.index));
+            conn.output.take(&mut self.piece, |hold| shard.has_met(hold));
             if self.piece.is_empty() {
                 return true;
             }

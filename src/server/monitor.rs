@@ -138,7 +138,7 @@ impl<E: Env> Server<E> {
         for shard in others {
             let spec = command::lookup(b"monitor").expect("it is in the table");
             let mail = ArgsBuf::from_iter([&b"monitor"[..], &lines]);
-            let to = Address { conn: NOBODY, ticket: NO_TICKET };
+            let to = Address::plain(NOBODY, NO_TICKET);
             self.forward(shard, to, spec, mail.args(), (0, Proto::Resp2));
         }
         self.give_to_monitors(&lines);

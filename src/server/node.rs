@@ -178,7 +178,8 @@ impl Node {
         let topology = self.topology();
         let host = topology.endpoints.get(topology.myself).map_or("", |own| own.host.as_str());
         let local = format!("{host}:{}", self.identity.resp_port);
-        Session::new(id, peer, local, now_ms, self.password().is_none())
+        let authenticated = self.password().is_none();
+        Session::new(id, peer, local, now_ms, authenticated).answered_at(self.identity.ack)
     }
 
     /// What clients have to say first; none: nothing.
@@ -425,6 +426,8 @@ impl Facts for View<'_> {
             memory_system: usage.system_bytes,
             memory_limit: common.memory_max,
             slow_disks: now.slow_disks,
+            answers_leader: now.answers_leader,
+            answers_relaxed: now.answers_relaxed,
             follower_reads: now.follower_reads,
             follower_reads_too_old: now.follower_reads_too_old,
             wal_bytes: now.wal_bytes,

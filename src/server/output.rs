@@ -1,10 +1,11 @@
 //! What a connection still has to send, in order, and what each part of it waits for.
 //!
 //! Replies are encoded at once, one after the other, into one buffer. A *gate* is a place in that
-//! stream which bytes pass only when something happened: an entry was committed (the reply tells of
-//! a write, or of a version not yet committed), another shard answered (its bytes come in here), or
-//! the bytes of a large value were sent from where they are. So replies leave in order, a held one
-//! costs a few bytes, and a connection without gates is sent from its buffer without a copy.
+//! stream which bytes pass only when something happened: an entry was committed, or is on the disk
+//! here (the reply tells of a write, or of a version not yet committed), another shard answered
+//! (its bytes come in here), or the bytes of a large value were sent from where they are. So
+//! replies leave in order, a held one costs a few bytes, and a connection without gates is sent
+//! from its buffer without a copy.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use super::ledger::Call;
 use super::remote::Answered;
 use crate::command::pubsub::Merge;
 use crate::protocol::resp::{Proto, Reply};
+use crate::shard::Hold;
 use crate::shard::mailbox::Element;
 
 /// Most bytes handed out at once; a larger reply goes in pieces, others in between.
@@ -38,15 +40,6 @@ pub enum Combine {
     Least,
     /// What this makes of the parts' bodies, one after the other.
     Merged(Merge),
-}
-
-/// A commit to wait for: entry `index` of the shard's partition number `place`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hold {
-    /// Which of the shard's partitions.
-    pub place: u32,
-    /// Which entry.
-    pub index: u64,
 }
 
 enum Gate {
@@ -242,7 +235,7 @@ impl Output {
         let mark = *mark;
         for (_, gate) in self.gates.range_mut(..at).rev() {
             match gate {
-                Gate::Commit(held) if held.place == hold.place => {
+                Gate::Commit(held) if held.place == hold.place && held.ack == hold.ack => {
                     held.index = held.index.max(hold.index);
                     return;
                 }
@@ -314,7 +307,12 @@ impl Output {
 
     /// Whether a reply waits for a commit.
     pub fn is_held(&self) -> bool {
-        self.gates.iter().any(|(_, gate)| matches!(gate, Gate::Commit(_)))
+        self.waits_for(|_| true)
+    }
+
+    /// Whether a reply waits for a commit that is one of these.
+    pub fn waits_for(&self, is_it: impl Fn(Hold) -> bool) -> bool {
+        self.gates.iter().any(|(_, gate)| matches!(gate, Gate::Commit(hold) if is_it(*hold)))
     }
 
     /// Nothing is due.
@@ -344,11 +342,11 @@ impl Output {
     }
 
     /// Moves into the empty `piece` what may leave, up to about [`PIECE_LEN_MAX`] bytes.
-    pub fn take(&mut self, piece: &mut Vec<u8>, is_committed: impl Fn(Hold) -> bool) {
+    pub fn take(&mut self, piece: &mut Vec<u8>, has_met: impl Fn(Hold) -> bool) {
         debug_assert!(piece.is_empty(), "the last piece was not sent");
         while self.take_lane(piece) {
             while let Some((_, Gate::Commit(hold))) = self.gates.front()
-                && is_committed(*hold)
+                && has_met(*hold)
             {
                 self.gates.pop_front();
             }
@@ -471,6 +469,10 @@ fn is_large(gate: &Gate) -> bool {
 mod tests {
     use super::*;
 
+    fn hold_at(place: u32, index: u64) -> Hold {
+        Hold { place, index, ..Hold::default() }
+    }
+
     fn text(output: &mut Output, committed: u64) -> String {
         let mut all = Vec::new();
         loop {
@@ -494,7 +496,7 @@ mod tests {
         let mut output = Output::default();
         status(&mut output, "a");
         let held = status(&mut output, "b");
-        output.hold(held, Hold { place: 0, index: 2 });
+        output.hold(held, hold_at(0, 2));
         let ticket = output.expect(Call::default(), Combine::Sum, 2);
         status(&mut output, "c");
 
@@ -513,8 +515,8 @@ mod tests {
         let first = output.expect(Call::default(), Combine::AllOk, 2);
         let second = output.expect(Call::default(), Combine::Sum, 1);
         status(&mut output, "after");
-        output.hold_answer(first, Hold { place: 0, index: 1 });
-        output.hold_answer(first, Hold { place: 0, index: 2 });
+        output.hold_answer(first, hold_at(0, 1));
+        output.hold_answer(first, hold_at(0, 2));
         output.answer(second, Part { count: 1, ..Part::default() });
         output.answer(first, Part::default());
         output.answer(first, Part::default());
@@ -556,11 +558,11 @@ mod tests {
     fn a_reply_in_parts_waits_for_the_commits_of_parts_that_were_at_hand() {
         let mut output = Output::default();
         let mark = status(&mut output, "a");
-        output.hold(mark, Hold { place: 1, index: 1 });
+        output.hold(mark, hold_at(1, 1));
         let ticket = output.expect(Call::default(), Combine::AllOk, 3);
         for (place, index) in [(0, 2), (1, 1), (0, 3)] {
             output.answer(ticket, Part::default());
-            output.hold_answer(ticket, Hold { place, index });
+            output.hold_answer(ticket, hold_at(place, index));
         }
         status(&mut output, "b");
 
@@ -576,7 +578,7 @@ mod tests {
         let mut output = Output::default();
         let mark = output.mark();
         output.reply(Proto::Resp2, |reply| reply.bulk_shared(&value));
-        output.hold(mark, Hold { place: 0, index: 1 });
+        output.hold(mark, hold_at(0, 1));
         status(&mut output, "after");
 
         assert_eq!(text(&mut output, 0), "");

@@ -111,7 +111,7 @@ impl<E: Env> Server<E> {
             false => NO_TICKET,
         };
         for shard in asked {
-            let to = Address { conn: id, ticket };
+            let to = Address::plain(id, ticket);
             self.forward(*shard, to, spec, *args, (0, Proto::Resp2));
         }
         if replies {
@@ -126,7 +126,7 @@ impl<E: Env> Server<E> {
         for shard in self.interested(Kind::Channel, channel) {
             let spec = command::lookup(b"publish").expect("it is in the table");
             let message = ArgsBuf::from_iter([&b"publish"[..], channel, payload]);
-            let to = Address { conn: NOBODY, ticket: NO_TICKET };
+            let to = Address::plain(NOBODY, NO_TICKET);
             self.forward(shard, to, spec, message.args(), (0, Proto::Resp2));
         }
     }

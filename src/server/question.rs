@@ -75,7 +75,7 @@ impl<E: Env> Server<E> {
         let asked = Asked { wide, args: args_kept, missing, told, call, spec, exec };
         conn.asked = Some(Box::new(asked));
         let id = conn.id;
-        let to = Address { conn: id, ticket: ASK_TICKET };
+        let to = Address::plain(id, ASK_TICKET);
         let here = self.shard.id();
         for shard in (0..missing as u16).map(ShardId).filter(|shard| *shard != here) {
             self.forward(shard, to, spec, args, (0, Proto::Resp2));

@@ -7,11 +7,13 @@
 use std::sync::Arc;
 
 use super::Server;
+use super::conn::Conn;
 use super::job::Job;
 use super::ledger::{self, Ledger};
 use super::output::{Part, Whole};
 use super::round;
 use super::together::{Group, Place};
+use crate::ack::Ack;
 use crate::command::{Keyed, Run, Spec};
 use crate::env::{ConnId, Env};
 use crate::id::{PartitionId, ShardId};
@@ -50,6 +52,25 @@ pub struct Address {
     pub conn: ConnId,
     /// Which of its commands.
     pub ticket: u32,
+    /// What the answer waits for.
+    pub ack: Ack,
+}
+
+impl Address {
+    /// The reply of a connection of this shard.
+    pub fn of(conn: &Conn, ticket: u32) -> Self {
+        Self { conn: conn.id, ticket, ack: conn.session.answers_at() }
+    }
+
+    /// Of an answer that tells of nothing that was written.
+    pub fn plain(conn: ConnId, ticket: u32) -> Self {
+        Self { conn, ticket, ack: Ack::Quorum }
+    }
+
+    /// Whoever sent a request here.
+    pub fn of_request(request: &Request) -> Self {
+        Self { conn: request.conn, ticket: request.ticket, ack: request.ack }
+    }
 }
 
 /// Whose command a job is.
@@ -123,10 +144,21 @@ impl<E: Env> Server<E> {
         let first = parcel.spans.len() as u32;
         (0..args.len()).for_each(|arg| parcel.push_arg(&args, arg));
         let args = (first, args.len() as u32);
-        let (resp3, Address { conn, ticket }) = (proto == Proto::Resp3, to);
+        let (resp3, Address { conn, ticket, ack }) = (proto == Proto::Resp3, to);
         let (parts, transaction) = ((0, 0), None);
-        let request =
-            Request { conn, ticket, parts, spec, db, resp3, remembers, stale, args, transaction };
+        let request = Request {
+            conn,
+            ticket,
+            parts,
+            spec,
+            db,
+            resp3,
+            remembers,
+            stale,
+            ack,
+            args,
+            transaction,
+        };
         parcel.requests.push(request);
     }
 
@@ -162,10 +194,21 @@ impl<E: Env> Server<E> {
         let parcel = self.mailbox.to(shard);
         let at = Some(parcel.transactions.len() as u32);
         parcel.transactions.push(transaction);
-        let (Address { conn, ticket }, parts, args) = (to, (0, 0), (0, 0));
+        let (Address { conn, ticket, ack }, parts, args) = (to, (0, 0), (0, 0));
         let (db, resp3, transaction) = (0, false, at);
-        let request =
-            Request { conn, ticket, parts, spec, db, resp3, remembers, stale, args, transaction };
+        let request = Request {
+            conn,
+            ticket,
+            parts,
+            spec,
+            db,
+            resp3,
+            remembers,
+            stale,
+            ack,
+            args,
+            transaction,
+        };
         parcel.requests.push(request);
     }
 
@@ -189,10 +232,21 @@ impl<E: Env> Server<E> {
         }
         let (parts, args) =
             ((parts, keys.len() as u32), (first, parcel.spans.len() as u32 - first));
-        let (resp3, Address { conn, ticket }) = (proto == Proto::Resp3, to);
+        let (resp3, Address { conn, ticket, ack }) = (proto == Proto::Resp3, to);
         let transaction = None;
-        let request =
-            Request { conn, ticket, parts, spec, db, resp3, remembers, stale, args, transaction };
+        let request = Request {
+            conn,
+            ticket,
+            parts,
+            spec,
+            db,
+            resp3,
+            remembers,
+            stale,
+            ack,
+            args,
+            transaction,
+        };
         parcel.requests.push(request);
     }
 
@@ -226,8 +280,8 @@ impl<E: Env> Server<E> {
 
     pub(super) fn serve(&mut self, from: ShardId, request: &Request, parcel: &Parcel) {
         let args = parcel.args(request);
-        let Request { conn, ticket, spec, .. } = *request;
-        let address = Address { conn, ticket };
+        let Request { conn, spec, .. } = *request;
+        let address = Address::of_request(request);
         if let Run::PubSub(what) = spec.run {
             return self.serve_pubsub(from, address, what, &args);
         }
@@ -254,8 +308,8 @@ impl<E: Env> Server<E> {
     fn serve_part(&mut self, from: ShardId, request: &Request, parcel: &Parcel, args: Args<'_>) {
         let transaction =
             request.transaction.map(|at| Arc::clone(&parcel.transactions[at as usize]));
-        let Request { conn, ticket, spec, db, resp3, remembers, .. } = *request;
-        let address = Address { conn, ticket };
+        let Request { conn, spec, db, resp3, remembers, .. } = *request;
+        let address = Address::of_request(request);
         let proto = round::proto_of(resp3);
         if self.shard.is_observed() {
             let caller = Caller { client: Client { shard: from, conn }, remembers };
@@ -318,7 +372,7 @@ impl<E: Env> Server<E> {
         answered
     }
 
-    /// Answers another shard, now or when all its entries are committed.
+    /// Answers another shard, now or when all its entries are as safe as its client asked for.
     pub(super) fn answer(&mut self, to: ShardId, address: Address, answered: Answered) {
         if address.ticket == NO_TICKET {
             return;
@@ -330,7 +384,8 @@ impl<E: Env> Server<E> {
         let missing = holds.iter().len() as u32 + 1;
         let index = self.keep(Held { to, address, answered, missing });
         for (place, entry) in holds.iter() {
-            if self.shard.wait(place, entry, Waiter(HELD | u64::from(index))) {
+            let (of, waiter) = ((place, entry), Waiter(HELD | u64::from(index)));
+            if self.shard.wait(of, address.ack, waiter).is_none() {
                 self.answer_held(index);
             }
         }
@@ -347,7 +402,7 @@ impl<E: Env> Server<E> {
     }
 
     fn send_answer(&mut self, to: ShardId, address: Address, mut answered: Answered) {
-        let Address { conn, ticket } = address;
+        let Address { conn, ticket, .. } = address;
         if to == self.shard.id() {
             return self.take_part(conn, ticket, Part::of(&answered));
         }

@@ -8,7 +8,7 @@
 use super::conn::Conn;
 use super::job::Job;
 use super::ledger;
-use super::output::{Combine, Hold};
+use super::output::Combine;
 use super::{Server, Source, Work, remote};
 use crate::cluster::NOWHERE;
 use crate::command::{self, Access, Keyed, Run, Spec, monitor};
@@ -374,11 +374,11 @@ impl<E: Env> Server<E> {
         }
     }
 
-    /// Keeps a reply back until its entry commits.
+    /// Keeps a reply back until its entry commits, or as long as its client asked for.
     pub(super) fn hold(&mut self, index: u32, mark: u64, place: u32, entry: u64) {
         let Some(Some(conn)) = self.conns.get_mut(index as usize) else { return };
-        if !self.shard.wait(place, entry, remote::conn_waiter(index)) {
-            let hold = Hold { place, index: entry };
+        let (of, ack) = ((place, entry), conn.session.answers_at());
+        if let Some(hold) = self.shard.wait(of, ack, remote::conn_waiter(index)) {
             conn.output.hold(mark, hold);
             self.ledger.hold(hold);
         }
@@ -440,7 +440,7 @@ impl<E: Env> Server<E> {
         }
         let ticket = self.expect(index, Combine::Whole, 1);
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
-        let to = remote::Address { conn: conn.id, ticket };
+        let to = remote::Address::of(conn, ticket);
         let of = (conn.session.db, conn.session.proto);
         self.forward(shard, to, spec, args, of);
     }

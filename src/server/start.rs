@@ -19,6 +19,7 @@ use std::thread::JoinHandle;
 use super::Server;
 use super::channels::Interest;
 use super::node::{Common, Configure, Node, TrackerCounts};
+use crate::ack::Ack;
 use crate::cluster::{Members, SlotMap};
 use crate::command::notify::Classes;
 use crate::command::{Endpoint, Identity, SlotRange, Topology, endpoint_id};
@@ -28,7 +29,7 @@ use crate::env::{Env, Wake, os};
 use crate::id::{NodeId, ShardId, Slot};
 use crate::metrics::ShardStats;
 use crate::shard::mailbox::{self, Mailbox};
-use crate::shard::{self, Ack, Progress, Shard};
+use crate::shard::{self, Progress, Shard};
 use crate::wal;
 
 /// How a node is started.
@@ -49,7 +50,7 @@ pub struct Options {
     pub memory_max: usize,
     /// What drives disk and sockets.
     pub runtime: Runtime,
-    /// What an ack means.
+    /// What an answer waits for whose client does not say.
     pub ack: Ack,
     /// Where to listen.
     pub bind: IpAddr,

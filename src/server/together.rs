@@ -6,7 +6,7 @@
 
 use smallvec::SmallVec;
 
-use super::output::{Combine, Hold, Part};
+use super::output::{Combine, Part};
 use super::remote::{self, Answered};
 use super::{Server, round};
 use crate::command::{self, Keyed, Run, Spec};
@@ -104,7 +104,8 @@ impl<E: Env> Server<E> {
         args: Args<'_>,
     ) {
         let conn = self.conns[index as usize].as_deref().expect("the caller found it");
-        let (id, db, proto) = (conn.id, conn.session.db, conn.session.proto);
+        let (ack, db, proto) = (conn.session.answers_at(), conn.session.db, conn.session.proto);
+        let id = conn.id;
         if let Err(error) = self.check_together(spec, together, &args, db) {
             return self.refuse(index, &error);
         }
@@ -114,7 +115,7 @@ impl<E: Env> Server<E> {
             Spread::Here(_) => self.run_here(index, spec, args),
             Spread::Elsewhere(shard) => {
                 let ticket = self.expect(index, Combine::Whole, 1);
-                let to = remote::Address { conn: id, ticket };
+                let to = remote::Address { conn: id, ticket, ack };
                 self.forward(shard, to, spec, args, (db, proto));
             }
             Spread::Several | Spread::Nowhere => {
@@ -164,7 +165,8 @@ impl<E: Env> Server<E> {
         blobs: &[(u32, BlobRef)],
     ) {
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
-        let (conn, db, proto) = (conn.id, conn.session.db, conn.session.proto);
+        let to = remote::Address::of(conn, ticket);
+        let (db, proto) = (conn.session.db, conn.session.proto);
         let mut groups: SmallVec<[(ShardId, Vec<Place>); 4]> = SmallVec::new();
         for place in keys {
             let slot = key::slot_of(args.get(place.at as usize));
@@ -180,7 +182,7 @@ impl<E: Env> Server<E> {
                 let answered = self.evaluate_group(&group);
                 self.take_group(index, ticket, &answered);
             } else {
-                self.forward_group(*shard, remote::Address { conn, ticket }, &group);
+                self.forward_group(*shard, to, &group);
             }
         }
     }
@@ -224,8 +226,9 @@ impl<E: Env> Server<E> {
         }
         let conn = self.conns[index as usize].as_deref_mut().expect("the caller found it");
         for (place, entry) in answered.holds.iter() {
-            if !self.shard.wait(place, entry, remote::conn_waiter(index)) {
-                conn.output.hold_answer(ticket, Hold { place, index: entry });
+            let (of, ack) = ((place, entry), conn.session.answers_at());
+            if let Some(hold) = self.shard.wait(of, ack, remote::conn_waiter(index)) {
+                conn.output.hold_answer(ticket, hold);
             }
         }
         let whole = conn.output.answer(ticket, Part::of(answered));

@@ -54,6 +54,11 @@ impl Crowd {
         *place = self.number;
     }
 
+    /// Whether somebody has come to wait in this turn.
+    pub fn waits(&self) -> bool {
+        self.fresh > 0
+    }
+
     /// The turn ends: who is there to be written for.
     pub fn end_turn(&mut self, now: Duration) -> Company {
         self.latest = None;

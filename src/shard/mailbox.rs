@@ -19,6 +19,7 @@ use std::time::Duration;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::{Client, Transaction};
+use crate::ack::Ack;
 use crate::cluster::NOWHERE;
 use crate::command::Spec;
 use crate::env::{ConnId, Wake};
@@ -59,6 +60,8 @@ pub struct Request {
     pub remembers: bool,
     /// A replica that follows may answer it, if it is not too old.
     pub stale: bool,
+    /// What its answer waits for.
+    pub ack: Ack,
     /// `parcel.spans[first..first + len]`: the command's arguments, its name included.
     pub args: (u32, u32),
     /// `parcel.transactions[at]`, if it is EXEC.

@@ -5,9 +5,9 @@
 //! to the log and starts one write. When the log reports how far it is durable,
 //! [`Shard::advance`] lets the partitions commit and releases whoever waited.
 //!
-//! With relaxed acks an entry counts as persisted when it is appended: it commits in the turn that
-//! proposed it and reaches the disk some milliseconds later. A single node only; on a cluster the
-//! word means the same for the leader's copy.
+//! What an answer waits for is up to its client ([`Ack`]): who asks for less than a commit is
+//! released earlier ([`Shard::wait`]). A shard that writes behind, since its node is `relaxed`,
+//! lets entries gather for some milliseconds before they are written, unless somebody waits.
 //!
 //! What was committed goes from the memtables to tables in slices, so that the log may end, and
 //! rows that tables have leave memory when it is short ([`Shard::tend`]). Whoever evaluates a
@@ -24,6 +24,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::ack::Ack;
 use crate::cluster::SlotMap;
 use crate::command::{self, Flags, Input, Run, Spec, notify};
 use crate::env::Env;
@@ -83,14 +84,15 @@ pub const BACKLOG_MAX: usize = 16 << 20;
 /// Keys that one round of active expiry deletes in a partition.
 const EXPIRE_MAX: usize = 64;
 
-/// What an acknowledgement means.
+/// What an answer waits for that tells of an entry of a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Ack {
-    /// Durable on a majority of the voters; on one node: on its disk.
-    #[default]
-    Quorum,
-    /// Applied; written behind, up to some 10 ms later.
-    Relaxed,
+pub struct Hold {
+    /// Which of the shard's partitions.
+    pub place: u32,
+    /// Which entry.
+    pub index: u64,
+    /// Until when.
+    pub ack: Ack,
 }
 
 /// Why a command could not be evaluated. The text is the error reply.
@@ -151,7 +153,8 @@ pub struct Shard<E: Env> {
     env: E,
     id: ShardId,
     map: SlotMap,
-    ack: Ack,
+    /// What is appended is written some milliseconds later, unless somebody waits for it.
+    writes_behind: bool,
     memory_max: usize,
     partitions: Vec<Partition>,
     log: Writer<E>,
@@ -467,13 +470,22 @@ impl<E: Env> Shard<E> {
         }
     }
 
-    /// Has `waiter` told when the entry commits. True: it is committed already.
-    pub fn wait(&mut self, place: u32, index: u64, waiter: Waiter) -> bool {
-        let committed = self.partitions[place as usize].wait(index, waiter);
-        if !committed {
-            self.crowd.note(waiter);
+    /// Has `waiter` told when an answer that tells of an entry, and for which its client asked for
+    /// `ack`, may leave. `None`: at once.
+    pub fn wait(&mut self, (place, index): (u32, u64), ack: Ack, waiter: Waiter) -> Option<Hold> {
+        let partition = &mut self.partitions[place as usize];
+        let ack = partition.promise(ack);
+        match ack {
+            Ack::Quorum => {}
+            Ack::Leader => self.stats.answers_leader.add(1),
+            Ack::Relaxed => self.stats.answers_relaxed.add(1),
         }
-        committed
+        if partition.has_met(index, ack) {
+            return None;
+        }
+        partition.wait(index, ack, waiter);
+        self.crowd.note(waiter);
+        Some(Hold { place, index, ack })
     }
 
     /// Ends the turn: proposes and logs what it wrote.
@@ -482,17 +494,16 @@ impl<E: Env> Shard<E> {
             self.seal(self.touched[at]);
         }
         self.touched.clear();
-        match self.ack {
-            // A leader waits for what was logged here.
-            Ack::Quorum if std::mem::take(&mut self.replicas.has_followed) => {
-                self.crowd.end_turn(self.env.now());
-                self.log.flush(wal::Flush::Now);
-            }
-            Ack::Quorum => {
-                let company = self.crowd.end_turn(self.env.now());
-                self.log.flush(wal::Flush::Shared(company));
-            }
-            Ack::Relaxed => self.log.flush(wal::Flush::Lazy),
+        let has_followed = std::mem::take(&mut self.replicas.has_followed);
+        if self.writes_behind && !self.crowd.waits() {
+            self.log.flush(wal::Flush::Lazy);
+        } else {
+            let company = self.crowd.end_turn(self.env.now());
+            self.log.flush(match has_followed {
+                // A leader waits for what was logged here.
+                true => wal::Flush::Now,
+                false => wal::Flush::Shared(company),
+            });
         }
         self.advance();
     }
@@ -526,10 +537,7 @@ impl<E: Env> Shard<E> {
         if let Some(error) = self.log.failure() {
             return self.fail(error.to_string());
         }
-        let durable = match self.ack {
-            Ack::Quorum => self.log.durable(),
-            Ack::Relaxed => self.log.appended(),
-        };
+        let durable = self.log.durable();
         while self.in_log.front().is_some_and(|write| write.lsn <= durable) {
             let InLog { place, write, .. } = self.in_log.pop_front().expect("looked at");
             let logging = self.at(place, |partition, around| partition.persisted(write, around));

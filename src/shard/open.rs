@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::replicas::Replicas;
 use super::tree::{self, Loaded, Tree};
-use super::{Ack, Planted, Shard};
+use super::{Planted, Shard};
+use crate::ack::Ack;
 use crate::cluster::{Members, SlotMap};
 use crate::consensus::Outlook;
 use crate::env::Env;
@@ -26,7 +27,7 @@ pub struct Options {
     pub shard: ShardId,
     /// Who has which slots.
     pub map: SlotMap,
-    /// What an ack means.
+    /// What answers wait for whose clients do not say: relaxed ones let the log be written behind.
     pub ack: Ack,
     /// This shard's part of the memory budget, bytes.
     pub memory_max: usize,
@@ -121,7 +122,7 @@ pub async fn open<E: Env>(
         env: env.clone(),
         id: options.shard,
         map: options.map,
-        ack: options.ack,
+        writes_behind: options.ack == Ack::Relaxed,
         memory_max: options.memory_max,
         partitions,
         log,

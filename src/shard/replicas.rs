@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::closed::Moments;
-use super::{Shard, Staged};
+use super::{Hold, Shard, Staged};
 use crate::cluster::{Absent, Members, NOWHERE};
 use crate::consensus::{self, Message, MessageKind, Outlook};
 use crate::env::Env;
@@ -303,9 +303,11 @@ impl<E: Env> Shard<E> {
         self.note(place, logging);
     }
 
-    /// Whether an entry that this shard proposed is committed, as what it was proposed as.
-    pub fn has_committed(&self, place: u32, index: u64) -> bool {
-        self.partition(place).committed().index >= index && !self.has_lost(place, index)
+    /// Whether what was waited for has happened to an entry that this shard proposed, as what it
+    /// was proposed as.
+    pub fn has_met(&self, hold: Hold) -> bool {
+        let Hold { place, index, ack } = hold;
+        self.partition(place).has_met(index, ack) && !self.has_lost(place, index)
     }
 
     /// Whether any leadership was lost in this turn.

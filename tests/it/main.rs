@@ -9,6 +9,7 @@
     reason = "a user's side of the seam: real files, threads and time"
 )]
 
+mod acks;
 mod binary;
 mod changes;
 mod cli;

@@ -92,6 +92,6 @@ mod wire;
 pub use aio::{Client, Scanner};
 pub use changes::{Changed, Changes, Done, Position, Rows};
 pub use error::{Code, Error, Reason, Refusal, Result, Retry};
-pub use op::{BatchOutcome, Change, Entry, Item, Op, Outcome, ServerInfo};
+pub use op::{Ack, BatchOutcome, Change, Entry, Item, Op, Outcome, ServerInfo};
 pub use options::Options;
 pub use scan::Scan;

@@ -22,6 +22,31 @@ pub struct Op<'a> {
     pub(crate) condition: Condition<'a>,
 }
 
+/// What an answer waits for ([`crate::blocking::Client::with_ack`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ack {
+    /// Until what it tells is on the disks of a majority; on a single node: on its disk.
+    Quorum,
+    /// Until it is on the disk of the node that leads the key's partition. It is lost with that
+    /// node, or when another one leads before a majority has it.
+    Leader,
+    /// For nothing: it is applied, and on its way to the disk. A crash may lose it.
+    Relaxed,
+}
+
+impl std::str::FromStr for Ack {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "quorum" => Ok(Self::Quorum),
+            "leader" => Ok(Self::Leader),
+            "relaxed" => Ok(Self::Relaxed),
+            _ => Err("it is quorum, leader or relaxed".to_owned()),
+        }
+    }
+}
+
 /// How long what is set stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Ttl {

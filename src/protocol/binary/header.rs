@@ -5,6 +5,7 @@ use std::ops::Range;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::Code;
+use crate::ack::Ack;
 
 /// The first bytes of every frame. The first is not ASCII: no other protocol begins with it.
 pub const MAGIC: [u8; 4] = [0xD5, b'S', b'T', b'V'];
@@ -26,6 +27,10 @@ pub const FLAG_ONCE: u16 = 4;
 
 /// Set in the flags of gets and multi-gets that a replica which follows may answer.
 pub const FLAG_STALE: u16 = 8;
+
+/// The bits of the flags that say what the answer to a request on keys waits for
+/// ([`Header::ack`]).
+pub const FLAGS_ACK: u16 = 0x30;
 
 const MAGIC_AT: Range<usize> = 0..4;
 const VERSION_AT: usize = 4;
@@ -123,7 +128,7 @@ pub struct Header {
     pub version: u8,
     /// Which request; it may be unknown.
     pub opcode: u8,
-    /// [`FLAG_REPLY`], [`FLAG_ERROR`], [`FLAG_ONCE`], [`FLAG_STALE`].
+    /// [`FLAG_REPLY`], [`FLAG_ERROR`], [`FLAG_ONCE`], [`FLAG_STALE`], [`FLAGS_ACK`].
     pub flags: u16,
     /// The client's.
     pub request_id: u64,
@@ -172,9 +177,23 @@ impl Header {
         bytes[HEADER_CHECK].copy_from_slice(&check.to_le_bytes());
     }
 
+    /// What the answer waits for, if the request says so.
+    pub fn ack(&self) -> Option<Ack> {
+        Ack::ALL.into_iter().find(|ack| flags_of(*ack) == self.flags & FLAGS_ACK)
+    }
+
     /// Whether `body` is what the header says.
     pub fn fits(&self, body: &[u8]) -> bool {
         body.len() == self.body_len as usize && checksum(body) == self.body_check
+    }
+}
+
+/// How a request says what its answer is to wait for.
+pub fn flags_of(ack: Ack) -> u16 {
+    match ack {
+        Ack::Quorum => 0x10,
+        Ack::Leader => 0x20,
+        Ack::Relaxed => 0x30,
     }
 }
 

@@ -16,7 +16,8 @@
 //!           5       opcode        of the request; a reply repeats it
 //!           6..8    flags:u16     1 reply, 2 error; requests have neither; 4 of a write:
 //!                                 done once, see *sessions*; 8 of a get or multi-get: it may
-//!                                 be old, see *old answers*; other bits are zero
+//!                                 be old, see *old answers*; 0x30 of a request on keys: when
+//!                                 it is answered, see *early answers*; other bits are zero
 //!           8..16   request_id    the client's choice; the reply repeats it
 //!           16..20  deadline_ms   of a request, from its arrival, 0: none; of a reply: zero
 //!           20..24  body_len      bytes
@@ -73,6 +74,13 @@
 //! current at most so long before as its `read-staleness-max` says; what is older is asked of the
 //! leaders all the same. When they can not be reached the error is `too_stale`. Each key is as of
 //! its own moment, and a later read may be answered with something older.
+//!
+//! *Early answers.* The flags of a `get`, `set`, `delete`, `batch`, `multi-get` or `scan` say what
+//! its answer waits for: until what it tells is on the disks of a majority (0x10), or on that of
+//! the partition's leader (0x20), or for nothing (0x30); none of them: as the node is set, by
+//! default for the majority. What is told earlier may be lost when its leader is, and its version
+//! given to another write. Requests that wait for the majority are never told of it before the
+//! majority has it. A write of a session that is lost so is forgotten with its answer.
 //!
 //! # Requests
 //!
@@ -216,8 +224,8 @@ mod tests;
 pub use changes::{Behind, Change, Changed, Changes, Done, Position, Rows, RowsFrom, Subject};
 pub use error::{Class, Code, Failure, Retry};
 pub use header::{
-    Checksum, FLAG_ERROR, FLAG_ONCE, FLAG_REPLY, FLAG_STALE, HEADER_LEN, Header, MAGIC, Opcode,
-    VERSION, finish, finish_summed, finish_with, start,
+    Checksum, FLAG_ERROR, FLAG_ONCE, FLAG_REPLY, FLAG_STALE, FLAGS_ACK, HEADER_LEN, Header, MAGIC,
+    Opcode, VERSION, finish, finish_summed, finish_with, flags_of, start,
 };
 pub use parser::{Breach, Frame, Parser};
 pub use reply::{

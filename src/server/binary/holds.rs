@@ -14,6 +14,7 @@ use crate::partition::Waiter;
 use crate::protocol::binary::{Class, Code, FLAG_ERROR, Failure, LONG_LEN_MIN, Opcode, Retry};
 use crate::server::Server;
 use crate::server::remote::LED_NO_MORE;
+use crate::shard::Hold;
 
 /// The waiter of all held replies.
 pub const WAITER: Waiter = Waiter(1 << 62);
@@ -21,7 +22,7 @@ pub const WAITER: Waiter = Waiter(1 << 62);
 /// Buffers kept for reuse.
 const SPARE_MAX: usize = 64;
 
-/// A commit to wait for: place of the partition, entry.
+/// An entry to wait for: place of the partition, number.
 pub(super) type Wait = (u32, u64);
 
 struct Held {
@@ -35,7 +36,7 @@ struct Held {
 
 #[derive(Default)]
 struct Group {
-    wait: Wait,
+    hold: Hold,
     bytes: Vec<u8>,
     held: Vec<Held>,
 }
@@ -56,11 +57,11 @@ impl Holds {
     }
 
     /// The group of an entry: nearly always among the newest.
-    fn group(&mut self, wait: Wait) -> &mut Group {
-        let found = self.groups.iter().rposition(|group| group.wait == wait);
+    fn group(&mut self, hold: Hold) -> &mut Group {
+        let found = self.groups.iter().rposition(|group| group.hold == hold);
         let at = found.unwrap_or_else(|| {
             let spare = self.spare.pop().unwrap_or_default();
-            self.groups.push_back(Group { wait, ..spare });
+            self.groups.push_back(Group { hold, ..spare });
             self.groups.len() - 1
         });
         &mut self.groups[at]
@@ -70,12 +71,12 @@ impl Holds {
     pub fn hold(
         &mut self,
         asker: &Asker,
-        (wait, more): (Wait, Vec<Wait>),
+        (hold, more): (Hold, Vec<Wait>),
         flags: u16,
         body: impl FnOnce(&mut Vec<u8>) -> Large,
     ) {
         self.deadlined += usize::from(!asker.deadline.is_zero());
-        let group = self.group(wait);
+        let group = self.group(hold);
         let at = group.bytes.len();
         let large = encode(&mut group.bytes, &asker.header, flags, body);
         let frame = (at, group.bytes.len());
@@ -92,12 +93,11 @@ impl Holds {
 }
 
 impl<E: Env> Server<E> {
-    /// Sends the replies whose entry is committed.
+    /// Sends the replies for whose entry enough was waited.
     pub(in crate::server) fn release_typed(&mut self) {
         let mut at = 0;
         while let Some(group) = self.binary.holds.groups.get(at) {
-            let (place, entry) = group.wait;
-            if !self.shard.has_committed(place, entry) {
+            if !self.shard.has_met(group.hold) {
                 at += 1;
                 continue;
             }
@@ -119,10 +119,10 @@ impl<E: Env> Server<E> {
         large: Large,
         mut more: Vec<(u32, u64)>,
     ) {
-        while let Some((place, entry)) = more.pop() {
-            if !self.shard.wait(place, entry, WAITER) {
+        while let Some(wait) = more.pop() {
+            if let Some(hold) = self.shard.wait(wait, asker.ack(), WAITER) {
                 self.binary.holds.deadlined += usize::from(!asker.deadline.is_zero());
-                let group = self.binary.holds.group((place, entry));
+                let group = self.binary.holds.group(hold);
                 let at = group.bytes.len();
                 group.bytes.extend_from_slice(frame);
                 let frame = (at, group.bytes.len());
@@ -142,7 +142,7 @@ impl<E: Env> Server<E> {
         for group in std::mem::take(&mut self.binary.holds.groups) {
             // What a reply is to wait for later counts too: nobody would ever tell of it.
             let is_lost = |(place, entry): &Wait| self.shard.has_lost(*place, *entry);
-            let all = code == Code::LogFailed || is_lost(&group.wait);
+            let all = code == Code::LogFailed || is_lost(&(group.hold.place, group.hold.index));
             let mut group = group;
             let lost = group.held.extract_if(.., |held| all || held.more.iter().any(is_lost));
             let lost: Vec<_> = lost.map(|held| held.asker).collect();

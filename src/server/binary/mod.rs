@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Work;
+use crate::ack::Ack;
 use crate::command::{Spec, lookup};
 use crate::env::{ConnId, ListenerId};
 use crate::id::{Once, SessionId, ShardId};
@@ -177,6 +178,13 @@ pub(super) fn may_be_stale(header: &Header) -> bool {
     header.flags & FLAG_STALE != 0 && reads.contains(&header.opcode)
 }
 
+/// Whether a request is on keys by name: it may say what its answer waits for.
+fn is_on_keys(opcode: u8) -> bool {
+    let writes = [Opcode::Set, Opcode::Delete, Opcode::Batch];
+    let reads = [Opcode::Get, Opcode::MultiGet, Opcode::Scan];
+    writes.iter().chain(&reads).any(|on_keys| *on_keys as u8 == opcode)
+}
+
 /// Nothing is read behind such a one until it is answered: it takes long, and what comes after it
 /// must not overtake it.
 fn is_long_set(header: &Header) -> bool {
@@ -219,6 +227,11 @@ impl Asker {
 
     fn cost(&self) -> u32 {
         cost_of(&self.header)
+    }
+
+    /// What its answer waits for.
+    fn ack(&self) -> Ack {
+        self.header.ack().unwrap_or_default()
     }
 }
 

@@ -13,7 +13,7 @@ use crate::env::Env;
 use crate::id::{Once, SessionId, Timestamp};
 use crate::partition::Recalled;
 use crate::protocol::binary::{
-    Code, Condition, FLAG_ONCE, FLAG_STALE, Failure, Header, Opcode, Reply,
+    Code, Condition, FLAG_ONCE, FLAG_STALE, FLAGS_ACK, Failure, Header, Opcode, Reply,
 };
 use crate::server::Server;
 use crate::shard::Told;
@@ -29,8 +29,14 @@ pub(super) fn session_of(
     header: &Header,
     of: Option<SessionId>,
 ) -> Result<Option<SessionId>, &'static str> {
+    if header.flags == 0 {
+        return Ok(None);
+    }
     let may = [Opcode::Set, Opcode::Delete, Opcode::Batch].map(|opcode| opcode as u8);
-    match header.flags {
+    if header.ack().is_some() && !super::is_on_keys(header.opcode) {
+        return Err("only a request on keys says what its answer waits for");
+    }
+    match header.flags & !FLAGS_ACK {
         0 => Ok(None),
         FLAG_ONCE if !may.contains(&header.opcode) => Err("only a write is done once"),
         FLAG_ONCE if of.is_none() => Err("what is done once is in a session: say which before"),

@@ -10,12 +10,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Asker, body_len_max, once};
+use super::{Asker, body_len_max, is_on_keys, once};
+use crate::ack::Ack;
 use crate::command::DB_COUNT;
 use crate::env::{ConnId, Env};
 use crate::limits::KEY_LEN_MAX;
 use crate::lsm::key;
-use crate::protocol::binary::{Breach, Code, Failure, Header, Opcode, Request};
+use crate::protocol::binary::{Breach, Code, Failure, Header, Opcode, Request, flags_of};
 use crate::server::{Server, Source, Work};
 use crate::shard::Target;
 
@@ -224,7 +225,8 @@ impl<E: Env> Server<E> {
             Ok(session) => session,
             Err(text) => return self.fail(&asker, Failure::new(Code::BadRequest, text)),
         };
-        let asker = Asker { session, ..asker };
+        let header = answered_at(header, self.node.identity.ack);
+        let asker = Asker { session, header, ..asker };
         if self.is_paused_for(writes(header.opcode)) {
             let text = "paused (CLIENT PAUSE): try again later";
             return self.fail(&asker, Failure::new(Code::Overloaded, text));
@@ -241,6 +243,14 @@ impl<E: Env> Server<E> {
             Err(code) => self.fail(&asker, Failure::new(code, text_of(code))),
         }
     }
+}
+
+/// A request that does not say what its answer waits for says what the node is set to, wherever it
+/// is served.
+fn answered_at(header: Header, ack: Ack) -> Header {
+    let is_told = ack == Ack::Quorum || header.ack().is_some() || !is_on_keys(header.opcode);
+    let flags = if is_told { 0 } else { flags_of(ack) };
+    Header { flags: header.flags | flags, ..header }
 }
 
 fn bytes_of<'a, C>(sources: &'a [Source<C>], body: &'a Body) -> &'a [u8]

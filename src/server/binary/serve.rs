@@ -14,10 +14,9 @@ use crate::env::{ConnId, Env};
 use crate::id::ShardId;
 use crate::lsm::memtable::{Payload, Version};
 use crate::protocol::binary::{
-    Code, Condition, Entry, FLAG_ERROR, Failure, Header, Item, Items, Keys, LONG_LEN_MIN, NO_INDEX,
-    Op, Opcode, Ops, Outcomes, Request, Retry, Scan, Scanned,
+    Code, Condition, Entry, FLAG_ERROR, FLAG_STALE, Failure, Header, Item, Items, Keys,
+    LONG_LEN_MIN, NO_INDEX, Op, Opcode, Ops, Outcomes, Request, Retry, Scan, Scanned,
 };
-use crate::server::output::Hold;
 use crate::server::{Server, ledger, remote, round};
 use crate::shard::mailbox::{Parcel, TypedAnswer, TypedRequest};
 use crate::shard::{ConditionFailed, Cursor, Refused, Scope, Target};
@@ -51,7 +50,7 @@ impl<E: Env> Server<E> {
         header: &Header,
         run: impl FnOnce(&mut Self) -> R,
     ) -> R {
-        if header.flags == 0 {
+        if header.flags & FLAG_STALE == 0 {
             return run(self);
         }
         // A part of a multi-get is served within the whole.
@@ -418,7 +417,7 @@ impl<E: Env> Server<E> {
         });
     }
 
-    /// Answers when all of `waits` are committed; `body` appends the body.
+    /// Answers when all of `waits` are as safe as was asked for; `body` appends the body.
     pub(super) fn respond(
         &mut self,
         asker: &Asker,
@@ -428,10 +427,10 @@ impl<E: Env> Server<E> {
     ) {
         let mut waits = waits.iter();
         while let Some((place, entry)) = waits.next() {
-            if !self.shard.wait(*place, *entry, WAITER) {
-                self.ledger.hold(Hold { place: *place, index: *entry });
+            if let Some(hold) = self.shard.wait((*place, *entry), asker.ack(), WAITER) {
+                self.ledger.hold(hold);
                 let more = waits.copied().collect();
-                return self.binary.holds.hold(asker, ((*place, *entry), more), flags, body);
+                return self.binary.holds.hold(asker, (hold, more), flags, body);
             }
         }
         if asker.shard != self.shard.id() {

@@ -49,7 +49,7 @@ impl Asked {
         for request in &parcel.requests {
             let (first, len) = request.parts;
             let parts = &parcel.parts[first as usize..][..len as usize];
-            let to = Address { conn: request.conn, ticket: request.ticket };
+            let to = Address::of_request(request);
             let plain = self.plain.entry(name(request.conn, request.ticket.into()));
             let plain = plain.or_insert(Plain { to, parts: Vec::new(), writes: false });
             plain.parts.extend_from_slice(parts);

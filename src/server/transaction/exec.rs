@@ -94,7 +94,7 @@ impl<E: Env> Server<E> {
         let conn = self.conns[index as usize].as_deref_mut().expect("found above");
         conn.pending = Some(Box::new(Pending { running, ..Pending::default() }));
         conn.busy = true;
-        let to = remote::Address { conn: conn.id, ticket: remote::EXEC_TICKET };
+        let to = remote::Address::of(conn, remote::EXEC_TICKET);
         let transaction = Arc::new(transaction);
         if shard != self.shard.id() {
             return self.forward_transaction(shard, to, spec, transaction);

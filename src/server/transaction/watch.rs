@@ -70,7 +70,7 @@ impl<E: Env> Server<E> {
         conn.busy = true;
         for (shard, keys) in &others {
             let group = Group { spec, args, keys, db, proto, blobs: &[] };
-            let to = remote::Address { conn: id, ticket: remote::WATCH_TICKET };
+            let to = remote::Address::plain(id, remote::WATCH_TICKET);
             self.forward_group(*shard, to, &group);
         }
     }

@@ -33,6 +33,7 @@ use std::time::Duration;
 use super::{
     Answer, Element, Invalidation, Listener, Parcel, Part, Request, TypedAnswer, TypedRequest,
 };
+use crate::ack::Ack;
 use crate::command::{DB_COUNT, Run, Spec, lookup_full};
 use crate::env::ConnId;
 use crate::id::{SessionId, ShardId, Slot, Timestamp};
@@ -42,6 +43,17 @@ use crate::protocol::binary::{FLAG_ONCE, HEADER_LEN, Header};
 use crate::protocol::resp::{Args, ArgsBuf, Proto, Span};
 use crate::shard::tracked::Client;
 use crate::shard::transaction::{Step, Transaction, Watched};
+
+/// Above these bits of a request's flags is what its answer waits for.
+const ACK_SHIFT: u8 = 4;
+
+fn number_of(ack: Ack) -> u8 {
+    match ack {
+        Ack::Quorum => 0,
+        Ack::Leader => 1,
+        Ack::Relaxed => 2,
+    }
+}
 
 /// Why bytes are no parcel.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -161,7 +173,8 @@ impl Out<'_> {
         self.u8(request.db);
         let Request { resp3, remembers, stale, transaction, .. } = *request;
         let flags = [resp3, remembers, transaction.is_some(), stale];
-        self.u8(flags.iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(*flag)));
+        let flags = flags.iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(*flag));
+        self.u8(flags | number_of(request.ack) << ACK_SHIFT);
         let (first, len) = request.parts;
         let parts = &parcel.parts[first as usize..][..len as usize];
         self.list(parts, |out, part| out.u32(*part));
@@ -345,8 +358,21 @@ impl<'a> Rest<'a> {
             parcel.transactions.push(Arc::new(taken));
         }
         let [resp3, remembers, stale] = [1, 2, 8].map(|flag| flags & flag != 0);
-        let request =
-            Request { conn, ticket, parts, spec, db, resp3, remembers, stale, args, transaction };
+        let ack = Ack::ALL.into_iter().find(|ack| number_of(*ack) == flags >> ACK_SHIFT);
+        let ack = ack.ok_or(Error::Malformed { what: "flags" })?;
+        let request = Request {
+            conn,
+            ticket,
+            parts,
+            spec,
+            db,
+            resp3,
+            remembers,
+            stale,
+            ack,
+            args,
+            transaction,
+        };
         if !request.is_sound(parcel) {
             return Err(Error::Malformed { what: "number of arguments" });
         }

@@ -9,10 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::tree::Loaded;
-use super::super::{
-    Ack, Options, Piece, Planted, Shard, Target, TreeError, TreeOptions, Wait, open,
-};
+use super::super::{Options, Piece, Planted, Shard, Target, TreeError, TreeOptions, Wait, open};
 use super::*;
+use crate::ack::Ack;
 use crate::cluster::SlotMap;
 use crate::env::{Class, Env};
 use crate::id::{NodeId, PartitionId, ShardId, Slot};

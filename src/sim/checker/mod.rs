@@ -132,6 +132,14 @@ impl History {
         self.calls[id.0].1 = None;
     }
 
+    /// Whether a get was answered with this.
+    #[cfg(test)]
+    pub fn was_read(&self, value: i64) -> bool {
+        let told = Some(Answer::Value(Some(value)));
+        let answers = self.calls.iter().filter_map(|(_, call)| call.as_ref());
+        answers.map(|call| call.returned.map(|(_, answer)| answer)).any(|answer| answer == told)
+    }
+
     /// Calls that were recorded, and how many of them were answered.
     pub fn counts(&self) -> (usize, usize) {
         let answered = |(_, call): &&(_, Option<Call>)| call.is_some_and(|c| c.returned.is_some());

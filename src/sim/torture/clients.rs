@@ -46,6 +46,8 @@ pub(super) struct Clients {
     pub history: History,
     clients: Vec<Client>,
     keys: u64,
+    /// Of the ten in the order of [`Clients::send`] so many.
+    kinds: u64,
     /// How many only read, and at the first node.
     readers: usize,
     /// Commands to be sent yet.
@@ -65,6 +67,7 @@ impl Clients {
             history: History::default(),
             clients: (0..rng.between(3, 10)).map(client).collect(),
             keys: rng.between(1, 8),
+            kinds: 10,
             readers: 0,
             left: ops,
             rest_max: Duration::from_millis([1, 20, 300][rng.index(3)]),
@@ -86,6 +89,12 @@ impl Clients {
     #[cfg(test)]
     pub fn that_write_one_key(rng: &mut Rng) -> Self {
         Self { readers: 0, rest_max: Duration::from_millis(100), ..Self::on_one_key(rng) }
+    }
+
+    /// The same, which get and set alone.
+    #[cfg(test)]
+    pub fn plain(self) -> Self {
+        Self { kinds: 7, ..self }
     }
 
     /// Nothing more is sent.
@@ -145,7 +154,7 @@ impl Clients {
     fn send(&mut self, who: usize, now: Duration, rng: &mut Rng) {
         self.left -= 1;
         self.last_number += APART;
-        let op = match rng.below(10) {
+        let op = match rng.below(self.kinds) {
             _ if who < self.readers => Op::Get,
             0..4 => Op::Get,
             4..7 => Op::Put(self.last_number),

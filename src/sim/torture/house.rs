@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::talk::{Talk, Value};
+use crate::ack::Ack;
 use crate::cluster::{Members, SlotMap, Topology};
 use crate::command::Identity;
 use crate::env::{Class, Env, Wake};
@@ -17,7 +18,7 @@ use crate::limits::SECTOR_LEN;
 use crate::metrics::ShardStats;
 use crate::server::{self, Common, Node, Options, Server, Shared};
 use crate::shard::mailbox::{self, Mailbox};
-use crate::shard::{self, Ack, Planted};
+use crate::shard::{self, Planted};
 use crate::sim::{self, Sim, SimEnv, SimWaker};
 use crate::wal;
 
@@ -41,7 +42,7 @@ pub struct Shape {
     pub shards: u16,
     /// Of each shard.
     pub partitions: u32,
-    /// What an ack means.
+    /// What an answer waits for whose client does not say.
     pub ack: Ack,
     /// Which cluster it is one of, if it is of any.
     pub cluster: u128,
@@ -337,6 +338,7 @@ fn options(shape: &Shape, node: NodeId, topology: Option<&Topology>) -> Options 
             node_id: "f".repeat(40),
             cores: shape.shards,
             cluster_mode: shape.cluster_mode,
+            ack: shape.ack,
             ..Identity::default()
         },
         config: Vec::new(),

@@ -19,6 +19,8 @@ pub mod calls;
 mod campaign;
 mod clients;
 pub mod cluster;
+#[cfg(test)]
+mod early;
 pub mod flips;
 pub mod full;
 mod groups;

@@ -14,11 +14,11 @@ pub use self::scanner::Scanner;
 use crate::answer::{self, FAR};
 use crate::changes::{Changes, Position, Rows};
 use crate::error::{Code, Result};
-use crate::op::{BatchOutcome, Item, Op, Outcome, ServerInfo};
+use crate::op::{Ack, BatchOutcome, Item, Op, Outcome, ServerInfo};
 use crate::options::Options;
 use crate::retry::Attempts;
 use crate::scan::Scan;
-use crate::wire::{self, Asked, Request};
+use crate::wire::{self, Asked, Request, Wishes};
 
 /// The async client: cheap to clone, and to be shared.
 ///
@@ -30,8 +30,7 @@ pub struct Client {
     pool: Arc<Pool>,
     deadline: Duration,
     db: u8,
-    /// What reads are answered may be old.
-    stale: bool,
+    wishes: Wishes,
 }
 
 impl Client {
@@ -45,7 +44,7 @@ impl Client {
 
     pub(crate) fn new(options: Options) -> Self {
         let (deadline, db) = (options.deadline.min(FAR), options.db);
-        Self { pool: Arc::new(Pool::new(options)), deadline, db, stale: false }
+        Self { pool: Arc::new(Pool::new(options)), deadline, db, wishes: Wishes::default() }
     }
 
     /// The same client with another deadline for each request.
@@ -62,7 +61,15 @@ impl Client {
     /// them itself if what it has was current at most so long ago as it is configured to allow
     /// (`read-staleness-max`), and asks the keys' leaders otherwise.
     pub fn with_stale_reads(&self) -> Self {
-        Self { stale: true, ..self.clone() }
+        Self { wishes: Wishes { stale: true, ..self.wishes }, ..self.clone() }
+    }
+
+    /// The same client, whose answers on keys, of reads and writes, wait for this, whatever the
+    /// server is set to. What is told before a majority has it may be lost, and the version that it
+    /// names may then be another write's. A retry is as safe as ever: a write that was lost is done
+    /// then, one that was not is not done again.
+    pub fn with_ack(&self, ack: Ack) -> Self {
+        Self { wishes: Wishes { ack: Some(ack), ..self.wishes }, ..self.clone() }
     }
 
     /// What the server says of itself.
@@ -235,7 +242,7 @@ impl Client {
     ) -> Result<wire::Frame> {
         let conn = self.pool.get(deadline).await?;
         let once = attempts.begin(conn.session_number())?;
-        conn.exchange(&Asked { request: *request, once, stale: self.stale }, deadline).await
+        conn.exchange(&Asked { request: *request, once, wishes: self.wishes }, deadline).await
     }
 
     fn attempts(&self, writes: bool, once: Option<u64>) -> Attempts {

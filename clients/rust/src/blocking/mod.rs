@@ -33,11 +33,11 @@ pub use self::scanner::Scanner;
 use crate::answer::{self, FAR};
 use crate::changes::{Changes, Position, Rows};
 use crate::error::{Code, Result};
-use crate::op::{BatchOutcome, Item, Op, Outcome, ServerInfo};
+use crate::op::{Ack, BatchOutcome, Item, Op, Outcome, ServerInfo};
 use crate::options::Options;
 use crate::retry::Attempts;
 use crate::scan::Scan;
-use crate::wire::{self, Asked, Request};
+use crate::wire::{self, Asked, Request, Wishes};
 
 /// The blocking client: cheap to clone, and to be shared among threads.
 ///
@@ -48,8 +48,7 @@ pub struct Client {
     pool: Arc<Pool>,
     deadline: Duration,
     db: u8,
-    /// What reads are answered may be old.
-    stale: bool,
+    wishes: Wishes,
 }
 
 impl Client {
@@ -63,7 +62,7 @@ impl Client {
 
     pub(crate) fn new(options: Options) -> Self {
         let (deadline, db) = (options.deadline.min(FAR), options.db);
-        Self { pool: Arc::new(Pool::new(options)), deadline, db, stale: false }
+        Self { pool: Arc::new(Pool::new(options)), deadline, db, wishes: Wishes::default() }
     }
 
     /// The same client with another deadline for each request.
@@ -80,7 +79,15 @@ impl Client {
     /// them itself if what it has was current at most so long ago as it is configured to allow
     /// (`read-staleness-max`), and asks the keys' leaders otherwise.
     pub fn with_stale_reads(&self) -> Self {
-        Self { stale: true, ..self.clone() }
+        Self { wishes: Wishes { stale: true, ..self.wishes }, ..self.clone() }
+    }
+
+    /// The same client, whose answers on keys, of reads and writes, wait for this, whatever the
+    /// server is set to. What is told before a majority has it may be lost, and the version that it
+    /// names may then be another write's. A retry is as safe as ever: a write that was lost is done
+    /// then, one that was not is not done again.
+    pub fn with_ack(&self, ack: Ack) -> Self {
+        Self { wishes: Wishes { ack: Some(ack), ..self.wishes }, ..self.clone() }
     }
 
     /// What the server says of itself.
@@ -253,7 +260,7 @@ impl Client {
         let mut conn = self.pool.get(deadline)?;
         let once = attempts.begin(conn.session_number())?;
         let mut answers =
-            conn.exchange(&[Asked { request: *request, once, stale: self.stale }], deadline);
+            conn.exchange(&[Asked { request: *request, once, wishes: self.wishes }], deadline);
         answers.pop().expect("as many answers as requests")
     }
 

@@ -110,9 +110,9 @@ impl<'a> Pipeline<'a> {
             Queued::Get(key) => Request::Get { db, key },
             Queued::Write(op) => Request::Write { db, op },
         });
-        let stale = self.client.stale;
+        let wishes = self.client.wishes;
         let requests: Vec<_> =
-            requests.map(|request| Asked { request, once: None, stale }).collect();
+            requests.map(|request| Asked { request, once: None, wishes }).collect();
         let mut attempts = self.client.attempts(true, None);
         let mut conn = loop {
             match self.client.pool.get(deadline) {

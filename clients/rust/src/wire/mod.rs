@@ -16,7 +16,7 @@ pub(crate) use reply::{
     Page, batch_outcome, changes, hello, info, item, items, outcome, page, ping, refusal, rows,
     session,
 };
-pub(crate) use request::{Asked, Hello, Request, SET};
+pub(crate) use request::{Asked, Hello, Request, SET, Wishes};
 
 /// The first bytes of every frame.
 const MAGIC: [u8; 4] = [0xD5, b'S', b'T', b'V'];
@@ -34,6 +34,11 @@ const FLAG_ERROR: u16 = 2;
 const FLAG_ONCE: u8 = 4;
 /// Of a read that a replica which follows may answer.
 const FLAG_STALE: u8 = 8;
+
+/// Of a request on keys: what its answer waits for.
+const FLAG_QUORUM: u8 = 0x10;
+const FLAG_LEADER: u8 = 0x20;
+const FLAG_RELAXED: u8 = 0x30;
 
 /// A reply: whose, and what.
 #[derive(Clone, Debug, PartialEq, Eq)]

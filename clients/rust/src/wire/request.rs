@@ -1,8 +1,8 @@
 //! Requests, encoded.
 
-use super::{FLAG_ONCE, FLAG_STALE, put_frame};
+use super::{FLAG_LEADER, FLAG_ONCE, FLAG_QUORUM, FLAG_RELAXED, FLAG_STALE, put_frame};
 use crate::changes::Position;
-use crate::op::{Condition, Op, Ttl};
+use crate::op::{Ack, Condition, Op, Ttl};
 
 /// The opcode of a set.
 pub(crate) const SET: u8 = 0x11;
@@ -24,23 +24,47 @@ pub(crate) enum Request<'a> {
     Copy { partition: u32, cluster: u128, from: &'a [u8] },
 }
 
-/// A request, its number if it is a write that is to be done once, and whether what it is answered
-/// may be old, if it is a read.
+/// What a client wants of answers to requests on keys.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wishes {
+    /// Reads may be answered with what is old.
+    pub stale: bool,
+    /// What answers wait for; none: as the server is set.
+    pub ack: Option<Ack>,
+}
+
+impl Wishes {
+    fn flags(self, request: &Request<'_>) -> u8 {
+        let stale = match request {
+            Request::Get { .. } | Request::MultiGet { .. } if self.stale => FLAG_STALE,
+            Request::Get { .. } | Request::MultiGet { .. } | Request::Scan { .. } => 0,
+            Request::Write { .. } | Request::Batch { .. } => 0,
+            _ => return 0,
+        };
+        stale
+            | match self.ack {
+                None => 0,
+                Some(Ack::Quorum) => FLAG_QUORUM,
+                Some(Ack::Leader) => FLAG_LEADER,
+                Some(Ack::Relaxed) => FLAG_RELAXED,
+            }
+    }
+}
+
+/// A request, its number if it is a write that is to be done once, and what is wanted of its
+/// answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked<'a> {
     pub request: Request<'a>,
     pub once: Option<u64>,
-    pub stale: bool,
+    pub wishes: Wishes,
 }
 
 impl Asked<'_> {
     /// Appends its frame. `id`: of what has no number; `deadline_ms` 0: none.
     pub fn put(&self, id: u64, deadline_ms: u32, out: &mut Vec<u8>) {
-        let flags = match self.request {
-            Request::Get { .. } | Request::MultiGet { .. } if self.stale => FLAG_STALE,
-            _ if self.once.is_some() => FLAG_ONCE,
-            _ => 0,
-        };
+        let once = if self.once.is_some() { FLAG_ONCE } else { 0 };
+        let flags = once | self.wishes.flags(&self.request);
         let opcode = self.request.opcode();
         put_frame(out, (opcode, flags), id, deadline_ms, |out| self.request.put_body(out));
     }
@@ -48,7 +72,7 @@ impl Asked<'_> {
 
 impl<'a> From<Request<'a>> for Asked<'a> {
     fn from(request: Request<'a>) -> Self {
-        Self { request, once: None, stale: false }
+        Self { request, once: None, wishes: Wishes::default() }
     }
 }
 

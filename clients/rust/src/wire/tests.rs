@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::*;
 use crate::changes::{Changed, Done, Position};
 use crate::error::Retry;
-use crate::op::{Change, Entry, Item, Op, Outcome, ServerInfo};
+use crate::op::{Ack, Change, Entry, Item, Op, Outcome, ServerInfo};
 use crate::scan::Scan;
 
 /// A block of a file: its name, its frame, its fields in order.
@@ -109,9 +109,12 @@ fn encoded(block: &Block) -> Vec<u8> {
     let mut put = |request: Request<'_>| {
         assert_eq!(u64::from(request.opcode()), block.number("header.opcode"), "{}", block.name);
         assert_eq!(request.body_len(), block.number("header.body_len"), "{}", block.name);
-        let once = (block.number("header.flags") == 4).then_some(id);
-        let stale = block.number("header.flags") == 8;
-        Asked { request, once, stale }.put(id, deadline_ms, &mut out);
+        let flags = block.number("header.flags");
+        let once = (flags & 4 != 0).then_some(id);
+        let acks = [Ack::Quorum, Ack::Leader, Ack::Relaxed].map(Some);
+        let ack = [None].iter().chain(&acks).nth(flags as usize >> 4 & 3).copied().flatten();
+        let wishes = Wishes { stale: flags & 8 != 0, ack };
+        Asked { request, once, wishes }.put(id, deadline_ms, &mut out);
     };
     match block.number("header.opcode") {
         0x01 => {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::super::*;
 use super::{reply_frame, request_frame};
+use crate::ack::Ack;
 
 const REQUESTS: &str = "\
 Requests of the binary protocol: what src/protocol/binary/mod.rs says, in bytes.
@@ -99,6 +100,17 @@ fn requests_are_as_the_vectors_say() {
         ("multi-get of what may be old", decoded(Opcode::MultiGet, &keys)),
     ] {
         let header = Header { flags: FLAG_STALE, opcode: request.opcode() as u8, ..header };
+        block(&mut text, name, &super::framed(header, |out| request.encode(out)));
+        request_fields(&mut text, &request);
+    }
+    let delete = Request::Write(Op { key: b"k", ..Op::default() });
+    for (name, flags, request) in [
+        ("get of what the majority has", flags_of(Ack::Quorum), Request::Get { db: 0, key: b"k" }),
+        ("delete on the leader's disk", flags_of(Ack::Leader), delete),
+        ("delete once on the leader's disk", FLAG_ONCE | flags_of(Ack::Leader), delete),
+        ("delete on no disk", flags_of(Ack::Relaxed), delete),
+    ] {
+        let header = Header { flags, opcode: request.opcode() as u8, ..header };
         block(&mut text, name, &super::framed(header, |out| request.encode(out)));
         request_fields(&mut text, &request);
     }

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::ack::Ack;
 use crate::command::lookup;
 
 const CONN: ConnId = ConnId { index: 3, generation: 9 };
@@ -41,6 +42,7 @@ fn request(parcel: &mut Parcel, name: &str, args: &[&[u8]], transaction: Option<
         resp3,
         remembers,
         stale: true,
+        ack: Ack::Leader,
         args,
         transaction,
     });
@@ -97,12 +99,13 @@ fn seen(parcel: &Parcel) -> Vec<String> {
             let specs: Vec<_> = of.steps.iter().map(|s| (s.spec.name, s.db, s.proto)).collect();
             format!("{:?} {steps:?} {specs:?}", of.watched)
         });
-        let Request { conn, ticket, spec, db, resp3, remembers, stale, .. } = request;
+        let Request { conn, ticket, spec, db, resp3, remembers, stale, ack, .. } = request;
         let args = args(&parcel.args(request));
         seen.push(format!(
-            "{conn:?} {ticket} {} {db} {resp3} {remembers} {stale} {parts:?} {args:?} {of:?}",
+            "{conn:?} {ticket} {} {db} {resp3} {remembers} {stale} {ack:?} {parts:?} {args:?}",
             spec.name
         ));
+        seen.push(format!("{of:?}"));
     }
     for answer in &parcel.answers {
         let (first, len) = answer.elements;
