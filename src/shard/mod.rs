@@ -27,6 +27,7 @@ use std::time::Duration;
 use crate::ack::Ack;
 use crate::cluster::SlotMap;
 use crate::command::{self, Flags, Input, Run, Spec, notify};
+use crate::consensus::WriteId;
 use crate::env::Env;
 use crate::id::{Lsn, ShardId, Slot};
 use crate::metrics::ShardStats;
@@ -145,7 +146,7 @@ struct InLog {
     /// When the turn began that wrote it; of a lone node zero.
     at: Duration,
     place: u32,
-    write: crate::consensus::WriteId,
+    write: WriteId,
 }
 
 /// See the module's header.
@@ -161,6 +162,8 @@ pub struct Shard<E: Env> {
     tree: Tree<E>,
     /// Log writes that partitions wait for, in log order.
     in_log: VecDeque<InLog>,
+    /// Buffer of [`Shard::advance`].
+    due: Vec<(u32, WriteId)>,
     /// Partitions with an open entry.
     touched: Vec<u32>,
     replicas: Replicas,
@@ -538,12 +541,31 @@ impl<E: Env> Shard<E> {
             return self.fail(error.to_string());
         }
         let durable = self.log.durable();
-        while self.in_log.front().is_some_and(|write| write.lsn <= durable) {
-            let InLog { place, write, .. } = self.in_log.pop_front().expect("looked at");
-            let logging = self.at(place, |partition, around| partition.persisted(write, around));
-            self.stats.entries_committed.add(1);
-            self.note(place, logging);
+        let mut due = std::mem::take(&mut self.due);
+        while self.take_due(durable, &mut due) {
+            for (place, write) in due.drain(..) {
+                let run = |partition: &mut Partition, around: &mut Around<'_, E>| {
+                    partition.persisted(write, around)
+                };
+                let logging = self.at(place, run);
+                self.note(place, logging);
+            }
         }
+        self.due = due;
+    }
+
+    /// Of each partition the newest write that is durable: all before it are, so that it settles
+    /// once for all of them. True: there are some.
+    fn take_due(&mut self, durable: Lsn, due: &mut Vec<(u32, WriteId)>) -> bool {
+        let until = self.in_log.partition_point(|write| write.lsn <= durable);
+        self.stats.entries_committed.add(until as u64);
+        for InLog { place, write, .. } in self.in_log.drain(..until) {
+            match due.iter_mut().find(|(of, _)| *of == place) {
+                Some((_, newest)) => *newest = write,
+                None => due.push((place, write)),
+            }
+        }
+        until > 0
     }
 
     fn fail(&mut self, cause: String) {

@@ -128,6 +128,7 @@ pub async fn open<E: Env>(
         log,
         tree,
         in_log: Default::default(),
+        due: Vec::new(),
         touched: Vec::new(),
         replicas: Replicas::new(options.members, count, env.random()),
         slowness: Default::default(),
