@@ -24,6 +24,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use crate::ack::Ack;
 use crate::cluster::SlotMap;
 use crate::command::{self, Flags, Input, Run, Spec, notify};
@@ -149,6 +151,9 @@ struct InLog {
     write: WriteId,
 }
 
+/// Partitions of which writes have become durable, and the newest of each.
+type Due = SmallVec<[(u32, WriteId); 16]>;
+
 /// See the module's header.
 pub struct Shard<E: Env> {
     env: E,
@@ -162,8 +167,6 @@ pub struct Shard<E: Env> {
     tree: Tree<E>,
     /// Log writes that partitions wait for, in log order.
     in_log: VecDeque<InLog>,
-    /// Buffer of [`Shard::advance`].
-    due: Vec<(u32, WriteId)>,
     /// Partitions with an open entry.
     touched: Vec<u32>,
     replicas: Replicas,
@@ -541,7 +544,7 @@ impl<E: Env> Shard<E> {
             return self.fail(error.to_string());
         }
         let durable = self.log.durable();
-        let mut due = std::mem::take(&mut self.due);
+        let mut due = Due::new();
         while self.take_due(durable, &mut due) {
             for (place, write) in due.drain(..) {
                 let run = |partition: &mut Partition, around: &mut Around<'_, E>| {
@@ -551,12 +554,11 @@ impl<E: Env> Shard<E> {
                 self.note(place, logging);
             }
         }
-        self.due = due;
     }
 
     /// Of each partition the newest write that is durable: all before it are, so that it settles
     /// once for all of them. True: there are some.
-    fn take_due(&mut self, durable: Lsn, due: &mut Vec<(u32, WriteId)>) -> bool {
+    fn take_due(&mut self, durable: Lsn, due: &mut Due) -> bool {
         let until = self.in_log.partition_point(|write| write.lsn <= durable);
         self.stats.entries_committed.add(until as u64);
         for InLog { place, write, .. } in self.in_log.drain(..until) {

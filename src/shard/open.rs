@@ -128,7 +128,6 @@ pub async fn open<E: Env>(
         log,
         tree,
         in_log: Default::default(),
-        due: Vec::new(),
         touched: Vec::new(),
         replicas: Replicas::new(options.members, count, env.random()),
         slowness: Default::default(),
