@@ -137,29 +137,23 @@ impl<E: Env> Server<E> {
         (db, proto): (u8, Proto),
     ) {
         self.note_too_old(shard);
-        self.shard.stats().forwarded_requests.add(1);
-        let remembers = self.shard.caller().is_some_and(|caller| caller.remembers);
-        let stale = self.shard.stale_max().is_some();
+        let request = self.request(to, spec);
         let parcel = self.mailbox.to(shard);
         let first = parcel.spans.len() as u32;
         (0..args.len()).for_each(|arg| parcel.push_arg(&args, arg));
-        let args = (first, args.len() as u32);
-        let (resp3, Address { conn, ticket, ack }) = (proto == Proto::Resp3, to);
-        let (parts, transaction) = ((0, 0), None);
-        let request = Request {
-            conn,
-            ticket,
-            parts,
-            spec,
-            db,
-            resp3,
-            remembers,
-            stale,
-            ack,
-            args,
-            transaction,
-        };
-        parcel.requests.push(request);
+        let (args, resp3) = ((first, args.len() as u32), proto == Proto::Resp3);
+        parcel.requests.push(Request { db, resp3, args, ..request });
+    }
+
+    /// A request of no arguments, as its caller wants it.
+    fn request(&mut self, to: Address, spec: &'static Spec) -> Request {
+        self.shard.stats().forwarded_requests.add(1);
+        let Address { conn, ticket, ack } = to;
+        let remembers = self.shard.caller().is_some_and(|caller| caller.remembers);
+        let stale = self.shard.stale_max().is_some();
+        let (parts, args, transaction) = ((0, 0), (0, 0), None);
+        let (db, resp3) = (0, false);
+        Request { conn, ticket, parts, spec, db, resp3, remembers, stale, ack, args, transaction }
     }
 
     /// Sends a command that is about all keys to a shard that has some of them.
@@ -188,28 +182,12 @@ impl<E: Env> Server<E> {
         spec: &'static Spec,
         transaction: Arc<Transaction>,
     ) {
-        self.shard.stats().forwarded_requests.add(1);
-        let remembers = self.shard.caller().is_some_and(|caller| caller.remembers);
-        let stale = self.shard.stale_max().is_some();
+        let request = self.request(to, spec);
         let parcel = self.mailbox.to(shard);
-        let at = Some(parcel.transactions.len() as u32);
-        parcel.transactions.push(transaction);
-        let (Address { conn, ticket, ack }, parts, args) = (to, (0, 0), (0, 0));
-        let (db, resp3, transaction) = (0, false, at);
-        let request = Request {
-            conn,
-            ticket,
-            parts,
-            spec,
-            db,
-            resp3,
-            remembers,
-            stale,
-            ack,
-            args,
-            transaction,
-        };
-        parcel.requests.push(request);
+        let transactions = &mut parcel.transactions;
+        transactions.push(transaction);
+        let transaction = Some(transactions.len() as u32 - 1);
+        parcel.requests.push(Request { transaction, ..request });
     }
 
     /// Sends the part of a command that is about a shard's keys to that shard.
