@@ -9,7 +9,7 @@ use stavekv_client::blocking::Client;
 use stavekv_client::{Changed, Code, Done, Options, Position};
 
 use crate::client::Reply;
-use crate::cluster::{Patient, free_ports, start};
+use crate::cluster::{Patient, free_port, start};
 use crate::server::Server;
 
 const PARTITIONS: u32 = 16;
@@ -75,8 +75,7 @@ fn client_of<'a>(servers: impl IntoIterator<Item = &'a Server>) -> Client {
 
 /// A cluster of one node.
 fn lone(flags: &[&str]) -> Server {
-    let (port, held) = free_ports();
-    drop(held);
+    let port = free_port();
     Server::start(&[["--peer-port", &port.to_string(), "--cores", "1"].as_slice(), flags].concat())
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -13,10 +14,8 @@ pub const CHANGE_MAX: Duration = Duration::from_secs(20);
 
 /// Starts `count` nodes.
 pub fn start(count: usize, flags: &[&str]) -> Vec<Server> {
-    let held: Vec<_> = (0..count).map(|_| free_ports()).collect();
-    let names: Vec<_> = held.iter().map(|(port, _)| format!("127.0.0.1:{port}")).collect();
+    let names: Vec<_> = (0..count).map(|_| format!("127.0.0.1:{}", free_port())).collect();
     let names = names.join(",");
-    drop(held);
     let node = |id: usize| {
         let id = id.to_string();
         let own = ["--initial-cluster", &names, "--node-id", &id];
@@ -25,15 +24,18 @@ pub fn start(count: usize, flags: &[&str]) -> Vec<Server> {
     (1..=count).map(node).collect()
 }
 
-/// Two free ports in a row, and what keeps them.
-pub fn free_ports() -> (u16, [TcpListener; 2]) {
+/// A free port with another free one behind it, each told of once in this process. They are below
+/// those that the kernel gives to whoever binds to 0 or connects: nobody gets them by chance between
+/// now and the start of a node, or while it is dead.
+pub fn free_port() -> u16 {
+    const FIRST: u32 = 10_000;
+    const PAIRS: u32 = 11_000;
+    static COUNT: AtomicU32 = AtomicU32::new(0);
     loop {
-        let first = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let port = first.local_addr().expect("it is bound").port();
-        if let Some(next) = port.checked_add(1)
-            && let Ok(second) = TcpListener::bind(("127.0.0.1", next))
-        {
-            return (port, [first, second]);
+        let pair = std::process::id() * 97 + COUNT.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(FIRST + pair % PAIRS * 2).expect("it is below 32,000");
+        if [port, port + 1].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()) {
+            return port;
         }
     }
 }

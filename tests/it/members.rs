@@ -7,13 +7,12 @@ use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
 use crate::client::Reply;
-use crate::cluster::{CHANGE_MAX, Patient, assert_kept, free_ports, write_some};
+use crate::cluster::{CHANGE_MAX, Patient, assert_kept, free_port, write_some};
 use crate::server::{Server, binary, told};
 
 /// A node that others can join, or that joins, and its peer port.
 pub fn node(join: Option<u16>, flags: &[&str]) -> (Server, u16) {
-    let (port, held) = free_ports();
-    drop(held);
+    let port = free_port();
     let (own, seed) = (port.to_string(), format!("127.0.0.1:{}", join.unwrap_or(0)));
     let mut all = vec!["--peer-port", &own];
     if join.is_some() {
@@ -215,8 +214,7 @@ fn what_can_not_be_is_refused_with_the_cure() {
 
 #[test]
 fn a_node_that_waits_for_a_cluster_ends_when_it_is_told_to() {
-    let (port, held) = free_ports();
-    drop(held);
+    let port = free_port();
     let (other, join) = (Server::start(&[]), format!("127.0.0.1:{port}"));
     let mut command = Command::new("timeout");
     command.args(["--preserve-status", "5"]).arg(binary()).args(["serve", "--join", &join]);

@@ -9,7 +9,7 @@ use stavekv::protocol::binary::{Code, Condition, FLAG_ONCE, Op, Opcode, Ops, Rep
 use stavekv_client::blocking::Client;
 use stavekv_client::{Op as Write, Options};
 
-use crate::cluster::{CHANGE_MAX, free_ports};
+use crate::cluster::{CHANGE_MAX, free_port};
 use crate::server::Server;
 use crate::typed::{Answer, Typed};
 
@@ -92,11 +92,9 @@ fn what_can_not_be_done_once_is_refused() {
 
 /// Three nodes whose binary ports stay the same.
 fn nodes() -> (Vec<Server>, String) {
-    let held: Vec<_> = (0..6).map(|_| free_ports()).collect();
-    let peers: Vec<_> = held[..3].iter().map(|(port, _)| format!("127.0.0.1:{port}")).collect();
-    let ports: Vec<_> = held[3..].iter().map(|(port, _)| port.to_string()).collect();
+    let peers: Vec<_> = (0..3).map(|_| format!("127.0.0.1:{}", free_port())).collect();
+    let ports: Vec<_> = (0..3).map(|_| free_port().to_string()).collect();
     let peers = peers.join(",");
-    drop(held);
     let node = |(id, port): (usize, &String)| {
         let id = id.to_string();
         Server::start(&["--initial-cluster", &peers, "--node-id", &id, "--binary-port", port])

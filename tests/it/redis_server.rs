@@ -1,11 +1,11 @@
 //! A redis-server of Debian's as a guard, to compare with.
 
-use std::net::TcpListener;
 use std::process::{Child, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::client::{Client, Reply};
+use crate::cluster::free_port;
 use crate::server::{dies_with_us, has};
 
 /// A running redis-server that keeps nothing.
@@ -25,9 +25,7 @@ impl RedisServer {
     }
 
     fn try_start() -> Option<Self> {
-        let free = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
-        let port = free.local_addr().expect("it is bound").port();
-        drop(free);
+        let port = free_port();
         let mut command = dies_with_us("redis-server");
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
         command.args(["--save", "", "--appendonly", "no"]).current_dir("/");
