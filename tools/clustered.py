@@ -110,7 +110,7 @@ class Node:
         self.line = [str(cluster.binary), "serve", "--data-dir", str(self.dir / "data"), "--cores", str(cluster.cores),
                      "--memory", cluster.memory, "--initial-cluster", cluster.members, "--node-id", str(number + 1),
                      "--resp-port", str(self.port), "--binary-port", "0", "--shard-port-base", "0",
-                     "--bind", self.host, "--log-level", "warn", "--ready-file", str(self.dir / "ready"), *cluster.flags]
+                     "--bind", self.host, "--log-level", cluster.level, "--ready-file", str(self.dir / "ready"), *cluster.flags]
         if spaces:
             self.line = ["ip", "netns", "exec", spaces.names[number], *self.line, "--insecure"]
         if shutil.which("setpriv"):
@@ -159,10 +159,10 @@ class Node:
 class Cluster:
     """Nodes numbered from 0, started and serving."""
 
-    def __init__(self, count=3, cores=1, memory="512MiB", binary=None, flags=(), namespaces=False, name="cluster"):
+    def __init__(self, count=3, cores=1, memory="512MiB", binary=None, flags=(), namespaces=False, name="cluster", level="warn"):
         TARGET.mkdir(parents=True, exist_ok=True)
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix=f"stave-{name}-", dir=TARGET))
-        self.cores, self.memory, self.binary, self.flags = cores, memory, binary or BINARY, flags
+        self.cores, self.memory, self.binary, self.flags, self.level = cores, memory, binary or BINARY, flags, level
         self.spaces, self.nodes = None, []
         try:
             self.spaces = Namespaces(count) if namespaces else None
