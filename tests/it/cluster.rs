@@ -25,8 +25,8 @@ pub fn start(count: usize, flags: &[&str]) -> Vec<Server> {
 }
 
 /// A free port with another free one behind it, each told of once in this process. They are below
-/// those that the kernel gives to whoever binds to 0 or connects: nobody gets them by chance between
-/// now and the start of a node, or while it is dead.
+/// those that the kernel gives to whoever binds to 0 or connects: nobody gets them by chance
+/// between now and the start of a node, or while it is dead.
 pub fn free_port() -> u16 {
     const FIRST: u32 = 10_000;
     const PAIRS: u32 = 11_000;
