@@ -162,7 +162,7 @@ pub struct Keyspace {
     pub keys: u64,
     /// Those of them with a deadline.
     pub expires: u64,
-    /// Mean of what is left to them, milliseconds.
+    /// Mean of what is left to those of them that are in memory, milliseconds.
     pub avg_ttl_ms: u64,
 }
 

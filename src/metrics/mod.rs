@@ -48,6 +48,10 @@ pub struct DbStats {
     pub keys: Stat,
     /// Keys with a deadline.
     pub expiring: Stat,
+    /// Of those, the ones in memory.
+    pub deadlines: Stat,
+    /// Mean of their deadlines, milliseconds since 1970.
+    pub deadline_mean_ms: Stat,
 }
 
 macro_rules! stats {

@@ -28,7 +28,7 @@ use crate::consensus::{self, Effects, EntryKind, Group, Handle, Role};
 use crate::env::Env;
 use crate::id::{Lsn, Once, PartitionId, Timestamp};
 use crate::limits::LARGE_LEN_MIN;
-use crate::lsm::memtable::{EntryRef, Kind, Memtable, Payload, Remains, Scan, Version};
+use crate::lsm::memtable::{EntryRef, Kind, Memtable, Payload, Remains, Scan, Sum, Version};
 use crate::mvcc::{BlobRef, Effect, Logged};
 use crate::wal::{self, RecordKind, Writer};
 
@@ -695,6 +695,11 @@ impl Partition {
     /// Keys, and keys with a deadline, of a database.
     pub fn db_sizes(&self, db: u8) -> (u64, u64) {
         self.sizes.of(db)
+    }
+
+    /// The deadlines of a database's keys that are in memory.
+    pub fn db_deadlines(&self, db: u8) -> Sum {
+        self.memtable().deadlines(db)
     }
 
     /// Whether it holds keys, and all are of this database.

@@ -15,6 +15,7 @@ use crate::command::{
 };
 use crate::env::ConnId;
 use crate::id::{NodeId, PartitionId, ShardId, Slot};
+use crate::lsm::memtable::Sum;
 use crate::metrics::{ShardStats, Totals};
 
 /// Sets a parameter at run time (`CONFIG SET`): name, value.
@@ -348,10 +349,16 @@ impl<'a> View<'a> {
     fn keyspace(&self) -> Vec<KeyspaceFacts> {
         let of = |db: u8| {
             let stats = self.node.common.stats.iter().map(|stats| &stats.dbs[db as usize]);
-            let (keys, expires) = stats.fold((0, 0), |(keys, expires), db| {
-                (keys + db.keys.get(), expires + db.expiring.get())
-            });
-            KeyspaceFacts { db, keys, expires, avg_ttl_ms: 0 }
+            let (mut keys, mut expires, mut deadlines) = (0, 0, Sum::default());
+            for db in stats {
+                keys += db.keys.get();
+                expires += db.expiring.get();
+                let (count, mean_ms) = (db.deadlines.get(), db.deadline_mean_ms.get());
+                let expiry_ms = u128::from(count) * u128::from(mean_ms);
+                deadlines = deadlines.and(Sum { count, expiry_ms });
+            }
+            let avg_ttl_ms = deadlines.mean_ms().saturating_sub(self.unix_ms);
+            KeyspaceFacts { db, keys, expires, avg_ttl_ms }
         };
         (0..16).map(of).filter(|keyspace| keyspace.keys > 0).collect()
     }

@@ -32,6 +32,7 @@ use crate::command::{self, Flags, Input, Run, Spec, notify};
 use crate::consensus::WriteId;
 use crate::env::Env;
 use crate::id::{Lsn, ShardId, Slot};
+use crate::lsm::memtable::Sum;
 use crate::metrics::ShardStats;
 use crate::mvcc::BlobRef;
 use crate::partition::{self, Around, Evaluated, Logging, Partition, Waiter};
@@ -613,11 +614,18 @@ impl<E: Env> Shard<E> {
         stats.wal_bytes.set(self.log.appended().0);
         let (mut keys, mut expiring) = (0, 0);
         for (db, totals) in stats.dbs.iter().enumerate() {
-            let here = (0..).zip(&self.partitions).filter(|(place, _)| !self.is_elsewhere(*place));
-            let sizes = here.map(|(_, partition)| partition.db_sizes(db as u8));
-            let of = sizes.fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
+            let (mut of, mut deadlines) = ((0, 0), Sum::default());
+            for (place, partition) in (0..).zip(&self.partitions) {
+                if !self.is_elsewhere(place) {
+                    let sizes = partition.db_sizes(db as u8);
+                    of = (of.0 + sizes.0, of.1 + sizes.1);
+                    deadlines = deadlines.and(partition.db_deadlines(db as u8));
+                }
+            }
             totals.keys.set(of.0);
             totals.expiring.set(of.1);
+            totals.deadlines.set(deadlines.count);
+            totals.deadline_mean_ms.set(deadlines.mean_ms());
             (keys, expiring) = (keys + of.0, expiring + of.1);
         }
         stats.keys.set(keys);

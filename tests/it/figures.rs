@@ -192,3 +192,47 @@ fn rates_are_of_the_last_second() {
         std::thread::sleep(Duration::from_millis(200));
     }
 }
+
+/// `avg_ttl` of a database, once it is what is asked for.
+fn await_avg_ttl(client: &mut Client, db: &str, is_it: impl Fn(u64) -> bool) {
+    let begun = Instant::now();
+    loop {
+        let told = info(client, "keyspace").remove(db).unwrap_or_default();
+        let avg_ttl = told.rsplit_once("avg_ttl=").map_or(0, |(_, ms)| ms.parse().expect("ms"));
+        if is_it(avg_ttl) {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "{db}:{told}");
+    }
+}
+
+#[test]
+fn the_mean_time_to_live_is_that_of_the_keys_of_a_database() {
+    let server = Server::start(&["--cores", "2"]);
+    let mut client = server.client();
+    for n in 0..100 {
+        let seconds = if n % 2 == 0 { "1000" } else { "3000" };
+        client.run(&["SET", &format!("key:{n}"), "v", "EX", seconds]);
+        client.run(&["SET", &format!("for ever:{n}"), "v"]);
+    }
+    client.run(&["SELECT", "3"]);
+    client.run(&["SET", "other", "v", "EX", "500"]);
+    await_avg_ttl(&mut client, "db0", |ms| (1_980_000..=2_000_000).contains(&ms));
+    await_avg_ttl(&mut client, "db3", |ms| (480_000..=500_000).contains(&ms));
+
+    client.run(&["SELECT", "0"]);
+    for n in (0..100).step_by(2) {
+        client.run(&["EXPIRE", &format!("key:{n}"), "5000"]);
+    }
+    await_avg_ttl(&mut client, "db0", |ms| (3_980_000..=4_000_000).contains(&ms));
+    for n in (0..100).step_by(2) {
+        client.run(&["PERSIST", &format!("key:{n}")]);
+        client.run(&["DEL", &format!("for ever:{n}")]);
+    }
+    await_avg_ttl(&mut client, "db0", |ms| (2_980_000..=3_000_000).contains(&ms));
+    for n in (1..100).step_by(2) {
+        client.run(&["SET", &format!("key:{n}"), "v"]);
+    }
+    await_avg_ttl(&mut client, "db0", |ms| ms == 0);
+    await_avg_ttl(&mut client, "db3", |ms| ms > 400_000);
+}

@@ -44,13 +44,14 @@
 //! Not here: what a value means; who reads which version; what is in SSTables. Reading order:
 //! `store` (layout), `arena`, `index`, `order`, then this file.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::key::PREFIX_LEN;
 use crate::id::Timestamp;
 
 mod arena;
 mod chunk;
+mod deadlines;
 mod index;
 mod order;
 mod resident;
@@ -62,9 +63,11 @@ mod weight;
 mod model;
 
 pub use chunk::Pages;
+pub use deadlines::Sum;
 pub use scan::Scan;
 
 use arena::Ref;
+use deadlines::Deadlines;
 use index::Index;
 use order::Order;
 use scan::{head_of, version_at};
@@ -120,7 +123,7 @@ pub struct Memtable {
     index: Index,
     order: Order,
     /// Nodes whose newest version is a put that expires, earliest first.
-    expiring: BTreeSet<(u64, Ref)>,
+    expiring: Deadlines,
     live_len: usize,
     /// Committed tombstones stay.
     keeps_tombstones: bool,
@@ -141,7 +144,7 @@ impl Memtable {
             store: Store::new(hash_seed, pages),
             index: Index::new(pages),
             order: Order::new(),
-            expiring: BTreeSet::new(),
+            expiring: Deadlines::new(),
             live_len: 0,
             keeps_tombstones: false,
             is_partial: false,
@@ -288,6 +291,11 @@ impl Memtable {
         self.expiring.len()
     }
 
+    /// The deadlines of a database's keys here.
+    pub fn deadlines(&self, db: u8) -> Sum {
+        self.expiring.sum(db)
+    }
+
     /// Bytes in use: blocks, large values and indexes. Freed blocks are not counted, since the
     /// next writes take them: what a memory budget is to be compared with.
     pub fn memory_len(&self) -> usize {
@@ -302,8 +310,8 @@ impl Memtable {
     /// Adds to `keys` up to `limit` encoded keys whose newest version is a put with an expiry at or
     /// before `now_ms`, earliest first. Costs one comparison when there is none.
     pub fn expired(&self, now_ms: u64, limit: usize, keys: &mut Vec<Vec<u8>>) {
-        let due = self.expiring.iter().take_while(|&&(expiry_ms, _)| expiry_ms <= now_ms);
-        keys.extend(due.take(limit).map(|&(_, node)| self.store.key(node).to_vec()));
+        let due = self.expiring.due(now_ms).take(limit);
+        keys.extend(due.map(|node| self.store.key(node).to_vec()));
     }
 
     /// Keys from `from` on, in order, each with its newest version up to `at`, tombstones included.
@@ -476,13 +484,13 @@ impl Memtable {
             return;
         }
         let hash = self.store.hash_of(node);
-        let expiry_ms = self.store.expiry_ms(head);
+        let (expiry_ms, db) = (self.store.expiry_ms(head), self.db_of(node));
         let new = self.store.refit(node, head);
         self.index.replace(hash, node, new);
         self.order.replace(node, new, &self.store);
         if let Some(expiry_ms) = expiry_ms {
-            self.expiring.remove(&(expiry_ms, node));
-            self.expiring.insert((expiry_ms, new));
+            self.expiring.remove(expiry_ms, node, db);
+            self.expiring.insert(expiry_ms, new, db);
         }
     }
 
@@ -510,12 +518,18 @@ impl Memtable {
         if before.1 == after.1 {
             return;
         }
+        let db = self.db_of(node);
         if let Some(expiry_ms) = before.1 {
-            self.expiring.remove(&(expiry_ms, node));
+            self.expiring.remove(expiry_ms, node, db);
         }
         if let Some(expiry_ms) = after.1 {
-            self.expiring.insert((expiry_ms, node));
+            self.expiring.insert(expiry_ms, node, db);
         }
+    }
+
+    /// The database of a node's key.
+    fn db_of(&self, node: Ref) -> u8 {
+        self.store.key(node).get(PREFIX_LEN - 1).copied().unwrap_or_default()
     }
 }
 
@@ -539,10 +553,7 @@ impl Remains {
     pub fn release_some(&mut self, budget: usize) -> bool {
         let table = &mut self.table;
         (0..budget).all(|_| {
-            for _ in 0..Self::EXPIRING_PER_PIECE {
-                table.expiring.pop_first();
-            }
-            !table.expiring.is_empty()
+            table.expiring.release(Self::EXPIRING_PER_PIECE)
                 || table.order.release_piece()
                 || table.index.release_piece()
                 || table.store.release_piece()

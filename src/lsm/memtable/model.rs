@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{EntryRef, Kind, Memtable, Pages, Payload, Version};
+use super::{EntryRef, Kind, Memtable, Pages, Payload, Sum, Version};
 use crate::id::Timestamp;
 use crate::limits::LARGE_LEN_MIN;
 
@@ -171,6 +171,16 @@ impl Pair {
         };
         let expiring = live().filter(|(_, version)| version.expiry_ms.is_some()).count();
         assert_eq!((self.table.live_len(), self.table.expiring_len()), (live().count(), expiring));
+
+        let mut sums = [Sum::default(); 16];
+        for (key, version) in live() {
+            if let Some(expiry_ms) = version.expiry_ms {
+                let of = Sum { count: 1, expiry_ms: u128::from(expiry_ms) };
+                let sum = &mut sums[usize::from(key.get(3).copied().unwrap_or_default()) % 16];
+                *sum = sum.and(of);
+            }
+        }
+        assert_eq!(std::array::from_fn(|db| self.table.deadlines(db as u8)), sums);
 
         let due = |now_ms| live().filter(move |(_, v)| v.expiry_ms.is_some_and(|at| at <= now_ms));
         let mut keys = Vec::new();

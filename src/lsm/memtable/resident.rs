@@ -101,7 +101,7 @@ impl Memtable {
         let (is_live, expiry_ms) = self.weigh(node);
         self.live_len -= usize::from(is_live);
         if let Some(expiry_ms) = expiry_ms {
-            self.expiring.remove(&(expiry_ms, node));
+            self.expiring.remove(expiry_ms, node, self.db_of(node));
         }
         self.remove(node);
     }
