@@ -192,14 +192,15 @@ pub(super) trait Ask {
     fn ask(&self, session: &mut Session<'_>) -> Result<u8, Failure>;
 }
 
-/// A command, and where its server is.
+// A command, and where its server is. What help says is the command's: clap takes it from the
+// doc comment of whatever comes last, this one's own before all.
 #[derive(clap::Args)]
 pub(super) struct Remote<A: clap::Args> {
     #[command(flatten)]
-    ask: A,
+    connection: Connection,
 
     #[command(flatten)]
-    connection: Connection,
+    ask: A,
 }
 
 impl<A: clap::Args + Ask> Remote<A> {

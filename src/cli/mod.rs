@@ -135,6 +135,19 @@ mod tests {
     }
 
     #[test]
+    fn every_command_says_what_it_does() {
+        let mut said = std::collections::BTreeMap::new();
+        let mut commands: Vec<_> = Cli::command().get_subcommands().cloned().collect();
+        while let Some(command) = commands.pop() {
+            commands.extend(command.get_subcommands().cloned());
+            let about = command.get_about().expect("it says something").to_string();
+            let twin = said.insert(about, command.get_name().to_owned());
+            assert_eq!(twin, None, "{} says the same", command.get_name());
+        }
+        assert_eq!(said["Print what a key holds"], "get");
+    }
+
+    #[test]
     fn every_setting_is_a_flag_and_teaches() {
         let mut command = Cli::command();
         let serve = command.find_subcommand_mut("serve").expect("there is one");
