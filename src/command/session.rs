@@ -30,7 +30,7 @@ pub struct Session {
     pub local: String,
     /// When it was accepted, unix milliseconds.
     pub created_ms: u64,
-    /// When it sent its latest command, unix milliseconds.
+    /// When bytes last came from it or went to it, unix milliseconds.
     pub active_ms: u64,
     /// Full name of the latest command, lower case; empty before the first.
     pub last_command: &'static str,

@@ -416,11 +416,12 @@ impl<E: Env> Server<E> {
             Event::Ended { conn } if self.is_peer(conn) => self.on_peer_ended(conn),
             Event::Received { conn, chunk } => {
                 self.shard.stats().received_bytes.add(chunk.len() as u64);
-                let draining = self.draining;
+                let (draining, now_ms) = (self.draining, self.shard.now_ms());
                 let Some(open) = self.conn(conn) else { return };
                 if open.is_deaf() || draining {
                     return;
                 }
+                open.session.active_ms = now_ms;
                 // What is in the queue is older than this, and goes to the stash from there.
                 if open.queued == 0 && (!open.is_served() || !open.stash.is_empty()) {
                     open.stash.push_back(chunk.to_vec());
@@ -613,6 +614,7 @@ impl<E: Env> Server<E> {
             }
             *left = left.saturating_sub(self.piece.len());
             conn.in_flight = self.piece.len();
+            conn.session.active_ms = shard.now_ms();
             shard.stats().sent_bytes.add(self.piece.len() as u64);
             match self.env.send(conn.id, &mut self.piece) {
                 Sent::Done => {
@@ -699,7 +701,9 @@ impl<E: Env> Server<E> {
             let waits = conn.busy || conn.postponed || conn.unread_len() > 0;
             let listens = conn.session.subscribed.is_any() || conn.session.is_monitor;
             let is_old = now_ms.saturating_sub(conn.session.active_ms) > max_ms;
-            is_old && !waits && !listens && conn.binary.is_none()
+            // One that waits for changes has a request under way.
+            let asks = conn.binary.as_deref().is_some_and(|line| !line.is_idle());
+            is_old && !waits && !listens && !asks
         };
         let idle = self.conns.iter().flatten().map(|conn| &**conn).filter(is_idle);
         for index in idle.map(|conn| conn.id.index).collect::<Vec<_>>() {

@@ -1,10 +1,11 @@
 //! Connections: how many, who may, and which database.
 
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::client::{Client, Reply};
 use crate::server::Server;
+use crate::typed::Typed;
 
 #[test]
 fn one_connection_too_many_is_refused_by_name_and_room_is_found_again() {
@@ -156,4 +157,39 @@ fn idle_connections_are_closed_after_the_timeout_and_listeners_are_not() {
     }
     assert_eq!(idle.try_ask(&["PING"]), None, "it was idle for four seconds");
     assert!(matches!(listener.run(&["PING"]), Reply::Array(_)), "it listens");
+}
+
+#[test]
+fn idle_connections_of_the_binary_port_are_closed_too() {
+    let server = Server::start(&["--cores", "2"]);
+    let (mut idle, mut busy) = (Typed::greeted(&server), Typed::greeted(&server));
+    assert_eq!(idle.get("a"), None);
+    assert_eq!(server.client().run(&["CONFIG", "SET", "timeout", "2"]), Reply::ok());
+    for _ in 0..40 {
+        sleep(Duration::from_millis(100));
+        assert_eq!(busy.get("a"), None);
+    }
+    let begun = Instant::now();
+    assert_eq!(idle.try_answer(), None);
+    assert!(begun.elapsed() < Duration::from_secs(1), "it was closed, not silent");
+}
+
+#[test]
+fn who_waits_for_an_answer_or_sends_half_a_command_is_not_idle() {
+    let server = Server::start(&["--cores", "1", "--enable-debug-command", "true"]);
+    let mut patient = server.client();
+    assert_eq!(patient.run(&["CONFIG", "SET", "timeout", "2"]), Reply::ok());
+    assert_eq!(patient.run(&["DEBUG", "SLEEP", "3.5"]), Reply::ok());
+    // Idleness begins anew when the answer leaves.
+    sleep(Duration::from_millis(500));
+    assert_eq!(patient.run(&["PING"]), Reply::Simple("PONG".to_owned()));
+
+    let mut slow = server.client();
+    slow.write(b"*2\r\n$4\r\nPING\r\n$35\r\n");
+    for _ in 0..35 {
+        sleep(Duration::from_millis(100));
+        slow.write(b"x");
+    }
+    slow.write(b"\r\n");
+    assert_eq!(slow.reply(), Reply::bulk("x".repeat(35)));
 }

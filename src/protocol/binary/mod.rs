@@ -38,7 +38,9 @@
 //! names the versions the client speaks; the reply names the highest that both do, and all that
 //! follows is in that one. If there is none, the error is `unsupported_version`. Where a password
 //! is set, `hello` may carry it, or `auth` follows; until all of that is done, which may take
-//! [`HANDSHAKE_MS_MAX`] ms, a body is at most [`UNAUTHENTICATED_BODY_LEN_MAX`] bytes.
+//! [`HANDSHAKE_MS_MAX`] ms, a body is at most [`UNAUTHENTICATED_BODY_LEN_MAX`] bytes. After that a
+//! connection may be silent as long as it likes, unless the node's `timeout` (`CONFIG SET`) says
+//! otherwise: then one over which nothing goes for so long is closed, if no request is under way.
 //!
 //! *Order.* Requests may be sent without waiting for replies. Replies come as they become known, in
 //! any order; the request id tells whose they are. Ids of requests under way should differ; the
