@@ -18,7 +18,8 @@ fn reader(port: u16) -> Client {
     client
 }
 
-fn figure(node: &Server, name: &str) -> u64 {
+/// A figure of a node.
+pub fn figure(node: &Server, name: &str) -> u64 {
     let Reply::Bulk(text) = node.client().run(&["INFO", "stave"]) else { panic!("a text") };
     let text = String::from_utf8_lossy(&text).into_owned();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));

@@ -5,23 +5,27 @@ use std::process::Command;
 
 use crate::server::{Server, told};
 
-/// Runs a part of a script of this directory; loud if it can not be run.
-pub fn run(program: &str, script: &str, part: &str, server: &Server) {
+/// Runs a part of a script of this directory; loud if it can not be run, and then false.
+pub fn run(program: &str, script: &str, part: &str, server: &Server) -> bool {
     let ports = [server.port].into_iter().chain(server.shard_ports.iter().copied());
-    run_at(program, script, part, ports);
+    run_at(program, script, part, ports)
 }
 
 /// As [`run`], with these ports.
-pub fn run_at(program: &str, script: &str, part: &str, ports: impl Iterator<Item = u16>) {
+pub fn run_at(program: &str, script: &str, part: &str, ports: impl Iterator<Item = u16>) -> bool {
     let script = format!("{}/tests/it/{script}", env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new(program);
     command.args([&script, part]).args(ports.map(|port| port.to_string()));
     let Ok(output) = command.output() else {
-        return println!("SKIPPED: {program} does not run; tools/test installs it");
+        println!("SKIPPED: {program} does not run; tools/test installs it");
+        return false;
     };
     match told(output) {
-        (Some(0), _) => {}
-        (Some(77), said) => println!("SKIPPED: no client for {program}; tools/test: {said}"),
+        (Some(0), _) => true,
+        (Some(77), said) => {
+            println!("SKIPPED: no client for {program}; tools/test: {said}");
+            false
+        }
         (_, said) => panic!("{said}"),
     }
 }

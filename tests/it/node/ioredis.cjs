@@ -2,7 +2,7 @@
 // What ioredis does with a server; see parts.cjs.
 
 const assert = require("node:assert/strict");
-const { gather, load, refused, run } = require("./parts.cjs");
+const { eventually, gather, load, refused, run } = require("./parts.cjs");
 const { Redis, Cluster } = load("ioredis");
 
 async function crud(client) {
@@ -97,4 +97,24 @@ async function cluster(port, ...shardPorts) {
   }
 }
 
-run({ plain, cluster });
+// Several nodes: who asks for it has its reads answered by those that follow.
+async function replicas(port) {
+  const node = { host: "127.0.0.1", port };
+  const writer = new Cluster([node]);
+  const numbers = Array.from({ length: 300 }, (_, n) => n);
+  await Promise.all(numbers.map((n) => writer.set(`r:${n}`, n)));
+  for (const scaleReads of ["slave", "all"]) {
+    const reader = new Cluster([node], { scaleReads });
+    assert.equal(await reader.get("r:0"), "0");
+    assert.ok(reader.nodes("slave").length > 0, "replicas are known");
+    await eventually(async () => {
+      const got = await Promise.all(numbers.map((n) => reader.get(`r:${n}`)));
+      got.forEach((value, n) => assert.equal(value, String(n)));
+    });
+    assert.equal(await reader.set("r:0", "0"), "OK");
+    await reader.quit();
+  }
+  await writer.quit();
+}
+
+run({ plain, cluster, replicas });

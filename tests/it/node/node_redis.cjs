@@ -2,7 +2,7 @@
 // What node-redis does with a server; see parts.cjs.
 
 const assert = require("node:assert/strict");
-const { gather, load, refused, run } = require("./parts.cjs");
+const { eventually, gather, load, refused, run } = require("./parts.cjs");
 const { createClient, createCluster, RESP_TYPES, WatchError } = load("redis");
 
 async function crud(client) {
@@ -95,4 +95,21 @@ async function cluster(port, ...shardPorts) {
   }
 }
 
-run({ plain, cluster });
+// Several nodes: who asks for it has its reads answered by those that follow.
+async function replicas(port) {
+  const rootNodes = [{ url: `redis://127.0.0.1:${port}` }];
+  const numbers = Array.from({ length: 300 }, (_, n) => n);
+  for (const RESP of [2, 3]) {
+    const client = createCluster({ rootNodes, RESP, useReplicas: true });
+    await client.connect();
+    assert.ok(client.replicas.length > 0, "replicas are known");
+    await Promise.all(numbers.map((n) => client.set(`r:${n}`, n.toString())));
+    await eventually(async () => {
+      const got = await Promise.all(numbers.map((n) => client.get(`r:${n}`)));
+      assert.deepEqual(got, numbers.map(String));
+    });
+    await client.close();
+  }
+}
+
+run({ plain, cluster, replicas });

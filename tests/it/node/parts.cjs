@@ -30,6 +30,17 @@ exports.gather = (count) => {
   return { take, all };
 };
 
+/** Tries until it succeeds: a replica may lag behind for a moment. */
+exports.eventually = async (attempt) => {
+  const end = Date.now() + 15_000;
+  for (;;) {
+    const outcome = await attempt().then(() => null, (error) => error);
+    if (!outcome) return;
+    if (Date.now() > end) throw outcome;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+};
+
 exports.run = async (parts) => {
   // Nothing here takes that long: who waits for more has found a hang.
   setTimeout(() => fail(new Error(`${name} hangs`)), 40_000).unref();
