@@ -1,6 +1,6 @@
 //! CONFIG: what the node was started with, and what of it can be set while it runs.
 //!
-//! What is set is this node's alone, and forgotten when it ends, since there is no CONFIG REWRITE:
+//! What is set is this node's alone, and forgotten when it ends: CONFIG REWRITE writes nothing, so
 //! the file, the flags and the variables hold at the next start. A password is never shown. It can
 //! not be taken away where the network reaches the node, as it could not be started without.
 
@@ -126,6 +126,14 @@ fn check_number(value: &[u8], least: i64, most: i64) -> Result<String, String> {
 const RESET_STATS: NodeWide =
     NodeWide { ask: |_| Ok(Question::ResetStats), tell: super::client::tell_ok };
 
+/// A file that people wrote stays theirs.
+fn rewrite(_: &mut Session, _: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>) -> Then {
+    reply.error(
+        "ERR Rewriting config file: not supported, what CONFIG SET sets holds until the node ends",
+    );
+    Then::Continue
+}
+
 fn config_help(_: &mut Session, _: &dyn Facts, _: &Args<'_>, reply: &mut Reply<'_>) -> Then {
     help(reply, "CONFIG", SPECS)
 }
@@ -149,5 +157,7 @@ pub(super) static SPECS: &[Spec] = &[
     ),
     Spec { run: Run::Node(RESET_STATS), ..row("config|resetstat", 2, ADMIN, get) }
         .about("Sets the counts of INFO to 0", "2.0.0"),
+    row("config|rewrite", 2, ADMIN, rewrite)
+        .about("Always refused: the file is never written to", "2.8.0"),
     row("config|help", 2, HELP, config_help).about("This text", "5.0.0"),
 ];

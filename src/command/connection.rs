@@ -163,6 +163,8 @@ pub(super) fn mode(facts: &dyn Facts) -> &'static str {
     if facts.identity().cluster_mode { "cluster" } else { "standalone" }
 }
 
+const NOT_AN_INT: &str = "ERR value is out of range, value must between -2147483648 and 2147483647";
+
 fn select(
     session: &mut Session,
     facts: &dyn Facts,
@@ -177,6 +179,8 @@ fn select(
             session.db = db;
             Ok(())
         }
+        // As Redis: what no `int` holds is no index at all.
+        _ if i32::try_from(db).is_err() => Err(Error::Other(NOT_AN_INT)),
         _ => Err(Error::DbIndex),
     });
     settle(reply, outcome)

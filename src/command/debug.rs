@@ -6,11 +6,14 @@ use crate::protocol::resp::Reply;
 /// Longest `DEBUG SLEEP`, milliseconds: an hour.
 const SLEEP_MAX_MS: u64 = 3_600_000;
 
-const REFUSED: &str = "ERR DEBUG command not allowed. If the enable-debug-command option is set to \
-                       \"local\", you can run it from a local connection, otherwise you need to \
-                       set this option in the configuration file, and then restart the server.";
+/// The answer where DEBUG is not enabled.
+pub const REFUSED: &str = "ERR DEBUG command not allowed. If the enable-debug-command option is \
+                           set to \"local\", you can run it from a local connection, otherwise you \
+                           need to set this option in the configuration file, and then restart the \
+                           server.";
 
-/// `DEBUG SLEEP` holds this connection alone: a core that sleeps would hold strangers.
+/// `DEBUG SLEEP` holds this connection alone: a core that sleeps would hold strangers. So it can
+/// not be one command of several, unlike the others.
 /// `DEBUG ERROR` shows a client an error that is hard to come by.
 pub(super) fn debug(
     _: &mut Session,

@@ -33,7 +33,7 @@ mod cluster;
 pub mod config;
 mod connection;
 mod counter;
-mod debug;
+pub mod debug;
 mod error;
 mod expire;
 mod facts;

@@ -142,8 +142,8 @@ pub(super) static SPECS: &[Spec] = &[
         .about("When the last copy that is whole was asked for", "1.0.0"),
     Spec { access: Access::Admin, ..row("shutdown", -1, STOP, debug::shutdown) }
         .about("Drains the node and ends it", "1.0.0"),
-    Spec { access: Access::Admin, ..row("debug", -2, OPERATOR.and(Flags::NO_MULTI), debug::debug) }
-        .about("For test suites: SLEEP; see enable-debug-command", "1.0.0"),
+    Spec { access: Access::Admin, ..row("debug", -2, OPERATOR, debug::debug) }
+        .about("For test suites: ERROR, SLEEP; see enable-debug-command", "1.0.0"),
     Spec { run: Run::Container(acl::SPECS), ..row("acl", -2, Flags::NONE, time) }
         .about("Users", "6.0.0"),
     Spec {

@@ -39,17 +39,24 @@ pub(super) fn uses(spec: &Spec) -> &'static [Use] {
     }
 }
 
+const UNKNOWN: &str = "ERR Invalid command specified";
+
 /// The keys of a whole command by their places, each with its use.
 ///
 /// # Errors
 /// No such command, the wrong number of arguments, or no keys; in the words of Redis.
 pub(super) fn keys_of(args: &Args<'_>) -> Result<Vec<(usize, Use)>, &'static str> {
-    let spec = super::resolve(args).map_err(|error| match error {
-        Error::Arity { .. } => "ERR Invalid number of arguments specified for command",
-        _ => "ERR Invalid command specified",
-    })?;
+    let resolved = super::resolve(args);
+    let spec = match &resolved {
+        Ok(spec) => spec,
+        Err(Error::Arity { command }) => super::lookup_full(command.as_bytes()).ok_or(UNKNOWN)?,
+        Err(_) => return Err(UNKNOWN),
+    };
     if spec.keys.first == 0 {
         return Err("ERR The command has no key arguments");
+    }
+    if resolved.is_err() {
+        return Err("ERR Invalid number of arguments specified for command");
     }
     let uses = match spec.name {
         "set" if (3..args.len()).any(|at| args.is(at, "GET")) => &[CHANGE],

@@ -464,11 +464,8 @@ impl<E: Env> Server<E> {
         };
         let text = error.to_string();
         match spec {
-            Some(spec) if spec.name == "exec" => {
-                self.note_rejected(spec, text.as_bytes());
-                self.abort(index, &text);
-            }
             Some(spec) => self.reject(index, spec, &text),
+            None if is_of_a_browser(error) => self.break_off(index),
             None => {
                 ledger::note_error(text.as_bytes(), self.shard.stats());
                 self.refuse(index, &text);
@@ -476,10 +473,21 @@ impl<E: Env> Server<E> {
         }
     }
 
-    /// Answers a command that is not run with an error.
+    /// Answers a command that is not run with an error. An EXEC ends its transaction by that.
     fn reject(&mut self, index: u32, spec: &Spec, text: &str) {
         self.note_rejected(spec, text.as_bytes());
-        self.refuse(index, text);
+        match spec.name {
+            "exec" => self.abort(index, text),
+            _ => self.refuse(index, text),
+        }
+    }
+
+    /// Closes at once, without a word: what else came is not run. A web page can make a browser send
+    /// a form to any port, and the body of it would be commands.
+    fn break_off(&mut self, index: u32) {
+        let conn = self.conns[index as usize].as_deref().expect("the caller found it");
+        tracing::warn!(peer = %conn.session.peer, "a connection that speaks HTTP is closed");
+        self.close(index);
     }
 
     fn note_rejected(&self, spec: &Spec, text: &[u8]) {
@@ -604,4 +612,10 @@ pub(super) fn find_replica<'a, E: Env>(
 /// RESP3 or not, as it travels.
 pub(super) fn proto_of(resp3: bool) -> Proto {
     if resp3 { Proto::Resp3 } else { Proto::Resp2 }
+}
+
+/// Whether an unknown command is the first line or a header of an HTTP request.
+fn is_of_a_browser(error: &command::Error) -> bool {
+    let command::Error::UnknownCommand { name, .. } = error else { return false };
+    ["post", "host:"].iter().any(|word| name.eq_ignore_ascii_case(word))
 }

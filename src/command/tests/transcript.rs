@@ -9,6 +9,7 @@
 //! ! fresh            no keys, a new connection; in RESP2, and live once more in RESP3
 //! ! resp2, ! resp3   the same, in this version of the protocol only
 //! ! single           as fresh, at a node of one core (live)
+//! ! debug            as fresh, where DEBUG is enabled (live)
 //! ! alone REASON     as fresh, in RESP2 and never beside Redis
 //! ! password WORD    the same, RESP2, at a server with a password
 //! ! clock +MS        time passes

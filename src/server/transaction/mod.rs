@@ -28,7 +28,7 @@ use std::collections::VecDeque;
 use super::Server;
 use super::remote::Answered;
 use crate::command::question::{NodeWide, Told};
-use crate::command::{Access, Flags, Op, Run, Spec};
+use crate::command::{Access, Flags, Op, Run, Spec, debug};
 use crate::env::{ConnId, Env};
 use crate::id::ShardId;
 use crate::protocol::resp::{Args, Reply};
@@ -105,6 +105,12 @@ fn is_on_keys(spec: &Spec) -> bool {
     matches!(spec.run, Run::Keyed(_) | Run::Together(_))
 }
 
+/// Whether a command can be one of several: what holds its connection can not.
+fn may_be_queued(spec: &Spec, args: &Args<'_>) -> bool {
+    let sleeps = spec.name == "debug" && args.is(1, "SLEEP");
+    !spec.flags.has(Flags::NO_MULTI) && spec.name != "client|tracking" && !sleeps
+}
+
 impl<E: Env> Server<E> {
     /// Queues a command of a connection that has said MULTI. False: it is to be run now.
     pub(in crate::server) fn queue(
@@ -130,7 +136,9 @@ impl<E: Env> Server<E> {
             return false;
         };
         let len = len_of(args);
-        if spec.flags.has(Flags::NO_MULTI) || spec.name == "client|tracking" {
+        if spec.name == "debug" && !self.node.identity.debug_enabled {
+            self.refuse(index, debug::REFUSED);
+        } else if !may_be_queued(spec, args) {
             self.refuse(index, "ERR Command not allowed inside a transaction");
         } else if pending.queued.len() >= STEPS_MAX || pending.queued_len + len > QUEUED_LEN_MAX {
             let bytes = QUEUED_LEN_MAX >> 20;

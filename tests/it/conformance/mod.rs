@@ -28,6 +28,7 @@ use transcript::{Line, Remark, escape, words};
 enum Place {
     Open,
     Single,
+    Debug,
     Password(String),
 }
 
@@ -106,6 +107,7 @@ fn block(word: &str, rest: &str) -> Block {
         "single" => (Place::Single, &[2, 3]),
         "resp2" => (Place::Open, &[2]),
         "resp3" => (Place::Open, &[3]),
+        "debug" => (Place::Debug, &[2, 3]),
         "password" => (Place::Password(rest.to_owned()), &[2]),
         _ => panic!("what is {word:?}?"),
     };
@@ -138,12 +140,17 @@ struct Pair {
 impl Pair {
     fn start(place: &Place) -> Self {
         // On two cores half of the keys are another's.
-        let (cores, password) = match place {
-            Place::Open => ("2", None),
-            Place::Single => ("1", None),
-            Place::Password(word) => ("2", Some(word.as_str())),
+        let cores = if *place == Place::Single { "1" } else { "2" };
+        let password = match place {
+            Place::Password(word) => Some(word.as_str()),
+            _ => None,
         };
-        Self { stave: Peer::stave(cores, password), redis: Peer::redis(password) }
+        let mut flags = Vec::new();
+        flags.extend(password.into_iter().flat_map(|password| ["--requirepass", password]));
+        if *place == Place::Debug {
+            flags.extend(["--enable-debug-command", "yes"]);
+        }
+        Self { stave: Peer::stave(cores, &flags, password), redis: Peer::redis(&flags, password) }
     }
 }
 

@@ -100,15 +100,16 @@ enum Guard {
 
 impl Peer {
     /// Ours.
-    pub fn stave(cores: &str, password: Option<&str>) -> Self {
-        let mut flags = vec!["--cores", cores];
-        flags.extend(password.into_iter().flat_map(|password| ["--requirepass", password]));
-        Self::new(Guard::Stave(Server::start(&flags)), password)
+    pub fn stave(cores: &str, flags: &[&str], password: Option<&str>) -> Self {
+        let flags = flags.iter().map(|flag| if *flag == "yes" { "true" } else { *flag });
+        let flags: Vec<_> = flags.collect();
+        let server = Server::start(&[["--cores", cores].as_slice(), &flags].concat());
+        Self::new(Guard::Stave(server), password)
     }
 
     /// Theirs.
-    pub fn redis(password: Option<&str>) -> Self {
-        Self::new(Guard::Redis(Redis::start(password)), password)
+    pub fn redis(flags: &[&str], password: Option<&str>) -> Self {
+        Self::new(Guard::Redis(Redis::start(flags)), password)
     }
 
     fn new(guard: Guard, password: Option<&str>) -> Self {
@@ -180,7 +181,7 @@ struct Redis {
 }
 
 impl Redis {
-    fn start(password: Option<&str>) -> Self {
+    fn start(flags: &[&str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let dir = dir.join(format!("redis-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed)));
@@ -188,10 +189,7 @@ impl Redis {
         let socket = dir.join("s");
         let mut command = dies_with_us("redis-server");
         command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]);
-        command.arg(&socket).arg("--dir").arg(&dir);
-        if let Some(password) = password {
-            command.args(["--requirepass", password]);
-        }
+        command.arg(&socket).arg("--dir").arg(&dir).args(flags);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().expect("redis-server runs");
         let begin = Instant::now();
