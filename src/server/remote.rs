@@ -406,7 +406,7 @@ impl<E: Env> Server<E> {
         let Some(mut held) = self.held[index as usize].take() else { return };
         self.held_free.push(index);
         let text = match self.shard.failure() {
-            Some(_) => "MISCONF the log failed: whether the write is kept is unknown",
+            Some(_) => "UNKNOWN the log failed: whether the write is kept is unknown",
             None => LED_NO_MORE,
         };
         let parts = held.answered.elements.iter().map(|element| element.part);

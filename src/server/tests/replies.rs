@@ -60,8 +60,8 @@ fn a_failed_log_of_another_shard_is_told_and_the_connection_stays() {
     let (unknown, read) = (house.reply(&mut talk), house.reply(&mut talk));
     let refused = house.ask(&mut talk, &["SET", &keys[1], "2"]);
 
-    assert!(unknown.is_error("MISCONF the log failed: whether"), "{unknown:?}");
-    assert!(read.is_error("MISCONF the log failed: whether"), "not one error: {read:?}");
+    assert!(unknown.is_error("UNKNOWN the log failed: whether"), "{unknown:?}");
+    assert!(read.is_error("UNKNOWN the log failed: whether"), "not one error: {read:?}");
     assert!(refused.is_error("MISCONF the log of this shard failed"), "{refused:?}");
     assert_eq!(house.ask(&mut talk, &["GET", &keys[1]]), Value::Nil);
     assert_eq!(house.ask(&mut talk, &["PING"]), Value::Simple("PONG".to_owned()));

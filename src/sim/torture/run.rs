@@ -291,7 +291,7 @@ impl Run {
     }
 
     fn judge(&mut self, who: usize, asked: Asked, reply: &Value) -> Result<(), String> {
-        if self.faulty && (reply.is_error("MISCONF") || reply.is_error("EXECABORT")) {
+        if self.faulty && (is_of_the_log(reply) || reply.is_error("EXECABORT")) {
             self.failed = true;
             return Ok(());
         }
@@ -307,7 +307,7 @@ impl Run {
 
     pub(super) fn agree(&mut self, expect: &Expect, reply: &Value) -> Result<(), String> {
         match (expect, reply) {
-            (_, reply) if self.faulty && reply.is_error("MISCONF") => {
+            (_, reply) if self.faulty && is_of_the_log(reply) => {
                 self.failed = true;
                 Ok(())
             }
@@ -555,4 +555,9 @@ fn args_of(args: &[&str], last: Vec<u8>) -> Vec<Vec<u8>> {
 pub(super) fn number(bytes: &[u8]) -> Result<i64, String> {
     let text = String::from_utf8_lossy(bytes);
     text.parse().map_err(|_| format!("{text} is no number"))
+}
+
+/// The log takes nothing, or failed meanwhile.
+fn is_of_the_log(reply: &Value) -> bool {
+    reply.is_error("MISCONF") || reply.is_error("UNKNOWN")
 }
