@@ -7,54 +7,68 @@
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::{EXIT_FAILURE, EXIT_OK, history};
 use crate::env::os;
 use crate::sim::torture::house::Shape;
-use crate::sim::torture::{self, Done, Kind};
+use crate::sim::torture::{self, Done, Kind, Script, Strike, minimized};
 
 /// Seeds of a run that names none.
 const SEEDS: u64 = 10;
 /// Random seeds are below: a person may have to type one.
 const SEED_MAX: u64 = 1_000_000_000;
+/// Runs that it may take to find which troubles a violation takes.
+const TRIES: usize = 120;
 
 const EXAMPLES: &str = "\
-What it does: a node of one to three shards runs on a simulated disk and network. Clients send it
-commands, transactions and large values; meanwhile it is killed, loses power with torn and lost
-writes, or has a disk that fails. After each start all keys are read and compared with a model:
+What it does: three or five nodes run on simulated disks, clocks and a network. Clients send them
+commands; meanwhile nodes are killed, lose power, pause, join and leave, roads are cut and slow,
+clocks jump and drift, disks fail, fill up and are slow. What clients see has to be linearizable,
+with nothing acknowledged lost; replicas have to have the same rows after the same entries, and a
+term one leader; and once nothing is wrong any more, all has to be answered again.
+
+With --engine it is one node of one to three shards, whose disk tears and loses writes or fails.
+After each start all keys are read and compared with a model:
   lost            what was acknowledged, or read by anybody, is not there any more
   wrong           a reply that no correct server gives, or none at all
   refused start   the node does not come up on what the crash left
-Each of them has to be 0. The first that is not ends the run with exit code 1, and the command that
-repeats it is printed. Nothing is written to this machine's disk, no port is opened.
+
+Each of them has to be 0. The first that is not ends the run with exit code 1, with the troubles
+that it takes and the command that repeats it. Nothing is written to this machine's disk, no port is
+opened.
 
 Examples:
-  stave torture --engine                                 ten runs, from a random seed on
-  stave torture --engine --seed 7                        one run, the same each time
-  stave torture --engine --seed 0 --seeds 1000           a thousand runs
+  stave torture                                          ten clusters, from a random seed on
+  stave torture --seed 7 --nodes 5                       one, the same each time
+  stave torture --seed 0 --minutes 30                    as many as half an hour is enough for
+  stave torture --engine --seed 0 --seeds 1000           a thousand runs of one node
   stave torture --engine --seed 7 --ops 50000 --json     a long one, told as JSON
   stave torture --engine --campaign calls --seed 1       minutes: thousands of crashes and errors
-  stave torture --engine --campaign flips --seed 1 --ops 1000
-  stave torture --engine --campaign cluster --seeds 50   nodes that lose each other; what clients
-                                                         see has to be linearizable";
+  stave torture --engine --campaign flips --seed 1 --ops 1000";
 
-/// Crash a simulated node again and again and check that nothing acknowledged is lost
+/// Break a simulated cluster, or node, again and again and check that nothing acknowledged is lost
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Torture {
-    /// The storage engine: log, tables and manifest, with the server above them
-    #[arg(long, required_unless_present = "check_history")]
+    /// One node: log, tables and manifest, with the server above them
+    #[arg(long)]
     engine: bool,
 
     /// Check what clients of a real cluster wrote down (tools/cluster-crash), a line for each call
     #[arg(long, value_name = "FILE", hide = true, conflicts_with_all = ["engine", "seed", "seeds"])]
     check_history: Option<PathBuf>,
 
-    /// What is done to it
-    #[arg(long, value_enum, default_value_t = Campaign::Crashes)]
-    campaign: Campaign,
+    /// What is done to it [default: cluster; with --engine crashes]
+    #[arg(long, value_enum)]
+    campaign: Option<Campaign>,
+
+    /// How many nodes a cluster has [default: 3, or of one seed in five 5]
+    #[arg(long, value_name = "N", conflicts_with = "engine")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=5))]
+    nodes: Option<u64>,
 
     /// The first seed; random otherwise
     #[arg(long, value_name = "N")]
@@ -63,6 +77,14 @@ pub(super) struct Torture {
     /// How many seeds, each a run of its own: N, N+1, ... [default: 1 with --seed, else 10]
     #[arg(long, value_name = "COUNT")]
     seeds: Option<u64>,
+
+    /// Seeds one after another until so many minutes are over
+    #[arg(long, value_name = "M", conflicts_with = "seeds")]
+    minutes: Option<u64>,
+
+    /// No other troubles of a cluster than these, as a violation lists them
+    #[arg(long, value_name = "N,N...", value_delimiter = ',', requires = "seed")]
+    only: Option<Vec<u32>>,
 
     /// How much each run is: commands (1000; for calls and cluster 500), bits (10000), or times
     /// that the disk is full (50)
@@ -106,6 +128,10 @@ struct Found {
     seed: u64,
     kind: &'static str,
     text: String,
+    /// What was done to a cluster before.
+    strikes: Vec<Strike>,
+    /// Of how many.
+    of: usize,
 }
 
 impl Torture {
@@ -120,18 +146,23 @@ impl Torture {
     /// With nodes that `alter` changes.
     fn run_with(&self, out: &mut impl Write, alter: impl Fn(&mut Shape)) -> u8 {
         let first = self.seed.unwrap_or_else(|| os::random_seed() % SEED_MAX);
-        let count = self.seeds.unwrap_or(if self.seed.is_some() { 1 } else { SEEDS });
+        let end = self.minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
+        let one_or_some = if self.seed.is_some() { 1 } else { SEEDS };
+        let count = self.seeds.unwrap_or(if end.is_some() { u64::MAX } else { one_or_some });
         let mut total = Done::default();
         for seed in first..first.saturating_add(count) {
-            let mut shape = self.campaign.simulated().shape(seed);
+            if end.is_some_and(|end| Instant::now() > end) {
+                break;
+            }
+            let mut shape = self.campaign().simulated().shape(seed);
             alter(&mut shape);
-            let told = match self.one(seed, &shape) {
+            let told = match self.one(seed, &shape, &self.script()) {
                 Ok(done) => {
                     total.add(&done);
                     self.tell(out, Some(seed), &done)
                 }
                 Err(found) => {
-                    let told = self.complain(out, &found);
+                    let told = self.complain(out, &self.shortened(found, &shape));
                     return told.map_or_else(|error| gone(&error), |()| EXIT_FAILURE);
                 }
             };
@@ -143,35 +174,72 @@ impl Torture {
         told.map_or_else(|error| gone(&error), |()| EXIT_OK)
     }
 
+    fn campaign(&self) -> Campaign {
+        let usual = if self.engine { Campaign::Crashes } else { Campaign::Cluster };
+        self.campaign.unwrap_or(usual)
+    }
+
+    fn script(&self) -> Script {
+        self.only.as_ref().map_or_else(Script::default, |only| Script::only(only.iter().copied()))
+    }
+
     fn size(&self) -> u64 {
-        self.ops.unwrap_or(self.campaign.simulated().size())
+        self.ops.unwrap_or(self.campaign().simulated().size())
     }
 
     /// One run to its end.
-    fn one(&self, seed: u64, shape: &Shape) -> Result<Done, Found> {
+    fn one(&self, seed: u64, shape: &Shape, script: &Script) -> Result<Done, Found> {
         let on_part = |part: u64, of: u64| {
             // On standard error: what is printed is the same each time, and may be piped.
             if !self.json && part * 10 / of != (part - 1) * 10 / of {
                 eprintln!("seed {seed}: {part} of {of}");
             }
         };
-        let play = || self.campaign.simulated().play(seed, shape, self.size(), on_part);
-        let violation = match catch_unwind(AssertUnwindSafe(play)) {
+        let play = || match self.campaign() {
+            Campaign::Cluster => torture::storm(seed, shape, self.nodes, self.size(), script),
+            campaign => campaign.simulated().play(seed, shape, self.size(), on_part),
+        };
+        let (kind, text) = match catch_unwind(AssertUnwindSafe(play)) {
             Ok(Ok(done)) => return Ok(done),
-            Ok(Err(violation)) => violation,
+            Ok(Err(violation)) => {
+                let kind = match violation.kind {
+                    Kind::Lost => "lost",
+                    Kind::Wrong => "wrong",
+                    Kind::RefusedStart => "refused start",
+                };
+                (kind, format!("in life {}: {}", violation.life, violation.text))
+            }
             // An assertion that did not hold, or a hang; standard error has it.
             Err(panic) => {
                 let text = panic.downcast_ref::<String>().cloned();
                 let text = text.or(panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-                return Err(Found { seed, kind: "panic", text: text.unwrap_or_default() });
+                ("panic", text.unwrap_or_default())
             }
         };
-        let kind = match violation.kind {
-            Kind::Lost => "lost",
-            Kind::Wrong => "wrong",
-            Kind::RefusedStart => "refused start",
+        let strikes = script.struck();
+        Err(Found { seed, kind, text, of: strikes.len(), strikes })
+    }
+
+    /// What was found, with as few troubles before it as are found to be enough.
+    fn shortened(&self, found: Found, shape: &Shape) -> Found {
+        let numbers: Vec<_> = found.strikes.iter().map(|strike| strike.number).collect();
+        if numbers.is_empty() {
+            return found;
+        }
+        if !self.json {
+            eprintln!(
+                "seed {}: {}; looking for the troubles that it takes",
+                found.seed, found.kind
+            );
+        }
+        let again = |numbers: &[u32]| {
+            let script = Script::only(numbers.iter().copied());
+            self.one(found.seed, shape, &script).err().filter(|other| other.kind == found.kind)
         };
-        Err(Found { seed, kind, text: format!("in life {}: {}", violation.life, violation.text) })
+        let fewest = minimized(numbers, TRIES, |numbers| again(numbers).is_some());
+        let shortest = again(&fewest);
+        let of = found.of;
+        shortest.map_or(found, |shortest| Found { of, ..shortest })
     }
 
     /// A run in which all was right, or the sum of them.
@@ -197,24 +265,51 @@ impl Torture {
     }
 
     fn complain(&self, out: &mut impl Write, found: &Found) -> io::Result<()> {
-        let Found { seed, kind, text } = found;
-        let campaign = match self.campaign {
-            Campaign::Crashes => "",
-            Campaign::Calls => "--campaign calls ",
-            Campaign::Flips => "--campaign flips ",
-            Campaign::DiskFull => "--campaign disk-full ",
-            Campaign::Cluster => "--campaign cluster ",
-        };
-        let size = self.size();
-        let repeat = format!("stave torture --engine {campaign}--seed {seed} --ops {size}");
+        let Found { seed, kind, text, strikes, of } = found;
+        let repeat = self.repeat(found);
         if self.json {
-            let line = json!({ "seed": seed, "violation": kind, "text": text, "repeat": repeat });
+            let troubles: Vec<_> = strikes.iter().map(shown).collect();
+            let line = json!({
+                "seed": seed, "violation": kind, "text": text, "troubles": troubles,
+                "repeat": repeat,
+            });
             writeln!(out, "{line}")?;
-        } else {
-            writeln!(out, "seed {seed}: {kind} {text}\n  repeat: {repeat}")?;
+            return out.flush();
         }
+        writeln!(out, "seed {seed}: {kind} {text}")?;
+        if *of > 0 {
+            writeln!(out, "  troubles that it takes, {} of {of}:", strikes.len())?;
+        }
+        strikes.iter().try_for_each(|strike| writeln!(out, "    {}", shown(strike)))?;
+        writeln!(out, "  repeat: {repeat}")?;
         out.flush()
     }
+
+    /// The command that finds it again.
+    fn repeat(&self, found: &Found) -> String {
+        let campaign = match self.campaign() {
+            Campaign::Cluster => "",
+            Campaign::Crashes => "--engine ",
+            Campaign::Calls => "--engine --campaign calls ",
+            Campaign::Flips => "--engine --campaign flips ",
+            Campaign::DiskFull => "--engine --campaign disk-full ",
+        };
+        let mut line =
+            format!("stave torture {campaign}--seed {} --ops {}", found.seed, self.size());
+        if let Some(nodes) = self.nodes {
+            line += &format!(" --nodes {nodes}");
+        }
+        // Without any it fails as well.
+        if !found.strikes.is_empty() {
+            let numbers: Vec<_> = found.strikes.iter().map(|of| of.number.to_string()).collect();
+            line += &format!(" --only {}", numbers.join(","));
+        }
+        line
+    }
+}
+
+fn shown(strike: &Strike) -> String {
+    format!("{} at {:?}: {}", strike.number, strike.at, strike.what)
 }
 
 fn check_history(out: &mut impl Write, path: &Path) -> u8 {
@@ -250,9 +345,12 @@ mod tests {
         Torture {
             engine: true,
             check_history: None,
-            campaign: Campaign::Crashes,
+            campaign: None,
+            nodes: None,
             seed: Some(seed),
             seeds: Some(seeds),
+            minutes: None,
+            only: None,
             ops: Some(200),
             json: false,
         }
@@ -294,5 +392,30 @@ mod tests {
         let (code, again) = printed(&torture(seed, 1), planted);
         assert_eq!(code, EXIT_FAILURE);
         assert!(again.starts_with(last), "{again}");
+    }
+
+    #[test]
+    fn the_troubles_that_a_violation_takes_are_found_and_are_enough() {
+        let planted = |shape: &mut Shape| {
+            shape.planted = Some(Planted::KeepProposed);
+        };
+        let storms =
+            |seed, only| Torture { engine: false, ops: Some(400), only, ..torture(seed, 20) };
+
+        let (code, text) = printed(&storms(11, None), planted);
+
+        assert_eq!(code, EXIT_FAILURE, "{text}");
+        let (_, told) = text.split_once("troubles that it takes, ").expect("told");
+        let (fewest, of) = told.split_once(':').expect("told").0.split_once(" of ").expect("both");
+        let [fewest, of] = [fewest, of].map(|count| count.parse::<usize>().expect("a number"));
+        assert!(fewest > 0 && fewest < of, "{text}");
+        let (_, repeat) = text.split_once("repeat: stave torture --seed ").expect("told");
+        let (seed, rest) = repeat.trim().split_once(" --ops 400 --only ").expect("both");
+        let only = rest.split(',').map(|number| number.parse().expect("a number")).collect();
+        let repeat =
+            Torture { seeds: Some(1), ..storms(seed.parse().expect("a number"), Some(only)) };
+        let (code, again) = printed(&repeat, planted);
+        assert_eq!(code, EXIT_FAILURE, "{again}");
+        assert!(again.contains(&format!("takes, {fewest} of {fewest}")), "{again}");
     }
 }

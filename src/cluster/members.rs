@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::topology::NODES_MAX;
-use super::{Fed, Member, State, Topology, Wanted};
+use super::{Fed, Member, State, Topology, Wanted, Witness};
 use crate::consensus::Membership;
 use crate::id::{NodeId, PartitionId, ShardId};
 
@@ -82,6 +82,8 @@ pub struct Members {
     fed: Mutex<BTreeMap<ShardId, Fed>>,
     /// Rises with each change of leaders, endpoints and nodes.
     version: AtomicU64,
+    /// Who wants to know what replicas are seen to be; nobody outside the simulator.
+    witness: Option<Arc<Witness>>,
 }
 
 impl Members {
@@ -117,6 +119,7 @@ impl Members {
             heard: Mutex::default(),
             fed: Mutex::default(),
             version: AtomicU64::new(1),
+            witness: None,
         }
     }
 
@@ -139,6 +142,17 @@ impl Members {
     /// How long a node may be silent before others have its replicas; zero: for ever.
     pub fn patience(&self) -> Duration {
         self.patience
+    }
+
+    /// The same, of a node whose replicas are looked at.
+    #[must_use]
+    pub fn seen_by(self, witness: Arc<Witness>) -> Self {
+        Self { witness: Some(witness), ..self }
+    }
+
+    /// Who wants to know what replicas are seen to be.
+    pub fn witness(&self) -> Option<&Witness> {
+        self.witness.as_deref()
     }
 
     /// The same, of a node whose replicas that follow answer with what is at most so old; zero: not
@@ -390,7 +404,7 @@ impl Members {
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no one panics holding it")
 }
 

@@ -6,7 +6,8 @@
 //! replica of a partition on the shard of that number ([`members`]). Which nodes there are is what
 //! they have agreed on ([`topology`]); who of them is to have replicas follows from it
 //! ([`placement`]), and what a leader does to that end ([`plan`]). Nodes that are not heard of for
-//! long are done without ([`absent`]). A cluster may follow another ([`standby`]).
+//! long are done without ([`absent`]). A cluster may follow another ([`standby`]). Whether replicas
+//! agree shows to a [`witness`].
 
 mod absent;
 mod members;
@@ -15,6 +16,7 @@ mod plan;
 mod standby;
 mod told;
 mod topology;
+mod witness;
 
 use std::ops::Range;
 
@@ -26,6 +28,7 @@ pub use told::{PartitionStatus, Told};
 pub use topology::{
     Action, Member, REPLICAS, REPLICAS_MAX, Refusal, State, Topology, check_replicas, text_of,
 };
+pub use witness::{Sighting, Witness};
 
 use crate::id::{PartitionId, ShardId, Slot};
 use crate::limits::SLOT_COUNT;

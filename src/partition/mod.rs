@@ -50,6 +50,7 @@ pub use watch::Seen;
 
 mod apply;
 mod behind;
+mod digest;
 mod early;
 mod flush;
 mod install;
@@ -132,6 +133,16 @@ pub enum Planted {
     QuorumIsLeader,
     /// Who waits for the leader's disk is told when the entry is on its way there.
     LeaderUnwritten,
+    /// Followers say that they have what is only on its way to their disks.
+    FollowerUnwritten,
+    /// A replica does not log for whom it has voted.
+    ForgetVote,
+    /// Who loses leadership keeps what it has proposed.
+    KeepProposed,
+    /// Followers leave out some entries.
+    SkipEntries,
+    /// A leader that hands over still trusts its lease.
+    KeepLease,
 }
 
 /// Who waits for an entry to commit: a token that only the shard can read.
@@ -539,6 +550,9 @@ impl Partition {
         self.group.drain(&mut self.effects);
         self.take_decisions();
         let logging = self.log_effects(around);
+        if let Some(write) = self.effects.write.filter(|_| self.has(Planted::FollowerUnwritten)) {
+            self.group.persisted(write);
+        }
         self.forget_staged();
         self.open.index = self.group.last_index() + 1;
         if let Some(commit) = self.effects.commit {
@@ -564,7 +578,7 @@ impl Partition {
             lsn = self.log_entry(entry, around);
         }
         self.effects.append = append;
-        if let Some(hard) = self.effects.hard_state {
+        if let Some(hard) = self.effects.hard_state.filter(|_| !self.has(Planted::ForgetVote)) {
             let vote = hard.vote.unwrap_or_default().0.to_le_bytes();
             let record = record(self.id, RecordKind::HardState, hard.term, hard.commit, &vote);
             lsn = around.log.append(record);

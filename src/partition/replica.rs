@@ -234,7 +234,7 @@ impl Partition {
     pub fn is_ready(&self) -> bool {
         let Some(replica) = &self.replica else { return self.is_leader() };
         replica.leads_from.is_some_and(|from| from <= self.committed.index)
-            && self.group.transferee().is_none()
+            && (self.group.transferee().is_none() || self.has(Planted::KeepLease))
     }
 
     /// A message of another replica, with the contents of its entries.
@@ -292,8 +292,11 @@ impl Partition {
 
     /// Hands leadership to another node, if this replica leads; it answers nothing from here on.
     pub fn hand_over(&mut self, to: NodeId) {
+        let keeps = self.has(Planted::KeepLease);
         if let Some(replica) = self.replica.as_mut() {
-            replica.lease = Lease { rounds: replica.lease.rounds, ..Lease::default() };
+            if !keeps {
+                replica.lease = Lease { rounds: replica.lease.rounds, ..Lease::default() };
+            }
             self.group.transfer(to);
         }
     }
@@ -435,7 +438,8 @@ impl Partition {
         if let Some(change) = self.effects.role {
             let led = replica.leads_from.is_some();
             replica.on_role(change, self.group.last_index());
-            if led && change.role != Role::Leader {
+            let keeps = self.has(Planted::KeepProposed);
+            if led && change.role != Role::Leader && !keeps {
                 self.abandon(&mut replica.ended);
                 // What is taken back may be committed after all, with the timestamps it has.
                 self.clock = self.committed.timestamp;
@@ -518,7 +522,9 @@ impl Partition {
             may_have,
             is_copying,
         };
-        let applied = rows.apply_entry(&content.payload, &mut |blob| content.blob(blob));
+        let is_left_out = self.planted == Some(Planted::SkipEntries) && index.is_multiple_of(16);
+        let payload = if is_left_out { &[][..] } else { &content.payload[..] };
+        let applied = rows.apply_entry(payload, &mut |blob| content.blob(blob));
         if let Err(Fault::Malformed(_) | Fault::BlobMissing(_)) = applied {
             panic!("partition {} entry {index} can not be applied: {applied:?}", self.id);
         }

@@ -9,7 +9,9 @@
 use std::time::Duration;
 
 use super::Shard;
-use crate::cluster::{Action, Members, Refusal, ReplicaSet, Step, Topology, Wanted, next};
+use crate::cluster::{
+    Action, Members, Refusal, ReplicaSet, Sighting, Step, Topology, Wanted, Witness, next,
+};
 use crate::env::Env;
 use crate::id::{NodeId, PartitionId};
 use crate::partition::{Partition, Standing};
@@ -154,6 +156,9 @@ impl<E: Env> Shard<E> {
             members.note_topology(topology);
         }
         let (has_leader, now) = (members.topology().leader.is_some(), self.env.now());
+        if let Some(witness) = members.witness() {
+            self.partitions.iter().for_each(|partition| show(witness, partition));
+        }
         let all_wanted = members.wanted();
         for place in 0..self.partitions.len() as u32 {
             let partition = self.partition(place);
@@ -226,6 +231,15 @@ fn decreed(partition: &Partition, members: &Members) -> Topology {
 pub(super) fn lags(partition: &Partition, node: NodeId) -> bool {
     let matched = partition.matched(node);
     matched.is_none_or(|matched| matched + LACK_MAX < partition.committed().index)
+}
+
+fn show(witness: &Witness, partition: &Partition) {
+    witness.note(Sighting {
+        partition: partition.id(),
+        term: partition.hard_state().0,
+        leads: partition.is_leader(),
+        rows: partition.digest(),
+    });
 }
 
 /// What the replica of this node knows of all of them.

@@ -34,13 +34,22 @@ impl std::fmt::Debug for SimEnv {
     }
 }
 
+/// What a clock that is `ppm` parts per million fast makes of a time.
+fn drifted(ns: u64, ppm: i64) -> u64 {
+    let drifted = i128::from(ns) * i128::from(1_000_000 + ppm) / 1_000_000;
+    // What does not fit is for ever.
+    u64::try_from(drifted).unwrap_or(u64::MAX)
+}
+
 impl Env for SimEnv {
     type File = SimFile;
     type Chunk = SimChunk;
     type Waker = SimWaker;
 
     fn now(&self) -> Duration {
-        Duration::from_nanos(self.core.world.borrow().now - self.started)
+        let world = self.core.world.borrow();
+        let drift = world.machines[&self.owner.node].drift_ppm;
+        Duration::from_nanos(drifted(world.now - self.started, drift))
     }
 
     fn unix_ms(&self) -> u64 {
@@ -62,7 +71,12 @@ impl Env for SimEnv {
 
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static {
         let core = self.core.clone();
-        let deadline = core.world.borrow().now.saturating_add(nanos(duration));
+        let deadline = {
+            let world = core.world.borrow();
+            // A clock that is fast is not waited for as long; near enough for the drift of clocks.
+            let drift = -world.machines[&self.owner.node].drift_ppm;
+            world.now.saturating_add(drifted(nanos(duration), drift))
+        };
         async move {
             let timer = {
                 let mut world = core.world.borrow_mut();

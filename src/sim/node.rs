@@ -130,6 +130,18 @@ impl Node {
     pub fn set_wall_offset_ms(&self, ms: i64) {
         self.with(|machine| machine.wall_offset_ms = ms);
     }
+
+    /// How fast its monotonic clock is: `ppm` parts per million against the true time, from its
+    /// next start on.
+    ///
+    /// # Panics
+    /// If it runs tasks: their time would jump.
+    pub fn set_drift_ppm(&self, ppm: i64) {
+        self.with(|machine| {
+            assert!(machine.shards.is_empty(), "the node runs");
+            machine.drift_ppm = ppm;
+        });
+    }
 }
 
 /// Its disk.
@@ -153,6 +165,11 @@ impl Node {
     /// Operations that were asked of the disk so far.
     pub fn calls(&self) -> u64 {
         self.with(|machine| machine.calls)
+    }
+
+    /// How long its operations take.
+    pub fn latency(&self) -> DiskLatency {
+        self.with(|machine| machine.latency.clone())
     }
 
     /// Says how long its operations take; drawn from the seed otherwise.

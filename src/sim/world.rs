@@ -69,6 +69,8 @@ pub(super) struct Machine {
     pub paused: bool,
     pub started: u64,
     pub wall_offset_ms: i64,
+    /// Parts per million by which its monotonic clock is fast.
+    pub drift_ppm: i64,
     pub disk: Disk,
     pub faults: Faults,
     pub latency: DiskLatency,
@@ -170,6 +172,7 @@ impl World {
             paused: false,
             started: now,
             wall_offset_ms: 0,
+            drift_ppm: 0,
             disk: Disk::new(),
             faults: Faults::none(),
             latency: DiskLatency::drawn(rng),

@@ -6,11 +6,14 @@ use super::calls::{self, TROUBLES};
 use super::cluster::Cluster;
 use super::flips::Image;
 use super::house::Shape;
-use super::{Done, Length, Violation, full, run, shape, storm};
+use super::{Done, Length, Script, Violation, full, run, shape, storms};
 use crate::sim::Rng;
 
 /// Commands that make the directory in which bits are flipped.
 const IMAGE_OPS: u64 = 400;
+
+/// How much clocks may drift: a lease leaves a good tenth for two that drift apart.
+const DRIFT_PPM_MAX: i64 = 40_000;
 
 /// A kind of torture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +47,9 @@ impl Campaign {
                 let shards = rng.between(1, 2) as u16;
                 let replicas = [3, 3, 3, 5, 1][rng.index(5)];
                 let replace_after = Duration::from_secs([2, 4, 600][rng.index(3)]);
-                Shape { shards, replicas, replace_after, rows_len_max: None, ..small }
+                let drift_ppm = [0, 1_000, DRIFT_PPM_MAX][rng.index(3)];
+                let small = Shape { rows_len_max: None, drift_ppm, ..small };
+                Shape { shards, replicas, replace_after, ..small }
             }
             Self::DiskFull => Shape { log_len_max: [64 << 10, 1 << 20][rng.index(2)], ..small },
         }
@@ -79,10 +84,7 @@ impl Campaign {
         match self {
             Self::Crashes => done = run(seed, shape.clone(), Length::Ops(size))?,
             Self::DiskFull => done = full::run(seed, shape, size)?,
-            Self::Cluster => {
-                let nodes = if Rng::new(seed).one_in(5) { 5 } else { 3 };
-                done = storm::run(Cluster::new(seed, nodes, shape), size)?;
-            }
+            Self::Cluster => done = storm(seed, shape, None, size, &Script::default())?,
             Self::Calls => {
                 let calls = calls::count(seed, shape, size)?;
                 for call in 1..=calls {
@@ -102,4 +104,23 @@ impl Campaign {
         }
         Ok(done)
     }
+}
+
+/// Plays [`Campaign::Cluster`] with so many nodes, or as many as the seed has it, and the troubles
+/// of `script`.
+///
+/// # Errors
+/// The first thing that must not be.
+///
+/// # Panics
+/// Where a node does, or when it hangs.
+pub fn storm(
+    seed: u64,
+    shape: &Shape,
+    nodes: Option<u64>,
+    size: u64,
+    script: &Script,
+) -> Result<Done, Violation> {
+    let nodes = nodes.unwrap_or(if Rng::new(seed).one_in(5) { 5 } else { 3 });
+    storms::run(Cluster::new(seed, nodes, shape), size, script)
 }

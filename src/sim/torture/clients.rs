@@ -17,7 +17,7 @@ const REPLY_MAX: Duration = Duration::from_secs(8);
 /// How long all must be answered again once nothing is wrong any more.
 const HEALED_MAX: Duration = Duration::from_secs(30);
 /// Errors that say that nothing was done.
-const NOT_BEGUN: [&str; 2] = ["CLUSTERDOWN", "TRYAGAIN"];
+const NOT_BEGUN: [&str; 3] = ["CLUSTERDOWN", "TRYAGAIN", "MISCONF"];
 /// The distance of two written numbers: increments do not reach the next.
 const APART: i64 = 10_000;
 

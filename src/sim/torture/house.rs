@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::talk::{Talk, Value};
 use crate::ack::Ack;
-use crate::cluster::{Members, SlotMap, Topology};
+use crate::cluster::{Members, SlotMap, Topology, Witness};
 use crate::command::Identity;
 use crate::env::{Class, Env, Wake};
 use crate::id::{NodeId, ShardId};
@@ -64,6 +64,8 @@ pub struct Shape {
     pub log_len_max: u64,
     /// Bytes of rows that stay in memory although tables have them; `None`: all do.
     pub rows_len_max: Option<usize>,
+    /// Parts per million by which the clocks of some nodes are fast, and those of others slow.
+    pub drift_ppm: i64,
     /// A bug of a shard's, to show that it is seen.
     pub planted: Option<Planted>,
     /// A bug of the log's.
@@ -86,6 +88,7 @@ impl Default for Shape {
             segment_len: (wal::format::BLOCK_LEN_MAX + SECTOR_LEN) as u64,
             log_len_max: 1 << 30,
             rows_len_max: None,
+            drift_ppm: 0,
             planted: None,
             log_planted: None,
         }
@@ -116,6 +119,8 @@ pub struct House {
     topology: Option<Topology>,
     /// What it knows of its cluster then.
     pub members: Option<Arc<Members>>,
+    /// What its replicas were seen to be.
+    pub witness: Arc<Witness>,
     life: Rc<Life>,
     stop: Arc<AtomicBool>,
 }
@@ -147,7 +152,8 @@ impl House {
         let (sim, node) = (Rc::clone(sim), sim.node(id));
         node.make_dir("/data");
         let (stats, life, stop) = (Vec::new(), Rc::default(), Arc::default());
-        Self { sim, node, shape, stats, id, topology, members: None, life, stop }
+        let witness = Arc::default();
+        Self { sim, node, shape, stats, id, topology, members: None, witness, life, stop }
     }
 
     /// Starts the node and waits until it serves.
@@ -166,9 +172,12 @@ impl House {
         if !self.node.is_up() {
             self.node.restart();
         }
+        let drift = [0, self.shape.drift_ppm, -self.shape.drift_ppm];
+        self.node.set_drift_ppm(drift[self.id.0 as usize % drift.len()]);
         (self.life, self.stop) = (Rc::default(), Arc::default());
         let count = self.shape.shards;
-        let options = Arc::new(options(&self.shape, self.id, self.topology.as_ref()));
+        let options =
+            Arc::new(options(&self.shape, self.id, self.topology.as_ref(), &self.witness));
         self.members = options.members.clone();
         self.stats = (0..count).map(|_| Arc::default()).collect();
         let common = Arc::new(server::common(&options, &self.stats));
@@ -304,11 +313,17 @@ impl House {
     }
 }
 
-fn options(shape: &Shape, node: NodeId, topology: Option<&Topology>) -> Options {
+fn options(
+    shape: &Shape,
+    node: NodeId,
+    topology: Option<&Topology>,
+    witness: &Arc<Witness>,
+) -> Options {
     let partitions = u32::from(shape.shards) * shape.partitions;
     let members = |topology: &Topology| {
         let members = Members::new(node, shape.cluster, topology.clone(), shape.shards, partitions);
-        Arc::new(members.patient_for(shape.replace_after).stale_for(shape.stale_max))
+        let members = members.patient_for(shape.replace_after).stale_for(shape.stale_max);
+        Arc::new(members.seen_by(Arc::clone(witness)))
     };
     Options {
         members: topology.map(members),

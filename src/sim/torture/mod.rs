@@ -6,7 +6,8 @@
 //! together. A `trace` is one client's commands in turn; of it are made the campaigns that break
 //! one thing at a time: each operation of the disk ([`calls`]), bits of files ([`flips`]), the room
 //! on the disk ([`full`]). Several nodes that are one cluster ([`cluster`]) are played with in a
-//! [`storm`]. `stave torture` runs them all from the shipped binary.
+//! [`storms`], and what a failing one takes is found by leaving things out ([`minimized`]). `stave
+//! torture` runs them all from the shipped binary.
 //!
 //! Not here: scenes of single behaviours, which are the server's tests and use the same house.
 
@@ -15,6 +16,7 @@ use std::fmt;
 pub mod house;
 pub mod talk;
 
+mod agreement;
 pub mod calls;
 mod campaign;
 mod clients;
@@ -32,21 +34,23 @@ mod ousted;
 mod planted;
 mod retriers;
 mod run;
+mod script;
 #[cfg(test)]
 mod slow;
 #[cfg(test)]
 mod stale;
 #[cfg(test)]
 mod standby;
-pub mod storm;
+mod storms;
 #[cfg(test)]
 mod tests;
 mod trace;
 
 use house::House;
 
-pub use campaign::Campaign;
+pub use campaign::{Campaign, storm};
 pub use run::{run, shape};
+pub use script::{Script, Strike, minimized};
 
 /// How long a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +117,8 @@ pub struct Done {
     pub once: u64,
     /// How often they were sent again.
     pub again: u64,
+    /// How often replicas of two nodes were found to have the same rows.
+    pub compared: u64,
 }
 
 impl Done {
@@ -125,8 +131,8 @@ impl Done {
     }
 
     /// Everything that is counted, with its name.
-    pub fn counts(&self) -> [(&'static str, u64); 21] {
-        const NAMES: [&str; 21] = [
+    pub fn counts(&self) -> [(&'static str, u64); 22] {
+        const NAMES: [&str; 22] = [
             "lives",
             "power_cuts",
             "kills",
@@ -148,13 +154,14 @@ impl Done {
             "troubles",
             "once",
             "again",
+            "compared",
         ];
         let mut copy = self.clone();
         let counts = copy.counts_mut();
         std::array::from_fn(|at| (NAMES[at], *counts[at]))
     }
 
-    fn counts_mut(&mut self) -> [&mut u64; 21] {
+    fn counts_mut(&mut self) -> [&mut u64; 22] {
         [
             &mut self.lives,
             &mut self.power_cuts,
@@ -177,6 +184,7 @@ impl Done {
             &mut self.troubles,
             &mut self.once,
             &mut self.again,
+            &mut self.compared,
         ]
     }
 

@@ -1,18 +1,21 @@
 //! What goes wrong in a cluster, and when: drawn from the seed.
 //!
 //! Quiet times and troubles follow each other; one trouble in three comes on top of another. A
-//! trouble's end heals all roads and starts all nodes that are down.
+//! trouble's end heals all roads and disks and starts all nodes that are down, or whose disk failed
+//! them: what is durable of their logs is known after a start only.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Done;
 use super::cluster::Cluster;
 use super::house::{BINARY_PORT, PEER_PORT};
 use super::retriers::framed;
+use super::script::Script;
 use crate::cluster::{Action, Told};
 use crate::id::NodeId;
 use crate::protocol::binary::{HEADER_LEN, Header, Hello, Reply, Request, VERSION};
-use crate::sim::{Client, Node, Rng};
+use crate::sim::{Client, DiskLatency, Faults, Node, Rng};
 
 /// The longest quiet time, and the longest trouble, of most and of some.
 const SHORT: Duration = Duration::from_millis(300);
@@ -20,11 +23,15 @@ const LONG: Duration = Duration::from_secs(8);
 /// How late what comes over a slow road may be.
 const SLOW_NS: u64 = 2_000_000_000;
 const HOUR_MS: u64 = 3_600_000;
+/// How long a write to a slow disk may take, and a sync.
+const SLOW_DISK_NS: u64 = 3_000_000_000;
+/// Most bytes that a disk has left which is filled up.
+const ROOM_MAX: u64 = 2 << 20;
 /// Most nodes of a cluster.
 const HOUSES_MAX: u64 = 6;
 
 /// What can go wrong.
-const TROUBLES: [Trouble; 12] = [
+const TROUBLES: [Trouble; 15] = [
     Trouble::Kill,
     Trouble::PowerCut,
     Trouble::AllPowerCut,
@@ -34,6 +41,9 @@ const TROUBLES: [Trouble; 12] = [
     Trouble::Ring,
     Trouble::Slow,
     Trouble::Clock,
+    Trouble::SlowDisk,
+    Trouble::SickDisk,
+    Trouble::FullDisk,
     Trouble::Members,
     Trouble::Members,
     Trouble::Join,
@@ -54,6 +64,10 @@ enum Trouble {
     Slow,
     /// A wall clock jumps.
     Clock,
+    SlowDisk,
+    /// Operations fail, and what was to be synced is lost.
+    SickDisk,
+    FullDisk,
     /// Somebody wishes for other members.
     Members,
     /// A new node wants to be one of them.
@@ -61,8 +75,13 @@ enum Trouble {
 }
 
 /// See the module's header.
-pub(super) struct Nemesis {
+pub(super) struct Nemesis<'a> {
     rng: Rng,
+    script: &'a Script,
+    /// Disks that were slow, with what they were before.
+    slow: Vec<(usize, DiskLatency)>,
+    /// Nodes that may have to be started anew.
+    sick: BTreeSet<usize>,
     /// What is due next is due then.
     next_at: Duration,
     in_trouble: bool,
@@ -74,10 +93,13 @@ pub(super) struct Nemesis {
     pub done: Done,
 }
 
-impl Nemesis {
-    pub fn new(rng: Rng) -> Self {
+impl<'a> Nemesis<'a> {
+    pub fn new(rng: Rng, script: &'a Script) -> Self {
         Self {
             rng,
+            script,
+            slow: Vec::new(),
+            sick: BTreeSet::new(),
             next_at: Duration::ZERO,
             in_trouble: false,
             wishes: Vec::new(),
@@ -100,7 +122,6 @@ impl Nemesis {
             self.end(cluster)?;
         } else {
             self.in_trouble = true;
-            self.done.troubles += 1;
             self.strike(cluster);
         }
         let most = if self.rng.one_in(2) { SHORT } else { LONG };
@@ -109,38 +130,82 @@ impl Nemesis {
     }
 
     fn up_to(&mut self, most: Duration) -> Duration {
-        Duration::from_micros(self.rng.between(1_000, most.as_micros() as u64))
+        drawn(&mut self.rng, most)
     }
 
+    /// Draws a trouble, and makes it unless the script leaves it out: what comes later is the same.
     fn strike(&mut self, cluster: &Cluster) {
-        let (count, sim) = (cluster.houses.len(), &cluster.sim);
+        let count = cluster.houses.len();
         let one = self.rng.index(count);
         let other = (one + 1 + self.rng.index(count.max(2) - 1)) % count;
-        let node = &cluster.houses[one].node;
-        let ids: [NodeId; 2] = [node.id(), cluster.houses[other].node.id()];
-        match TROUBLES[self.rng.index(TROUBLES.len())] {
+        let trouble = TROUBLES[self.rng.index(TROUBLES.len())];
+        let mut rng = self.rng.fork();
+        let ids = [one, other].map(|at| cluster.houses[at].node.id());
+        if self.script.strikes(|| {
+            let [one, other] = ids.map(|id| id.0);
+            (cluster.sim.now(), format!("{trouble:?}, node {one} (and {other})"))
+        }) {
+            self.done.troubles += 1;
+            match trouble {
+                Trouble::SlowDisk | Trouble::SickDisk | Trouble::FullDisk => {
+                    self.strike_disk(cluster, one, trouble, &mut rng);
+                }
+                Trouble::Members => self.wish(cluster, ids, &mut rng),
+                Trouble::Join => self.join(cluster, ids[0]),
+                _ => self.strike_node(cluster, ids, trouble, &mut rng),
+            }
+        }
+    }
+
+    fn strike_node(
+        &mut self,
+        cluster: &Cluster,
+        ids: [NodeId; 2],
+        trouble: Trouble,
+        rng: &mut Rng,
+    ) {
+        let (sim, node) = (&cluster.sim, cluster.sim.node(ids[0]));
+        match trouble {
             Trouble::Kill => {
                 self.done.kills += 1;
                 node.kill();
             }
-            Trouble::PowerCut => self.power_cut(node),
+            Trouble::PowerCut => self.power_cut(&node),
             Trouble::AllPowerCut => {
                 cluster.houses.iter().for_each(|house| self.power_cut(&house.node));
             }
-            Trouble::Pause => node.pause_for(self.up_to(LONG)),
+            Trouble::Pause => node.pause_for(drawn(rng, LONG)),
             Trouble::Isolate => sim.isolate(ids[0]),
             Trouble::OneWay => sim.cut(ids[0], ids[1]),
             Trouble::Ring => {
                 sim.cut(ids[0], ids[1]);
                 sim.cut(ids[1], ids[0]);
             }
-            Trouble::Slow => sim.slow_down(ids[0], ids[1], 0..=self.rng.between(1, SLOW_NS)),
-            Trouble::Clock => {
-                let jump = self.rng.between(0, 2 * HOUR_MS) as i64 - HOUR_MS as i64;
+            Trouble::Slow => sim.slow_down(ids[0], ids[1], 0..=rng.between(1, SLOW_NS)),
+            _ => {
+                let jump = rng.between(0, 2 * HOUR_MS) as i64 - HOUR_MS as i64;
                 node.set_wall_offset_ms(jump);
             }
-            Trouble::Members => self.wish(cluster, ids),
-            Trouble::Join => self.join(cluster, ids[0]),
+        }
+    }
+
+    fn strike_disk(&mut self, cluster: &Cluster, at: usize, trouble: Trouble, rng: &mut Rng) {
+        let node = &cluster.houses[at].node;
+        match trouble {
+            Trouble::SlowDisk => {
+                self.slow.push((at, node.latency()));
+                let ns = 1_000..=rng.between(10_000, SLOW_DISK_NS);
+                let (read_ns, write_ns, sync_ns) = (ns.clone(), ns.clone(), ns);
+                node.set_latency(DiskLatency { read_ns, write_ns, sync_ns });
+            }
+            Trouble::SickDisk => {
+                self.sick.insert(at);
+                node.set_faults(Faults::errors([1_000, 20_000, 1_000_000][rng.index(3)]));
+            }
+            _ => {
+                self.sick.insert(at);
+                node.set_capacity(node.disk_used() + rng.between(0, ROOM_MAX));
+            }
         }
     }
 
@@ -175,13 +240,13 @@ impl Nemesis {
     }
 
     /// Asks one node that another have replicas, have none, or lead. Whether it hears is open.
-    fn wish(&mut self, cluster: &Cluster, [at, about]: [NodeId; 2]) {
+    fn wish(&mut self, cluster: &Cluster, [at, about]: [NodeId; 2], rng: &mut Rng) {
         let node = about.0;
-        let action = match self.rng.index(6) {
+        let action = match rng.index(6) {
             0 | 1 => Action::Drain { node },
             2 | 3 => Action::Restore { node },
-            4 => Action::Replicas { count: [1, 3, 5][self.rng.index(3)] },
-            _ => Action::Transfer { node: self.rng.one_in(2).then_some(node) },
+            4 => Action::Replicas { count: [1, 3, 5][rng.index(3)] },
+            _ => Action::Transfer { node: rng.one_in(2).then_some(node) },
         };
         self.wishes.truncate(8);
         self.wishes.insert(0, wish(cluster, at, &action));
@@ -199,15 +264,31 @@ impl Nemesis {
     pub fn end(&mut self, cluster: &mut Cluster) -> Result<(), String> {
         self.in_trouble = false;
         cluster.sim.heal();
-        for house in &mut cluster.houses {
+        for (at, latency) in self.slow.drain(..).rev() {
+            cluster.houses[at].node.set_latency(latency);
+        }
+        for (at, house) in cluster.houses.iter_mut().enumerate() {
             house.node.unpause();
+            if self.sick.contains(&at) {
+                house.node.set_faults(Faults::none());
+                house.node.set_capacity(u64::MAX);
+                if house.node.is_up() {
+                    self.done.kills += 1;
+                    house.node.kill();
+                }
+            }
             if !house.node.is_up() {
                 house.boot()?;
                 self.done.lives += 1;
             }
         }
+        self.sick.clear();
         Ok(())
     }
+}
+
+fn drawn(rng: &mut Rng, most: Duration) -> Duration {
+    Duration::from_micros(rng.between(1_000, most.as_micros() as u64))
 }
 
 /// Says to a node what is wished for.

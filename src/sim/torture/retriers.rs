@@ -299,6 +299,14 @@ fn answer_to(op: Op, reply: &Reply<'_>) -> Result<Option<Answer>, String> {
 }
 
 fn is_passing(failure: &Failure<'_>) -> bool {
-    let passing = [Code::Overloaded, Code::ShuttingDown, Code::NoLeader, Code::LeaderChanged];
-    passing.iter().any(|code| *code as u16 == failure.code)
+    const PASSING: [Code; 7] = [
+        Code::Overloaded,
+        Code::ShuttingDown,
+        Code::NoLeader,
+        Code::LeaderChanged,
+        Code::DiskFull,
+        Code::LogFailed,
+        Code::ReadOnly,
+    ];
+    PASSING.iter().any(|code| *code as u16 == failure.code)
 }
