@@ -482,8 +482,8 @@ impl<E: Env> Server<E> {
         }
     }
 
-    /// Closes at once, without a word: what else came is not run. A web page can make a browser send
-    /// a form to any port, and the body of it would be commands.
+    /// Closes at once, without a word: what else came is not run. A web page can make a browser
+    /// send a form to any port, and the body of it would be commands.
     fn break_off(&mut self, index: u32) {
         let conn = self.conns[index as usize].as_deref().expect("the caller found it");
         tracing::warn!(peer = %conn.session.peer, "a connection that speaks HTTP is closed");
