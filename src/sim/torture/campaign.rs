@@ -48,7 +48,7 @@ impl Campaign {
                 let replicas = [3, 3, 3, 5, 1][rng.index(5)];
                 let replace_after = Duration::from_secs([2, 4, 600][rng.index(3)]);
                 let drift_ppm = [0, 1_000, DRIFT_PPM_MAX][rng.index(3)];
-                let small = Shape { rows_len_max: None, drift_ppm, ..small };
+                let small = Shape { rows_len_max: None, drift_ppm, watched: true, ..small };
                 Shape { shards, replicas, replace_after, ..small }
             }
             Self::DiskFull => Shape { log_len_max: [64 << 10, 1 << 20][rng.index(2)], ..small },

@@ -126,7 +126,8 @@ struct Scene {
 impl Scene {
     fn new(seed: u64, planted: Option<Planted>, clients: fn(&mut Rng) -> Clients) -> Self {
         let of = Campaign::Cluster.shape(seed);
-        let cluster = Cluster::new(seed, 3, &Shape { shards: 1, partitions: 1, planted, ..of });
+        let of = Shape { shards: 1, partitions: 1, drift_ppm: 0, watched: false, ..of };
+        let cluster = Cluster::new(seed, 3, &Shape { planted, ..of });
         let mut rng = cluster.sim.rng();
         cluster.run_ms(1_500);
         let (clients, writers) = (clients(&mut rng).plain(), (0..4).map(Writer::new).collect());

@@ -66,6 +66,8 @@ pub struct Shape {
     pub rows_len_max: Option<usize>,
     /// Parts per million by which the clocks of some nodes are fast, and those of others slow.
     pub drift_ppm: i64,
+    /// Whether its replicas show what they have to its witness.
+    pub watched: bool,
     /// A bug of a shard's, to show that it is seen.
     pub planted: Option<Planted>,
     /// A bug of the log's.
@@ -89,6 +91,7 @@ impl Default for Shape {
             log_len_max: 1 << 30,
             rows_len_max: None,
             drift_ppm: 0,
+            watched: false,
             planted: None,
             log_planted: None,
         }
@@ -323,7 +326,10 @@ fn options(
     let members = |topology: &Topology| {
         let members = Members::new(node, shape.cluster, topology.clone(), shape.shards, partitions);
         let members = members.patient_for(shape.replace_after).stale_for(shape.stale_max);
-        Arc::new(members.seen_by(Arc::clone(witness)))
+        Arc::new(match shape.watched {
+            true => members.seen_by(Arc::clone(witness)),
+            false => members,
+        })
     };
     Options {
         members: topology.map(members),
