@@ -230,7 +230,9 @@ fn torture_runs_from_the_shipped_binary_and_teaches() {
     for told in ["seed 7: ", "seed 8: ", "all: ", "0 lost, 0 wrong, 0 refused starts"] {
         assert!(text.contains(told), "{told}: {text}");
     }
-    let (code, text) = stave("127.0.0.1:1", "torture");
+    let (code, text) = stave("127.0.0.1:1", "torture --seed 7 --nodes 3 --ops 100");
+    assert_eq!((code, text.contains(" compared, 0 lost")), (Some(0), true), "{text}");
+    let (code, text) = stave("127.0.0.1:1", "torture --engine --nodes 3");
     assert_eq!((code, text.contains("--engine")), (Some(2), true), "{text}");
     let (_, text) = stave("127.0.0.1:1", "torture --help");
     for taught in ["Examples:", "--seed", "--ops", "--json", "exit code 1", "Nothing is written"] {
