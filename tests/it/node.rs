@@ -30,6 +30,7 @@ fn the_cluster_clients_read_from_nodes_that_lead_nothing() {
     let nodes = start(3, &["--cluster-mode"]);
     settle(&nodes[0]);
     assert_eq!(ask(&nodes[0], "transfer 1").0, Some(0));
+    nodes.iter().for_each(settle);
     for script in ["node/ioredis.cjs", "node/node_redis.cjs"] {
         let read = || nodes.iter().map(|node| figure(node, "stave_follower_reads"));
         let before: Vec<_> = read().collect();

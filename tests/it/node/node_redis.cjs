@@ -103,7 +103,7 @@ async function replicas(port) {
     const client = createCluster({ rootNodes, RESP, useReplicas: true });
     await client.connect();
     assert.ok(client.replicas.length > 0, "replicas are known");
-    await Promise.all(numbers.map((n) => client.set(`r:${n}`, n.toString())));
+    await eventually(() => Promise.all(numbers.map((n) => client.set(`r:${n}`, n.toString()))));
     await eventually(async () => {
       const got = await Promise.all(numbers.map((n) => client.get(`r:${n}`)));
       assert.deepEqual(got, numbers.map(String));

@@ -30,7 +30,7 @@ exports.gather = (count) => {
   return { take, all };
 };
 
-/** Tries until it succeeds: a replica may lag behind for a moment. */
+/** Tries until it succeeds: a replica may lag behind for a moment, and leaders have just moved. */
 exports.eventually = async (attempt) => {
   const end = Date.now() + 15_000;
   for (;;) {
