@@ -107,13 +107,21 @@ def second(binary, server, history):
     assert repl.end() == 0
 
 
+def stop(pid):
+    """Stops a process, and waits until all its threads have: on a busy machine that takes a while."""
+    os.kill(pid, signal.SIGSTOP)
+    threads = [f"/proc/{pid}/task/{thread}/stat" for thread in os.listdir(f"/proc/{pid}/task")]
+    while any(open(stat).read().rsplit(") ", 1)[1][0] != "T" for stat in threads):
+        time.sleep(0.01)
+
+
 def third(binary, server, history, pid):
     """Ctrl-C ends a request that is not answered, and the next one is answered."""
     repl = Terminal(binary, server, history)
     repl.line("get greeting\r")
     repl.expect("\nhello")
     for line, fate in [("get greeting\r", "stave: interrupted"), ("set k v\r", "unknown whether it was done: interrupted")]:
-        os.kill(pid, signal.SIGSTOP)
+        stop(pid)
         try:
             begin = time.monotonic()
             repl.line(line)
