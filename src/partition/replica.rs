@@ -510,11 +510,13 @@ impl Partition {
         self.catch_up = left_after(self.catch_up, &content.payload);
         let mut ignored = Sessions::default();
         let is_ignored = self.planted == Some(Planted::LeaderKeepsReplies);
+        // The partition's clock is ahead by what a leader has proposed.
+        let mut clock = self.committed.timestamp;
         let mut rows = Rows {
             sessions: if is_ignored { &mut ignored } else { &mut self.sessions },
             memtable: &mut self.memtable,
             sizes: &mut self.sizes,
-            clock: &mut self.clock,
+            clock: &mut clock,
             generation: &mut self.generation,
             dying: &mut self.dying,
             hash_seed: self.hash_seed,
@@ -528,10 +530,12 @@ impl Partition {
         if let Err(Fault::Malformed(_) | Fault::BlobMissing(_)) = applied {
             panic!("partition {} entry {index} can not be applied: {applied:?}", self.id);
         }
+        self.committed.timestamp = clock;
+        self.clock = self.clock.max(clock);
         if begins(&content.payload) {
+            self.clock = clock;
             self.rewind();
         }
         self.replica = Some(replica);
-        self.committed.timestamp = self.clock;
     }
 }

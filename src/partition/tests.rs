@@ -9,6 +9,7 @@ use super::*;
 use crate::ack::Ack;
 use crate::command::notify::Event;
 use crate::command::{Effect as Made, NewValue};
+use crate::consensus::Change;
 use crate::id::{NodeId, ShardId, Slot};
 use crate::lsm::key::{db_of, encode_data_key};
 use crate::lsm::rows::Rows;
@@ -46,9 +47,19 @@ struct Scene {
 
 impl Scene {
     async fn new(env: SimEnv) -> Self {
+        Self::of(env, Recovery::new(PartitionId(0), 7, Stored::default())).await
+    }
+
+    /// One that may have others.
+    async fn replicated(env: SimEnv) -> Self {
+        let mut recovery = Recovery::new(PartitionId(0), 7, Stored::default());
+        recovery.keep_log(1 << 20, NODE, &[NODE]);
+        Self::of(env, recovery).await
+    }
+
+    async fn of(env: SimEnv, recovery: Recovery) -> Self {
         let ended = wal::replay(&env, &options(), |_, _| {}, |_| {}).await.expect("it is empty");
         let log = Writer::open(&env, &options(), ended).await.expect("the disk works");
-        let recovery = Recovery::new(PartitionId(0), 7, Stored::default());
         let partition = recovery.finish(NODE, 9);
         let (in_log, sealed, committed, released) = Default::default();
         let blob_next = 0;
@@ -183,6 +194,26 @@ fn a_write_is_seen_at_once_and_its_readers_wait_for_its_entry() {
         assert_eq!(scene.get(&a), (Some("1".to_owned()), None));
         assert_eq!(scene.get(&b), (Some("2".to_owned()), Some(second)));
         assert!(scene.partition.has_met(first, Ack::Quorum));
+    });
+}
+
+#[test]
+fn a_change_of_members_commits_nothing_that_was_written_after_it() {
+    run(async |env| {
+        let mut scene = Scene::replicated(env).await;
+        let a = key(0, "a");
+        let change = Change { voters: vec![NODE], learners: vec![NodeId(2)] };
+
+        let proposed = scene.around(|partition, around| partition.propose_members(&change, around));
+        scene.in_log.extend(proposed.expect("a leader may"));
+        let index = scene.put(&a, "1", None);
+        scene.seal();
+        scene.commit_one().await;
+
+        assert_eq!(scene.partition.roster().members.learners, [NodeId(2)]);
+        assert_eq!(scene.get(&a), (Some("1".to_owned()), Some(index)), "whoever reads it waits");
+        assert_eq!(scene.abandon(), []);
+        assert_eq!(scene.get(&a), (None, None), "and if it is lost it was never there");
     });
 }
 
