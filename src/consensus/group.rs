@@ -47,6 +47,8 @@ pub struct Group {
     staged: Vec<Entry>,
     /// Messages behind the write that they have to wait for, oldest first.
     held: VecDeque<(WriteId, Message)>,
+    /// Term and vote as of the newest drain, and the write that has them.
+    voted: ((u64, u64), WriteId),
     /// The number of raft-rs's newest `Ready`.
     ready_newest: u64,
     /// The newest write asked for.
@@ -65,6 +67,7 @@ impl Group {
     pub fn new(config: Config, mut restored: Restored) -> Result<Self, Error> {
         let Config { id, seed, turn, election_ticks, guard_ticks, heartbeat_ticks, .. } = config;
         let (term, applied) = (restored.term, restored.applied.max(restored.snapshot_index));
+        let voted = (term, restored.vote.unwrap_or_default().0);
         let (floor, born) = (restored.floor, (config.voters.clone(), config.learners.clone()));
         let members = restored_members(&mut restored, Membership::new(born.0, born.1))?;
         let log = Log::new(message::conf_state(members.now()), restored)?;
@@ -99,6 +102,7 @@ impl Group {
             quiet_ticks: if term > 0 { guard_ticks } else { 0 },
             staged: Vec::new(),
             held: VecDeque::new(),
+            voted: (voted, WriteId::default()),
             ready_newest: 0,
             write_newest: WriteId(0),
             write_durable: WriteId(0),
@@ -514,6 +518,9 @@ impl Group {
         if let Some(hard) = ready.hs() {
             let (term, vote, commit) = (hard.term, some_id(hard.vote), hard.commit);
             out.hard_state = Some(HardState { term, vote, commit });
+            if self.voted.0 != (term, hard.vote) {
+                self.voted = ((term, hard.vote), self.write_newest);
+            }
         }
         self.take_snapshot(&ready, out);
         self.take_entries(&ready, out);
@@ -559,8 +566,13 @@ impl Group {
 
     fn take_messages(&mut self, ready: &mut Ready, out: &mut Effects) {
         let log = self.node.store();
+        let vote_write = Some(self.voted.1).filter(|write| *write > self.write_durable);
         for raft in ready.take_messages() {
-            out.messages.extend(Message::from_raft(raft, log));
+            let message = Message::from_raft(raft, log);
+            match vote_write {
+                None => out.messages.extend(message),
+                Some(write) => self.held.extend(message.map(|message| (write, message))),
+            }
         }
         for raft in ready.take_persisted_messages() {
             let message = Message::from_raft(raft, log);

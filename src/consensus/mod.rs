@@ -67,7 +67,9 @@
 //! member is ignored there, for ever: such a one is not sent, a newer one is asked for. The only
 //! voter that is left wins a campaign at once and panics if its log is not durable: it waits. A new
 //! replica knows the members at the beginning of its log from [`Config`] or from its first
-//! snapshot.
+//! snapshot. A sole voter leads before its vote is durable and speaks as a leader at once; after a
+//! crash it would vote for another in that term, or lead in it a second time, with other entries
+//! (etcd-io/etcd#14370 is of the same haste): what it says is kept back until then.
 //!
 //! A replica that its group goes on without is vacated ([`Group::vacate`]): its log goes. It may
 //! still be asked for its vote by those who do not know that the members have changed, so it keeps

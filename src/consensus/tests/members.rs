@@ -165,6 +165,23 @@ fn a_lone_voter_becomes_three_and_lone_again() {
     assert_eq!(net.group(1).log_len(), 0, "nobody else needs the log");
 }
 
+/// Its learners would have entries of a term in which it may vote for another after a crash.
+#[test]
+fn a_sole_voter_says_nothing_as_a_leader_before_its_vote_is_durable() {
+    let (mut net, _) = elected(2, 1);
+    net.propose_members(1, &[1], &[2]).expect("it leads");
+    net.settle();
+    net.crash(1);
+    net.restart(1);
+
+    while net.group(1).role() != Role::Leader {
+        net.tick(1);
+    }
+    assert_eq!(net.wires_to(2), 0, "its vote is on its way to the disk");
+    while net.sync(1) {}
+    assert_ne!(net.wires_to(2), 0);
+}
+
 #[test]
 fn a_change_that_is_none_or_comes_too_early_is_refused() {
     let mut net = Net::with(1, 4, 1);
