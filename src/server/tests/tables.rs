@@ -123,7 +123,7 @@ fn large_values_that_are_being_logged_hold_the_log() {
     let mut house = House::new(5, Shape { shards: 1, log_len_max: 2 << 20, ..shape() });
     let (mut talk, mut other) = (house.connect(), house.connect());
     let large = "z".repeat(9 << 20);
-    for round in 0..3 {
+    for round in 0..2 {
         other.send(&["SET", &format!("large{round}"), &large]);
         for _ in 0..4 {
             set_some(&house, &mut talk, 0..256, &"x".repeat(4_000));
@@ -135,11 +135,11 @@ fn large_values_that_are_being_logged_hold_the_log() {
     house.power_cycle();
 
     let mut talk = house.connect();
-    for round in 0..3 {
+    for round in 0..2 {
         let len = house.ask(&mut talk, &["STRLEN", &format!("large{round}")]);
         assert_eq!(len, Value::Int(9 << 20));
     }
-    assert_eq!(house.ask(&mut talk, &["DBSIZE"]), Value::Int(259));
+    assert_eq!(house.ask(&mut talk, &["DBSIZE"]), Value::Int(258));
 }
 
 #[test]

@@ -63,7 +63,7 @@ impl Pair {
 
 #[test]
 fn connections_of_a_simulated_shard_are_as_those_of_a_real_one() {
-    check(30, |seed| {
+    check(3, |seed| {
         let sim = Sim::new(seed);
         let env = sim.env(NODE, ShardId(0));
         sim.run_on(&env, tests::connects_and_both_ends_talk_and_close);
