@@ -252,6 +252,12 @@ pub struct Counters {
     pub answers_leader: u64,
     /// Answers that waited for no disk.
     pub answers_relaxed: u64,
+    /// Bytes of the newest entries of the log, in memory for replicas.
+    pub log_bytes: u64,
+    /// Snapshots that were begun for replicas that lack the log.
+    pub snapshots_begun: u64,
+    /// Bytes of tables that were sent to them.
+    pub snapshot_bytes: u64,
     /// Keys that were read from replicas that follow.
     pub follower_reads: u64,
     /// Commands that such a replica did not answer, though it might: what it had was too old.

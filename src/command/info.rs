@@ -128,6 +128,7 @@ fn memory(s: &mut Section<'_>) {
     s.line("stave_memory_memtables", s.counters.memtable_bytes);
     s.line("stave_memory_connections", s.counters.connection_bytes);
     s.line("stave_memory_wal_backlog", s.counters.wal_backlog_bytes);
+    s.line("stave_memory_log", s.counters.log_bytes);
     s.line("maxmemory_policy", "noeviction");
     s.line("mem_allocator", "mimalloc");
 }
@@ -296,6 +297,8 @@ fn stave(s: &mut Section<'_>) {
     s.line("stave_answers_leader", s.counters.answers_leader);
     s.line("stave_answers_relaxed", s.counters.answers_relaxed);
     s.line("stave_slow_disks", s.counters.slow_disks);
+    s.line("stave_snapshots_begun", s.counters.snapshots_begun);
+    s.line("stave_snapshot_bytes", s.counters.snapshot_bytes);
     s.line("stave_follower_reads", s.counters.follower_reads);
     s.line("stave_follower_reads_too_old", s.counters.follower_reads_too_old);
     s.line("stave_wal_bytes", s.counters.wal_bytes);

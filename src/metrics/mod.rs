@@ -117,6 +117,8 @@ stats! {
     memtable_bytes,
     /// Gauge: bytes held for connections (partial requests and unsent replies).
     connection_bytes,
+    /// Gauge: bytes of the newest entries of the log, which are in memory for replicas.
+    log_bytes,
     /// Gauge: bytes appended to the log and not yet durable.
     wal_backlog_bytes,
     /// Bytes appended to the log, headers and padding included.
@@ -152,6 +154,10 @@ stats! {
     table_bytes,
     /// Requests sent to other shards.
     forwarded_requests,
+    /// Snapshots that were begun for replicas that lack the log.
+    snapshots_begun,
+    /// Bytes of tables that were sent to them.
+    snapshot_bytes,
     /// Keys that were read from replicas that follow.
     follower_reads,
     /// Commands that might have been answered by such a replica, and were not: what it had was too

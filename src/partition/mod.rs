@@ -700,7 +700,7 @@ impl Partition {
     pub fn memory_len(&self) -> usize {
         let retired: usize = self.retired.iter().map(|retired| retired.table.memory_len()).sum();
         let dying: usize = self.dying.iter().map(Remains::memory_len).sum();
-        let log = self.replica.as_ref().map_or(0, |replica| replica.memory_len());
+        let log = self.log_len();
         // And as they were at the last flush, which the manifest keeps.
         let sessions = 2 * self.sessions.memory_len();
         self.memtable.memory_len() + retired + dying + log + sessions

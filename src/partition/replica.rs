@@ -335,9 +335,21 @@ impl Partition {
         self.group.snapshot_sent(node, false);
     }
 
-    /// Whether a node is known to have all entries up to `index`, or is another's to lead.
-    pub fn has_sent(&self, node: NodeId, index: u64) -> bool {
-        !self.is_leader() || self.group.acknowledged(node).is_none_or(|known| known >= index)
+    /// The newest entry that a node is known to have, if this replica leads and the node is of the
+    /// group.
+    pub fn acknowledged(&self, node: NodeId) -> Option<u64> {
+        self.group.acknowledged(node).filter(|_| self.is_leader())
+    }
+
+    /// Bytes of the log that are in memory.
+    pub fn log_len(&self) -> usize {
+        self.replica.as_ref().map_or(0, |replica| replica.memory_len())
+    }
+
+    /// The same, if some of it is kept for a snapshot.
+    pub fn pinned_len(&self) -> usize {
+        let is_pinned = self.replica.as_ref().is_some_and(|replica| replica.pinned.is_some());
+        if is_pinned { self.log_len() } else { 0 }
     }
 
     /// Whether Raft has taken a snapshot that the tables do not have yet: until then nothing may be

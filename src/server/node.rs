@@ -393,10 +393,8 @@ impl Facts for View<'_> {
     fn counters(&self) -> Counters {
         let common = &self.node.common;
         let now = self.node.totals();
-        let used = now.memtable_bytes
-            + now.connection_bytes
-            + now.wal_backlog_bytes
-            + now.table_memory_bytes;
+        let of_requests = now.connection_bytes + now.wal_backlog_bytes;
+        let used = now.memtable_bytes + of_requests + now.table_memory_bytes;
         let peak = common.memory_peak.fetch_max(used, Ordering::Relaxed).max(used);
         let usage = crate::env::os::usage();
         let ages = common.stats.iter().map(|stats| stats.unverified_s.get());
@@ -435,6 +433,9 @@ impl Facts for View<'_> {
             slow_disks: now.slow_disks,
             answers_leader: now.answers_leader,
             answers_relaxed: now.answers_relaxed,
+            log_bytes: now.log_bytes,
+            snapshots_begun: now.snapshots_begun,
+            snapshot_bytes: now.snapshot_bytes,
             follower_reads: now.follower_reads,
             follower_reads_too_old: now.follower_reads_too_old,
             wal_bytes: now.wal_bytes,

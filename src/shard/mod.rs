@@ -610,6 +610,7 @@ impl<E: Env> Shard<E> {
         stats.unverified_s.set(self.tree.unverified_for().as_secs());
         stats.memtable_bytes.set(bytes as u64);
         stats.connection_bytes.set(other_bytes as u64);
+        stats.log_bytes.set(self.partitions.iter().map(Partition::log_len).sum::<usize>() as u64);
         stats.wal_backlog_bytes.set(backlog as u64);
         stats.wal_bytes.set(self.log.appended().0);
         let (mut keys, mut expiring) = (0, 0);

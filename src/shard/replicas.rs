@@ -11,12 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::closed::Moments;
+use super::membership::lags;
 use super::{Hold, Shard, Staged};
 use crate::cluster::{Absent, Members, NOWHERE};
 use crate::consensus::{self, Message, MessageKind, Outlook};
 use crate::env::Env;
 use crate::id::{NodeId, PartitionId, ShardId, Slot};
 use crate::partition::{Content, LEASE_SPARE, Partition, Standing};
+
+/// Log that is kept for snapshots takes no more than this part of the memory.
+const PINNED_SHARE: usize = 10;
 
 /// A partition's part of the memory for the newest entries of the log.
 pub(super) fn log_cache_len(memory_max: usize, partitions: usize) -> usize {
@@ -184,7 +188,7 @@ impl<E: Env> Shard<E> {
         };
         let is_taken = self.failed.is_none()
             && !self.partitions[place as usize].is_installing()
-            && message.snapshot.as_ref().is_none_or(|of| self.has_staged(place, of));
+            && message.snapshot.as_ref().is_none_or(|of| self.has_staged(place, of.index, of.term));
         if !is_taken {
             // As if it had been lost on its way.
             return Ok(());
@@ -245,12 +249,10 @@ impl<E: Env> Shard<E> {
         }
     }
 
-    fn has_staged(&self, place: u32, snapshot: &consensus::Snapshot) -> bool {
+    /// Whether a snapshot of a partition up to this entry is here, for when Raft asks for it.
+    pub fn has_staged(&self, place: u32, index: u64, term: u64) -> bool {
         let staged = self.replicas.staged.get(&place);
-        let is_it = |staged: &Staged| {
-            (staged.index(), staged.index_term()) == (snapshot.index, snapshot.term)
-        };
-        staged.is_some_and(is_it)
+        staged.is_some_and(|staged| (staged.index(), staged.index_term()) == (index, term))
     }
 
     /// A snapshot of a partition is here, for when Raft asks for it.
@@ -267,6 +269,21 @@ impl<E: Env> Shard<E> {
     /// Keeps a partition's log behind `index`, until told otherwise.
     pub fn pin_log(&mut self, place: u32, index: Option<u64>) {
         self.partitions[place as usize].pin_log(index);
+    }
+
+    /// The partition for which the most log is kept for the sake of snapshots, if that is more than
+    /// is kept anyway by a part of the memory that the shard's other work would miss.
+    pub fn overlong_pin(&self) -> Option<u32> {
+        let usual = log_cache_len(self.memory_max, self.partitions.len());
+        let extra = |of: &Partition| of.pinned_len().saturating_sub(usual);
+        let all = self.partitions.iter().map(extra).sum::<usize>();
+        let longest = (0..).zip(&self.partitions).max_by_key(|(_, of)| extra(of));
+        longest.filter(|_| all > self.memory_max / PINNED_SHARE).map(|(place, _)| place)
+    }
+
+    /// Whether a replica lacks more than what is on its way.
+    pub fn lags(&self, place: u32, node: NodeId) -> bool {
+        lags(self.partition(place), node)
     }
 
     /// See [`Partition::offer_snapshot`].

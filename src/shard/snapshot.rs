@@ -11,6 +11,8 @@
 //!
 //! Not here: what Raft says and is told of it; the wire.
 
+use std::rc::Rc;
+
 use super::Shard;
 use super::{Awaited, Checkpoint, CopyTo, Incoming, Installed, Made, Outgoing, Staged, TreeError};
 use crate::env::Env;
@@ -37,9 +39,10 @@ impl<E: Env> Shard<E> {
         self.tree.copy_to(to, committed)
     }
 
-    /// Begins to read a checkpoint's tables.
-    pub fn send_out(&self, checkpoint: Checkpoint<E>) -> Outgoing {
-        Outgoing::begin(&self.env, checkpoint)
+    /// Begins to read a checkpoint's tables, behind their first `skipped` bytes: see
+    /// [`Outgoing::begin`].
+    pub fn send_out(&self, checkpoint: Rc<Checkpoint<E>>, skipped: u64) -> Outgoing {
+        Outgoing::begin(&self.env, checkpoint, skipped)
     }
 
     /// Begins to take in a checkpoint of another replica, whose head is given.

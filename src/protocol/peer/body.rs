@@ -94,6 +94,8 @@ pub enum Step {
     Staged = 4,
     /// The last bytes of a table.
     LastPiece = 5,
+    /// So far the receiver has come: more may be sent.
+    Took = 6,
 }
 
 /// A step of a snapshot's way from one replica of a partition to another.
@@ -105,9 +107,9 @@ pub struct SnapshotStep<'a> {
     pub partition: PartitionId,
     /// The index, or the table's place in the head.
     pub a: u64,
-    /// The index's term, or the offset in the table.
+    /// The index's term, the offset in the table, or bytes that were taken.
     pub b: u64,
-    /// The digest of the table, with its last piece.
+    /// The digest of the table, with its last piece; which attempt it is.
     pub c: u64,
     /// The head, or bytes of a table.
     pub bytes: &'a [u8],
@@ -119,7 +121,7 @@ impl<'a> SnapshotStep<'a> {
         let mut numbers = || Some([fields.u64()?, fields.u64()?, fields.u64()?, fields.u64()?]);
         let [head, a, b, c] = numbers().ok_or("cut short")?;
         let (step, partition) = (head as u32, (head >> 32) as u32);
-        let steps = [Step::Head, Step::Piece, Step::End, Step::Staged, Step::LastPiece];
+        let steps = [Step::Head, Step::Piece, Step::End, Step::Staged, Step::LastPiece, Step::Took];
         let step = steps.into_iter().find(|known| *known as u32 == step).ok_or("no such step")?;
         Ok(Self { step, partition: PartitionId(partition), a, b, c, bytes: fields.0 })
     }

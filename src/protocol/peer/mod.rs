@@ -1,4 +1,4 @@
-//! The peer protocol, version 2: what the shards of the nodes of a cluster say to each other.
+//! The peer protocol, version 3: what the shards of the nodes of a cluster say to each other.
 //!
 //! A shard that has something for a shard of another node dials it; the connection carries frames
 //! in that one direction, apart from the answer to the first. What several partitions have for the
@@ -39,10 +39,10 @@
 //! refused := code:u16 text_len:u16 | text (UTF-8, one line: the cause, and what to do)
 //! ```
 //!
-//! `version` is what is spoken behind the greeting, 2: in 1 `leads` named no members, and there was
-//! no `topology`, no `slow`, no `ask` and no `closed`. A hello names the sender and whom it takes
-//! the receiver for; a connection may be taken by another shard of the right node, which hands it
-//! on.
+//! `version` is what is spoken behind the greeting, 3: in 1 `leads` named no members, and there was
+//! no `topology`, no `slow`, no `ask` and no `closed`; in 2 nobody waited for a snapshot to be
+//! taken. A hello names the sender and whom it takes the receiver for; a connection may be taken by
+//! another shard of the right node, which hands it on.
 //! The codes of a refusal: [`Reason`].
 //!
 //! # After it
@@ -74,11 +74,15 @@
 //! mail     := a parcel: crate::shard::mailbox
 //! beat     := sent_ns:u64
 //! snapshot := step:u32 partition:u32 a:u64 b:u64 c:u64 | bytes
-//!             step 1 head: a the index, b its term, bytes the checkpoint's head
+//!             step 1 head: a the index, b its term, c which attempt it is, bytes the
+//!                    checkpoint's head; sent again when the connection is another, or all is
+//!                    silent
 //!                  2 piece: a the table's place in the head, b the offset, bytes
 //!                  5 the last piece of a table: also c, the xxh3-64 of the table
 //!                  3 end
 //!                  4 staged, receiver to sender: a the index, b its term
+//!                  6 took, receiver to sender: a the index, b bytes of all tables together that
+//!                    were written, or soon are, c the attempt; pieces go on behind them
 //! leads    := (partition:u32 term:u64 applied:u64 members behind_count:u32
 //!             node:u64[behind_count])*
 //! members  := voter_count:u32 learner_count:u32 outgoing_count:u32 learner_next_count:u32

@@ -105,6 +105,11 @@ impl Link {
         !self.is_up() || (self.out.is_empty() && !self.is_sending)
     }
 
+    /// Since when its connection is up, if it is: of no other is that the same.
+    pub fn since(&self) -> Duration {
+        self.since
+    }
+
     /// For how long the other side, heard of at `heard`, is silent.
     pub fn silent_for(&self, heard: Duration, now: Duration) -> Duration {
         now.saturating_sub(heard.max(self.since))

@@ -136,17 +136,27 @@ impl Life {
     async fn sent(
         &mut self,
         checkpoint: Checkpoint<SimEnv>,
-        mut meanwhile: impl FnMut(&mut Self),
+        meanwhile: impl FnMut(&mut Self),
     ) -> Sent {
         let (head, index) = (checkpoint.head(), checkpoint.index());
-        let outgoing = self.shard.send_out(checkpoint);
+        let pieces = self.pieces(&Rc::new(checkpoint), 0, meanwhile).await;
+        Sent { head, index, pieces, rows: self.rows.clone() }
+    }
+
+    async fn pieces(
+        &mut self,
+        checkpoint: &Rc<Checkpoint<SimEnv>>,
+        skipped: u64,
+        mut meanwhile: impl FnMut(&mut Self),
+    ) -> Vec<Piece> {
+        let outgoing = self.shard.send_out(Rc::clone(checkpoint), skipped);
         let mut pieces = Vec::new();
         loop {
             while let Some(piece) = outgoing.take().expect("the disk works") {
                 pieces.push(piece);
             }
             if outgoing.is_over() {
-                return Sent { head, index, pieces, rows: self.rows.clone() };
+                return pieces;
             }
             meanwhile(self);
             self.turn().await;
@@ -533,6 +543,35 @@ fn a_checkpoint_taken_under_writes_and_the_entries_behind_it_are_the_partition()
         let differs = |n: &usize| found.get(&key(*n)) != rows.get(&key(*n));
         assert!(found == rows, "keys {:?} differ", (0..KEYS).filter(differs).collect::<Vec<_>>());
     });
+}
+
+#[test]
+fn a_checkpoint_goes_on_behind_the_pieces_that_were_taken() {
+    let sim = Sim::new(4);
+    let node = sim.node(NodeId(1));
+    node.make_dir("data");
+    let count = sim.run_on(&node.env(ShardId(0)), async |env| {
+        let mut life = Life::open(env, options(1, None)).await;
+        for n in 0..3 {
+            life.put(n, vec![b'n'; 400_000]);
+            life.settle().await;
+            life.checkpoint(|_| {}).await;
+        }
+        let checkpoint = Rc::new(life.checkpoint(|_| {}).await);
+        let all = life.pieces(&checkpoint, 0, |_| {}).await;
+        let mut skipped = 0;
+        for (nth, piece) in all.iter().enumerate() {
+            assert_eq!(life.pieces(&checkpoint, skipped, |_| {}).await, all[nth..], "{skipped}");
+            skipped += piece.bytes.len() as u64;
+        }
+        assert_eq!(
+            (life.pieces(&checkpoint, skipped, |_| {}).await, skipped),
+            (vec![], checkpoint.byte_len())
+        );
+        all.len()
+    });
+
+    assert!(count >= 4, "{count} pieces: of no table are there several");
 }
 
 /// Whoever sends something else than a checkpoint is told so, and nothing is left of it.

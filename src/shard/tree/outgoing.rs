@@ -1,4 +1,9 @@
 //! A checkpoint on its way out: a task reads ahead, the loop takes piece by piece.
+//!
+//! It may begin behind bytes that the other has: of the table that it begins in, those are read
+//! for the digest, and not given.
+
+use std::rc::Rc;
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -27,12 +32,13 @@ pub struct Piece {
 pub struct Outgoing(Belt<Result<Piece, Error>>);
 
 impl Outgoing {
-    /// Begins to read. The checkpoint is held until all is read.
-    pub fn begin<E: Env>(env: &E, checkpoint: Checkpoint<E>) -> Self {
+    /// Begins to read, behind the first `skipped` bytes of all tables together: a number of whole
+    /// pieces. The checkpoint is held until all is read.
+    pub fn begin<E: Env>(env: &E, checkpoint: Rc<Checkpoint<E>>, skipped: u64) -> Self {
         let belt = Belt::default();
         let (own, task) = (env.clone(), belt.clone());
         env.spawn(Class::Background, async move {
-            if let Err(error) = read(&own, &checkpoint, &task).await {
+            if let Err(error) = read(&own, &checkpoint, skipped, &task).await {
                 task.put(Err(error));
             }
             task.close();
@@ -64,24 +70,33 @@ impl Drop for Outgoing {
 async fn read<E: Env>(
     env: &E,
     checkpoint: &Checkpoint<E>,
+    mut skipped: u64,
     belt: &Belt<Result<Piece, Error>>,
 ) -> Result<(), Error> {
     for (table, number) in checkpoint.tables().zip(0..) {
         let (file_len, mut offset, mut hash) = (table.meta().file_len, 0, Xxh3::new());
+        if skipped >= file_len {
+            skipped -= file_len;
+            continue;
+        }
         while offset < file_len {
-            if !belt.room().await {
+            let is_given = offset >= skipped;
+            if is_given && !belt.room().await {
                 return Ok(());
             }
             let len = (file_len - offset).min(PIECE_LEN as u64) as usize;
             let read = table.bytes(offset, len).await?;
             hash.update(&read[..len]);
             let digest = (offset + len as u64 == file_len).then(|| hash.digest());
-            let bytes = read[..len].to_vec();
-            belt.put(Ok(Piece { table: number, offset, bytes, digest }));
+            if is_given {
+                let bytes = read[..len].to_vec();
+                belt.put(Ok(Piece { table: number, offset, bytes, digest }));
+                env.notify();
+            }
             offset += len as u64;
-            env.notify();
             env.yield_now().await;
         }
+        skipped = 0;
     }
     Ok(())
 }

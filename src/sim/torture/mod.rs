@@ -17,6 +17,8 @@ pub mod house;
 pub mod talk;
 
 mod agreement;
+#[cfg(test)]
+mod away;
 pub mod calls;
 mod campaign;
 mod clients;
