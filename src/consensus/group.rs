@@ -125,7 +125,7 @@ impl Group {
         if message.kind == MessageKind::AppendResponse && !self.mend_rejection(&mut message) {
             return Ok(());
         }
-        if self.is_vacant() && !self.may_take(&message) {
+        if self.is_vacant() && !self.may_take(&mut message) {
             return Ok(());
         }
         if message.kind == MessageKind::AppendResponse && !message.reject && message.index > 0 {

@@ -57,8 +57,8 @@ impl Group {
         *self = Self::new(self.config.clone(), restored).expect("an empty log fits together");
     }
 
-    /// Whether a message to a vacant replica is raft-rs's.
-    pub(super) fn may_take(&mut self, message: &Message) -> bool {
+    /// Whether a message to a vacant replica is raft-rs's, as it is left.
+    pub(super) fn may_take(&mut self, message: &mut Message) -> bool {
         match message.kind {
             MessageKind::Vote | MessageKind::PreVote => {
                 (message.log_term, message.index) >= self.floor
@@ -67,8 +67,12 @@ impl Group {
                 self.held.push_back((self.write_durable, ask_for_snapshot(message)));
                 false
             }
-            // A late one, of before.
-            MessageKind::Heartbeat => message.commit == 0,
+            // A leader may have heard late of what was here, and takes it for a part of the log. It
+            // is answered all the same: whoever is silent is sent no snapshot.
+            MessageKind::Heartbeat => {
+                message.commit = 0;
+                true
+            }
             _ => true,
         }
     }

@@ -138,6 +138,42 @@ fn a_replica_that_was_done_without_is_filled_by_a_snapshot_and_votes_as_before_m
     assert!(net.transcript.contains(&format!("{gone} installs a snapshot")));
 }
 
+/// A leader that hears late of what a replica had takes it for a part of its log, which is gone.
+#[test]
+fn a_replica_is_filled_whose_leader_takes_it_for_one_that_has_the_beginning() {
+    let (mut net, leader) = elected(3, 3);
+    let others: Vec<_> = (1..=3).filter(|id| *id != leader).collect();
+    let [gone, left] = others[..] else { panic!("two others") };
+    net.propose(leader).expect("it leads");
+    net.turn(leader);
+    net.deliver_to(gone);
+    while net.sync(gone) {}
+    let at = net.wires.iter().position(|message| message.from.0 == gone);
+    let late = at.and_then(|at| net.wires.remove(at)).expect("it has the entry");
+    net.settle();
+    net.propose_members(leader, &[leader, left], &[]).expect("it leads");
+    net.settle();
+    net.say_without(leader, gone);
+    let applied = net.group(leader).applied_index();
+    net.group(leader).compact(applied);
+
+    net.nodes[gone as usize - 1].up = false;
+    net.propose_members(leader, &[leader, left], &[gone]).expect("it leads");
+    net.settle();
+    net.nodes[gone as usize - 1].up = true;
+    net.wires.push_back(late);
+    net.deliver(0);
+    net.wires.clear();
+    assert!(net.hear(0), "what was said of it is of a moment when it was no member");
+
+    for _ in 0..3 {
+        (0..20).for_each(|_| net.tick_all());
+        net.give_up_snapshots();
+    }
+    assert!(!net.group(gone).is_vacant());
+    assert_eq!(net.group(gone).applied_index(), net.group(leader).last_index());
+}
+
 /// Its log was forgotten as it was applied, so the newcomers begin with a snapshot.
 #[test]
 fn a_lone_voter_becomes_three_and_lone_again() {
