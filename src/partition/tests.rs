@@ -9,7 +9,7 @@ use super::*;
 use crate::ack::Ack;
 use crate::command::notify::Event;
 use crate::command::{Effect as Made, NewValue};
-use crate::consensus::Change;
+use crate::consensus::{Change, Message, MessageKind};
 use crate::id::{NodeId, ShardId, Slot};
 use crate::lsm::key::{db_of, encode_data_key};
 use crate::lsm::rows::Rows;
@@ -52,19 +52,11 @@ impl Scene {
 
     /// One that may have others.
     async fn replicated(env: SimEnv) -> Self {
-        let mut recovery = Recovery::new(PartitionId(0), 7, Stored::default());
-        recovery.keep_log(1 << 20, NODE, &[NODE]);
-        Self::of(env, recovery).await
+        Self::of(env, founded_by(&[NODE])).await
     }
 
     async fn of(env: SimEnv, recovery: Recovery) -> Self {
-        let ended = wal::replay(&env, &options(), |_, _| {}, |_| {}).await.expect("it is empty");
-        let log = Writer::open(&env, &options(), ended).await.expect("the disk works");
-        let partition = recovery.finish(NODE, 9);
-        let (in_log, sealed, committed, released) = Default::default();
-        let blob_next = 0;
-        let mut scene =
-            Self { env, partition, log, in_log, blob_next, released, sealed, committed };
+        let mut scene = Self::begin(env, recovery).await;
         let logging = scene.around(|partition, around| partition.campaign(around));
         scene.in_log.extend(logging);
         while !scene.in_log.is_empty() {
@@ -72,6 +64,15 @@ impl Scene {
         }
         assert!(scene.partition.is_leader());
         scene
+    }
+
+    async fn begin(env: SimEnv, recovery: Recovery) -> Self {
+        let ended = wal::replay(&env, &options(), |_, _| {}, |_| {}).await.expect("it is empty");
+        let log = Writer::open(&env, &options(), ended).await.expect("the disk works");
+        let partition = recovery.finish(NODE, 9);
+        let (in_log, sealed, committed, released) = Default::default();
+        let blob_next = 0;
+        Self { env, partition, log, in_log, blob_next, released, sealed, committed }
     }
 
     fn around<R>(&mut self, run: impl FnOnce(&mut Partition, &mut Around<'_, SimEnv>) -> R) -> R {
@@ -140,6 +141,13 @@ impl Scene {
     fn assert_only_committed(&mut self) {
         assert_eq!(Seen::of(&mut self.partition), self.committed);
     }
+}
+
+/// A new partition of these voters.
+fn founded_by(voters: &[NodeId]) -> Recovery {
+    let mut recovery = Recovery::new(PartitionId(0), 7, Stored::default());
+    recovery.keep_log(1 << 20, NODE, voters);
+    recovery
 }
 
 /// All that a partition shows.
@@ -215,6 +223,31 @@ fn a_change_of_members_commits_nothing_that_was_written_after_it() {
         assert_eq!(scene.abandon(), []);
         assert_eq!(scene.get(&a), (None, None), "and if it is lost it was never there");
     });
+}
+
+#[test]
+fn whom_a_replica_voted_for_is_known_after_a_restart() {
+    for (planted, known) in [(None, (1, 2)), (Some(Planted::ForgetVote), (0, 0))] {
+        run(async move |env| {
+            let voters = [NODE, NodeId(2), NodeId(3)];
+            let mut scene = Scene::begin(env, founded_by(&voters)).await;
+            scene.partition.plant(planted);
+            let (kind, from) = (MessageKind::Vote, NodeId(2));
+            let plea = Message { kind, from, to: NODE, term: 1, ..Message::default() };
+
+            scene.partition.receive(plea, Vec::new()).expect("it is well-formed");
+            let logging = scene.around(|partition, around| partition.settle(around));
+            scene.in_log.extend(logging);
+            while !scene.in_log.is_empty() {
+                scene.commit_one().await;
+            }
+            let mut sent = Vec::new();
+            scene.partition.take_messages(&mut sent);
+            assert!(sent.iter().any(|(_, answer)| answer.to == from && !answer.reject));
+
+            assert_eq!(restarted(scene, founded_by(&voters)).await.hard_state(), known);
+        });
+    }
 }
 
 #[test]
@@ -354,15 +387,15 @@ fn a_failed_log_leaves_what_was_committed_and_a_restart_finds_it() {
             }
             scene.assert_only_committed();
             let whole = scene.committed.clone();
-            assert_eq!(replayed(scene).await, whole);
+            let recovery = Recovery::new(PartitionId(0), 8, Stored::default());
+            assert_eq!(Seen::of(&mut restarted(scene, recovery).await), whole);
         });
     });
 }
 
 /// What a restart makes of the scene's log.
-async fn replayed(scene: Scene) -> Seen {
-    let (env, mut recovery) =
-        (scene.env.clone(), Recovery::new(PartitionId(0), 8, Stored::default()));
+async fn restarted(scene: Scene, mut recovery: Recovery) -> Partition {
+    let env = scene.env.clone();
     scene.log.close().await.expect("the disk works");
     let take = |_, record: Record<'_>| match record.kind {
         RecordKind::Entry => {
@@ -378,5 +411,5 @@ async fn replayed(scene: Scene) -> Seen {
         RecordKind::Blob => panic!("no value here is large"),
     };
     wal::replay(&env, &options(), take, |_| {}).await.expect("nothing is wrong with the log");
-    Seen::of(&mut recovery.finish(NODE, 9))
+    recovery.finish(NODE, 9)
 }
