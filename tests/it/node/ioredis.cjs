@@ -105,7 +105,7 @@ async function replicas(port) {
   await eventually(() => Promise.all(numbers.map((n) => writer.set(`r:${n}`, n))));
   for (const scaleReads of ["slave", "all"]) {
     const reader = new Cluster([node], { scaleReads });
-    assert.equal(await reader.get("r:0"), "0");
+    await eventually(async () => assert.equal(await reader.get("r:0"), "0"));
     assert.ok(reader.nodes("slave").length > 0, "replicas are known");
     await eventually(async () => {
       const got = await Promise.all(numbers.map((n) => reader.get(`r:${n}`)));
