@@ -306,8 +306,10 @@ fn lock(dir: &Path) -> Result<File, Error> {
         Err(TryLockError::WouldBlock) => return Err(locked(dir, &mut file)),
         Err(TryLockError::Error(error)) => return Err(io_error("lock", &path)(error)),
     }
-    file.set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
+    // Over what is there, and cut only then: a full disk has no room for a new block.
+    let line = format!("{}\n", std::process::id());
+    file.write_all(line.as_bytes())
+        .and_then(|()| file.set_len(line.len() as u64))
         .map_err(io_error("write", &path))?;
     Ok(file)
 }

@@ -248,6 +248,8 @@ pub struct Counters {
     pub loading: bool,
     /// Shards whose disk is too slow to lead.
     pub slow_disks: u64,
+    /// Cores that refuse writes because their disk is full.
+    pub full_disks: u64,
     /// Answers that waited for no more than the leader's disk.
     pub answers_leader: u64,
     /// Answers that waited for no disk.

@@ -162,7 +162,7 @@ fn persistence(s: &mut Section<'_>) {
     s.line("aof_current_rewrite_time_sec", -1);
     s.line("aof_rewrites", 0);
     s.line("aof_last_bgrewrite_status", "ok");
-    s.line("aof_last_write_status", "ok");
+    s.line("aof_last_write_status", if s.counters.full_disks > 0 { "err" } else { "ok" });
     s.line("aof_current_size", s.counters.wal_bytes);
 }
 
@@ -297,6 +297,7 @@ fn stave(s: &mut Section<'_>) {
     s.line("stave_answers_leader", s.counters.answers_leader);
     s.line("stave_answers_relaxed", s.counters.answers_relaxed);
     s.line("stave_slow_disks", s.counters.slow_disks);
+    s.line("stave_full_disks", s.counters.full_disks);
     s.line("stave_snapshots_begun", s.counters.snapshots_begun);
     s.line("stave_snapshot_bytes", s.counters.snapshot_bytes);
     s.line("stave_follower_reads", s.counters.follower_reads);

@@ -58,6 +58,7 @@ fn object_idletime<'a>(input: &Input<'a>, reply: &mut Reply<'_>) -> Result<Effec
 }
 
 const READ: Flags = Flags::READONLY;
+const REMOVE: Flags = Flags::WRITE.and(Flags::FREES);
 const FAST: Flags = Flags::FAST;
 
 const fn row(name: &'static str, arity: i16, flags: Flags, keys: Keys, run: Keyed) -> Spec {
@@ -67,9 +68,9 @@ const fn row(name: &'static str, arity: i16, flags: Flags, keys: Keys, run: Keye
 }
 
 pub(super) static SPECS: &[Spec] = &[
-    row("del", -2, Flags::WRITE, Keys::ALL, Keyed::Sum(del))
+    row("del", -2, REMOVE, Keys::ALL, Keyed::Sum(del))
         .about("Deletes keys and counts those that existed", "1.0.0"),
-    row("unlink", -2, Flags::WRITE.and(FAST), Keys::ALL, Keyed::Sum(del))
+    row("unlink", -2, REMOVE.and(FAST), Keys::ALL, Keyed::Sum(del))
         .about("Deletes keys, as DEL", "4.0.0"),
     row("exists", -2, READ.and(FAST), Keys::ALL, Keyed::Sum(exists))
         .about("Counts the keys that exist", "1.0.0"),

@@ -106,6 +106,7 @@ const fn server(spec: Spec) -> Spec {
 }
 
 const READ: Flags = Flags::READONLY;
+const REMOVE: Flags = Flags::WRITE.and(Flags::FREES);
 
 pub(super) static SPECS: &[Spec] = &[
     row("scan", -2, READ, scan)
@@ -114,8 +115,7 @@ pub(super) static SPECS: &[Spec] = &[
     row("randomkey", 1, READ, randomkey).about("A key at random", "1.0.0"),
     server(row("dbsize", 1, READ.and(Flags::FAST), dbsize))
         .about("Counts the keys of the database", "1.0.0"),
-    server(row("flushdb", -1, Flags::WRITE, flushdb))
-        .about("Deletes all keys of the database", "1.0.0"),
-    server(row("flushall", -1, Flags::WRITE, flushall))
+    server(row("flushdb", -1, REMOVE, flushdb)).about("Deletes all keys of the database", "1.0.0"),
+    server(row("flushall", -1, REMOVE, flushall))
         .about("Deletes all keys of all databases", "1.0.0"),
 ];

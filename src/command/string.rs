@@ -298,6 +298,7 @@ fn mset<'a>(input: &Input<'a>) -> Effect<'a> {
 }
 
 const READ: Flags = Flags::READONLY;
+const REMOVE: Flags = Flags::WRITE.and(Flags::FREES);
 const FAST: Flags = Flags::FAST;
 const GROW: Flags = Flags::WRITE.and(Flags::DENYOOM);
 
@@ -317,9 +318,9 @@ pub(super) static SPECS: &[Spec] = &[
     row("psetex", 4, GROW, psetex).about("Sets a key for some milliseconds", "2.6.0"),
     row("getset", 3, GROW.and(FAST), getset)
         .about("Sets a key and returns what it held before", "1.0.0"),
-    row("delifeq", 3, Flags::WRITE.and(FAST), delifeq)
+    row("delifeq", 3, REMOVE.and(FAST), delifeq)
         .about("Deletes a key if it holds this value, as in Valkey", "9.0.0"),
-    row("getdel", 2, Flags::WRITE.and(FAST), getdel)
+    row("getdel", 2, REMOVE.and(FAST), getdel)
         .about("Deletes a key and returns what it held", "6.2.0"),
     row("getex", -2, Flags::WRITE.and(FAST), getex)
         .about("The value of a key, whose deadline it sets or removes", "6.2.0"),

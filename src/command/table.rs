@@ -96,6 +96,8 @@ impl Flags {
 
     /// Has to know what its key takes of memory. For ourselves: `COMMAND INFO` does not tell.
     pub const WEIGHS: Self = Self(1 << 12);
+    /// Makes nothing but room: taken on a full disk. For ourselves, too.
+    pub const FREES: Self = Self(1 << 13);
 
     /// As `COMMAND INFO` words them, in the order of the bits.
     pub const NAMES: [&'static str; 12] = [

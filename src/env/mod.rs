@@ -240,6 +240,13 @@ pub trait Env: Clone + 'static {
     /// As `readdir`.
     fn list(&self, dir: &Path) -> impl Future<Output = io::Result<Vec<String>>>;
 
+    /// Bytes that are free for us on the file system of a directory, as it says. A quota may leave
+    /// less, and others may take them before we do.
+    ///
+    /// # Errors
+    /// As `statvfs`.
+    fn free_len(&self, dir: &Path) -> io::Result<u64>;
+
     /// Creates a directory and its parents; fine if it is there.
     ///
     /// # Errors

@@ -1,10 +1,13 @@
 //! Small calls to the operating system that std does not offer, as safe functions.
 #![expect(unsafe_code, reason = "raw system calls")]
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::FromRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -152,6 +155,23 @@ impl Start {
     pub fn now() -> Self {
         Self(Instant::now())
     }
+}
+
+/// Bytes that are free for us on the file system of `path`.
+///
+/// # Errors
+/// As `statvfs`.
+pub fn free_len(path: &Path) -> io::Result<u64> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: `path` ends with a zero; fills a plain struct for which zero is a valid value.
+    let (result, found) = unsafe {
+        let mut found: libc::statvfs = std::mem::zeroed();
+        (libc::statvfs(path.as_ptr(), &mut found), found)
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 /// A fresh eventfd, closed on exec.

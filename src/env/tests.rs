@@ -312,6 +312,9 @@ pub async fn files_are_written_read_and_synced<E: Env>(env: E) {
     file.truncate(8192).await.expect("open");
     let (read, buf) = file.read_at(buf, 2 * SECTOR_LEN, 4096).await;
     assert_eq!((read.expect("there"), buf[0], file.size().expect("open")), (4096, 7, 8192));
+    // The disk may be in use by others meanwhile, so no more is known of it.
+    assert!(env.free_len(&dir).expect("there") > 0);
+    assert!(env.free_len(&dir.join("missing")).is_err());
     let renamed = dir.join("renamed");
     env.rename(&path, &renamed).await.expect("there");
     assert_eq!(env.list(&dir).await.expect("there"), ["renamed"]);

@@ -146,6 +146,8 @@ stats! {
     unverified_s,
     /// Gauge: shards whose disk is too slow to lead.
     slow_disks,
+    /// Gauge: shards that refuse writes because their disk is full.
+    full_disks,
     /// Compactions that the manifest has.
     compactions,
     /// Gauge: tables.

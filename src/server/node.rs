@@ -431,6 +431,7 @@ impl Facts for View<'_> {
             memory_system: usage.system_bytes,
             memory_limit: common.memory_max,
             slow_disks: now.slow_disks,
+            full_disks: now.full_disks,
             answers_leader: now.answers_leader,
             answers_relaxed: now.answers_relaxed,
             log_bytes: now.log_bytes,

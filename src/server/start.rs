@@ -474,6 +474,9 @@ pub(crate) fn opening(id: ShardId, options: &Options) -> shard::Options {
         memory_max: options.memory_max / shards,
         log: wal::Options {
             segment_len: options.segment_len,
+            reserve_len: wal::RESERVE_LEN,
+            // The cores share the disk.
+            room_len: options.segment_len * shards as u64,
             ..wal::Options::new(dir, options.log_id, id)
         },
         tree: shard::TreeOptions {

@@ -14,6 +14,10 @@
 //! command asks for its keys first ([`Shard::seek`]), and for room if it writes
 //! ([`Shard::seek_room`]).
 //!
+//! When the disk is full, what needs room is refused with one error, and what makes room is taken
+//! as long as the log has some ([`Shard::admit`]); flushes then come early, so that what was
+//! deleted leaves the disk (`tree`). It ends by itself.
+//!
 //! When the log fails, what is on disk is unknown: the shard takes no more writes, drops what was
 //! not committed and ends those replies as unknown. Reads of committed data go on. Nothing is
 //! retried; a restart reads what the disk really holds.
@@ -116,8 +120,11 @@ pub enum Refused {
     /// go on.
     #[error("OOM command not allowed when used memory > 'maxmemory'.")]
     OutOfMemory,
-    /// The log can not grow.
-    #[error("MISCONF the disk is full: writes are refused until there is room again, reads go on")]
+    /// The log can not grow; what makes room is still taken ([`Flags::FREES`]).
+    #[error(
+        "MISCONF the disk is full: free space on it or delete keys, then writes go on by \
+         themselves; reads and deletes do meanwhile"
+    )]
     DiskFull,
     /// The log is as long as it may be, and what is in it can not be written to tables.
     #[error(
@@ -257,6 +264,13 @@ impl<E: Env> Shard<E> {
         self.log.backlog_len()
     }
 
+    /// Whether the log can not grow since the disk is full: no segment can be made, or no table of
+    /// what is in it.
+    fn is_disk_full(&self) -> bool {
+        let tables = self.tree.is_full(self.log.appended()) && self.tree.lacks_room();
+        self.log.is_disk_full() || tables
+    }
+
     /// Whether a write of `spec` would be taken at all.
     ///
     /// # Errors
@@ -271,8 +285,9 @@ impl<E: Env> Shard<E> {
         if let Some(cause) = &self.failed {
             return Err(Refused::LogFailed { cause: cause.clone() });
         }
-        if self.log.is_disk_full() {
-            return Err(Refused::DiskFull);
+        if self.is_disk_full() {
+            let is_taken = spec.flags.has(Flags::FREES) && self.log.has_room_to_free();
+            return if is_taken { Ok(()) } else { Err(Refused::DiskFull) };
         }
         if self.tree.is_full(self.log.appended()) {
             return Err(Refused::LogFull);
@@ -415,6 +430,9 @@ impl<E: Env> Shard<E> {
     pub fn expire(&mut self) -> bool {
         // What a standby has goes when its primary says so.
         if self.failed.is_some() || self.is_backlogged() || self.primary().is_some() {
+            return false;
+        }
+        if self.is_disk_full() && !self.log.has_room_to_free() {
             return false;
         }
         let now_ms = self.now_ms;
@@ -613,6 +631,7 @@ impl<E: Env> Shard<E> {
         stats.log_bytes.set(self.partitions.iter().map(Partition::log_len).sum::<usize>() as u64);
         stats.wal_backlog_bytes.set(backlog as u64);
         stats.wal_bytes.set(self.log.appended().0);
+        stats.full_disks.set(u64::from(self.is_disk_full()));
         let (mut keys, mut expiring) = (0, 0);
         for (db, totals) in stats.dbs.iter().enumerate() {
             let (mut of, mut deadlines) = ((0, 0), Sum::default());

@@ -303,6 +303,14 @@ impl Disk {
         self.files().filter(|(inode, file)| counts(inode, file)).map(|(_, file)| file.len()).sum()
     }
 
+    /// Bytes that are free.
+    pub fn free(&self) -> u64 {
+        match self.capacity {
+            u64::MAX => u64::MAX,
+            capacity => capacity.saturating_sub(self.used()),
+        }
+    }
+
     fn dirs(&self) -> impl Iterator<Item = &Directory> {
         self.nodes.values().filter_map(|node| match node {
             Node::Dir(dir) => Some(dir),

@@ -179,6 +179,10 @@ impl Env for SimEnv {
         submit(self.clone(), dir, move |_, done| Op::List { dir: own, done })
     }
 
+    fn free_len(&self, _: &Path) -> io::Result<u64> {
+        Ok(self.core.world.borrow_mut().machine(self.owner.node).disk.free())
+    }
+
     fn create_dir(&self, dir: &Path) -> impl Future<Output = io::Result<()>> {
         let own = dir.to_owned();
         submit(self.clone(), dir, move |_, done| Op::CreateDir { dir: own, done })

@@ -39,15 +39,21 @@
 //! reaches back to there, or the log ends before, it is refused: both were durable once. What the
 //! first segment's header is chained to is gone, and not asked for.
 //!
+//! A full disk is a state ([`Writer::is_disk_full`]): no segment can be made, or only with room
+//! that flushes need which would let the log end. It begins while nearly a whole segment is left,
+//! so that what gives room back can still be logged ([`Writer::has_room_to_free`]), and ends by
+//! itself. A start finds its segment in a reserve (`reserve`).
+//!
 //! Not here: what a payload means ([`crate::partition`]); from where the log is needed (the tree's
-//! manifest). Reading order: `format`, `walk`, `rest`, `replay`, `segments`, `supply`, `pace`,
-//! `writer`.
+//! manifest). Reading order: `format`, `walk`, `rest`, `replay`, `segments`, `supply`, `reserve`,
+//! `pace`, `writer`.
 
 mod copy;
 mod error;
 pub mod format;
 mod pace;
 mod replay;
+mod reserve;
 mod rest;
 mod segments;
 mod supply;
@@ -63,6 +69,7 @@ pub use error::Error;
 pub use format::{LogId, Record, RecordKind};
 pub use pace::Company;
 pub use replay::{Ended, Progress, replay};
+pub use reserve::{LEN as RESERVE_LEN, NAME as RESERVE_NAME};
 pub use segments::{path as segment_path, seq_of as segment_seq};
 pub use writer::{Flush, Writer};
 
@@ -91,6 +98,11 @@ pub struct Options {
     pub block_len_max: usize,
     /// Most writes in flight.
     pub in_flight_max: usize,
+    /// Bytes of the reserve for a start on a full disk; 0: there is none.
+    pub reserve_len: u64,
+    /// Bytes that a segment leaves free on the disk besides as many as the log has: what is in the
+    /// log goes to tables, and tables are merged, before the log can end. 0: none at all.
+    pub room_len: u64,
     /// The log must reach back to here: all records that [`Writer::append`] gave a higher LSN are
     /// needed. It must have been durable. 0: all.
     pub needed_from: Lsn,
@@ -133,6 +145,8 @@ impl Options {
             segment_len: SEGMENT_LEN,
             block_len_max: format::BLOCK_LEN_MAX,
             in_flight_max: IN_FLIGHT_MAX,
+            reserve_len: 0,
+            room_len: 0,
             needed_from: Lsn(0),
             planted: None,
         }

@@ -1,9 +1,10 @@
-//! Where segments come from: spares, zeroed files, and the names that a replay found void.
+//! Where segments come from: spares, zeroed files, the reserve, and the names that a replay found
+//! void.
 
 use std::path::PathBuf;
 
 use super::segments::{self, io};
-use super::{Error, Options};
+use super::{Error, Options, reserve};
 use crate::env::{Env, File as _, Mode};
 
 /// Most spares that are kept; more are removed.
@@ -17,6 +18,8 @@ pub struct Segment<E: Env> {
     pub path: PathBuf,
     /// Its number.
     pub seq: u64,
+    /// Bytes of it.
+    pub len: u64,
 }
 
 /// Removes void segments, the last first, so that no gap shows at any moment, then those before the
@@ -78,14 +81,51 @@ pub async fn usable<E: Env>(
 /// still on its way, may make a file longer again; it lands behind the part, as it would have.
 pub async fn give_back<E: Env>(env: &E, left: &[(PathBuf, u64)]) {
     for (path, len) in left {
-        let cut = match env.open(path, Mode::Write).await {
-            Ok(file) => file.truncate(*len).await,
-            Err(error) => Err(error),
+        let cut = async {
+            let file = env.open(path, Mode::Write).await?;
+            file.truncate(*len).await?;
+            // A full disk that takes the room back at a power cut has none for the next start.
+            file.sync().await
         };
-        if let Err(error) = cut {
+        if let Err(error) = cut.await {
             tracing::warn!(path = %path.display(), %error, "the end of a segment stays");
         }
     }
+}
+
+/// The segment in which a start goes on: out of one of `spares` if it can be, else of zeroes. On a
+/// full disk it is short, and then out of the reserve; so that room is left for the manifest's
+/// beginning, spares are removed.
+///
+/// # Errors
+/// As the disk's. A full one, if the reserve is not there either.
+pub async fn first<E: Env>(
+    env: &E,
+    options: &Options,
+    seq: u64,
+    spares: &mut Vec<u64>,
+    new: u64,
+) -> Result<Segment<E>, Error> {
+    let has_room = |len| reserve::has_room(env, options, len);
+    if !has_room(0) {
+        for number in spares.drain(..) {
+            let path = options.dir.join(segments::spare_name(number));
+            io("remove", &path, env.remove(&path).await)?;
+        }
+    }
+    let spare = spares.pop();
+    if spare.is_some() || has_room(options.segment_len) {
+        match prepare(env, options, seq, spare, new, || false).await {
+            Err(error) if error.is_disk_full() => {}
+            made => return made.map(|made| made.expect("nobody stops an opening")),
+        }
+    }
+    if let Some(segment) = reserve::take(env, options, seq).await? {
+        return Ok(segment);
+    }
+    let short = Options { segment_len: reserve::segment_len_min(options), ..options.clone() };
+    let made = prepare(env, &short, seq, None, new, || false).await?;
+    Ok(made.expect("nobody stops an opening"))
 }
 
 /// Makes segment `seq` ready, durably named: out of a spare if there is one, else of zeroes under
@@ -114,5 +154,5 @@ pub async fn prepare<E: Env>(
     };
     let Some(file) = file else { return Ok(None) };
     io("sync", dir, env.sync_dir(dir).await)?;
-    Ok(Some(Segment { file, path, seq }))
+    Ok(Some(Segment { file, path, seq, len: options.segment_len }))
 }

@@ -23,6 +23,7 @@ mod doctor;
 mod exporter;
 mod figures;
 mod followers;
+mod full;
 mod fuzz;
 mod hostile;
 mod keyspace;

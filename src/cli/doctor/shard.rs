@@ -17,7 +17,7 @@ use crate::lsm::manifest::replay::{Damage, replay};
 use crate::lsm::manifest::{State, TableEntry};
 use crate::lsm::table::number_of;
 use crate::server::{IDENTITY, log_dir, tree_dir};
-use crate::wal::{LogId, segment_seq};
+use crate::wal::{LogId, RESERVE_NAME, segment_seq};
 
 /// What is wrong keeps a server from starting.
 pub(super) const NO_START: &str = "no server starts on this directory";
@@ -56,6 +56,7 @@ impl Place<'_> {
         log::examine(self, &log, state.as_ref(), report)?;
         strays(&log, report, |name| match segment_seq(name) {
             Some(_) => Named::Ours,
+            None if name == RESERVE_NAME => Named::Ours,
             None if ["new-", "spare-"].iter().any(|prefix| name.starts_with(prefix)) => Named::Ours,
             None => Named::Stranger,
         })?;

@@ -385,6 +385,10 @@ impl Env for GlommioEnv {
         plain::list(dir)
     }
 
+    fn free_len(&self, dir: &Path) -> io::Result<u64> {
+        os::free_len(dir)
+    }
+
     async fn create_dir(&self, dir: &Path) -> io::Result<()> {
         std::fs::create_dir_all(dir)
     }

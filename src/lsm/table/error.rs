@@ -82,11 +82,14 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether it says that the disk is full.
+    /// Whether it says that the disk is full: what cuts a write short is that, most likely.
     pub fn is_disk_full(&self) -> bool {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
-        matches!(self, Self::Io { source, .. }
-            if matches!(source.kind(), StorageFull | QuotaExceeded))
+        match self {
+            Self::Io { source, .. } => matches!(source.kind(), StorageFull | QuotaExceeded),
+            Self::Short { .. } => true,
+            _ => false,
+        }
     }
 
     /// Whether the file is not what was written: another try will not help.

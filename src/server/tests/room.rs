@@ -116,7 +116,8 @@ fn when_flushes_fail_writes_are_refused_and_reads_and_deletes_go_on() {
 
     let refused = seen.refused.expect("more than memory does not fit it");
     assert!(refused.is_error("OOM command not allowed"), "{refused:?}");
-    assert!(seen.used <= MEMORY, "{}", seen.used);
+    // As above.
+    assert!(seen.used <= MEMORY + MEMORY / 32, "{}", seen.used);
     let mut talk = house.connect();
     assert_eq!(house.ask(&mut talk, &["GET", "key:7"]), Value::bulk(value(7)));
     assert_eq!(house.ask(&mut talk, &["DEL", "key:7"]), Value::Int(1));

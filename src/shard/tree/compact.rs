@@ -44,6 +44,9 @@ pub struct Compaction<E: Env> {
     has_changed: bool,
     /// When it is asked again.
     ask_at: Duration,
+    /// Runs that have failed since the last that did not: each keeps the disk busy, and while it is
+    /// full takes what room there is, so that the next comes later.
+    failures: u32,
 }
 
 impl<E: Env> Compaction<E> {
@@ -68,6 +71,7 @@ impl<E: Env> Compaction<E> {
             pace: Rc::default(),
             has_changed: true,
             ask_at: Duration::ZERO,
+            failures: 0,
         }
     }
 
@@ -89,10 +93,18 @@ impl<E: Env> Compaction<E> {
         self.running = None;
         self.has_changed = true;
         match end {
-            Ok(()) => stats.compactions.add(1),
+            Ok(()) => {
+                stats.compactions.add(1);
+                self.failures = 0;
+            }
             Err(error) => {
-                tracing::error!(shard = self.options.log.shard.0, %error, "a compaction failed");
-                self.ask_at = self.env.now() + RETRY_DELAY;
+                let shard = self.options.log.shard.0;
+                // Once, and not for each of the tries to come.
+                if self.failures == 0 {
+                    tracing::error!(shard, %error, "compactions fail; trying again");
+                }
+                self.ask_at = self.env.now() + RETRY_DELAY * (1 << self.failures.min(3));
+                self.failures += 1;
             }
         }
         true

@@ -72,6 +72,9 @@ const COMMITS_MAX: Duration = Duration::from_secs(1);
 /// How long nothing is tried after a flush or a compaction failed.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
+/// On a full disk what little there is in the log is flushed so long after the last flush.
+const FULL_DELAY: Duration = Duration::from_secs(1);
+
 /// How the tables of a shard are kept.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -146,6 +149,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether it says that the disk is full.
+    pub fn is_disk_full(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        match self {
+            Self::Io { source, .. } | Self::Manifest(file::Error::Io { source, .. }) => {
+                matches!(source.kind(), StorageFull | QuotaExceeded)
+            }
+            Self::Table(error) => error.is_disk_full(),
+            Self::Log(error) => error.is_disk_full(),
+            _ => false,
+        }
+    }
+
     /// Whether a part of a table is damaged, and the rest of it may be sound.
     pub fn is_corrupt(&self) -> bool {
         matches!(self, Self::Table(table::Error::Corrupt { .. }))
@@ -225,6 +241,8 @@ pub struct Tree<E: Env> {
     retry_at: Duration,
     /// The last flush failed.
     has_failed: bool,
+    /// Because the disk is full.
+    has_no_room: bool,
     /// When the last flush began, and how long the last one took that ended.
     began_at: Duration,
     took: Duration,
@@ -267,6 +285,7 @@ impl<E: Env> Tree<E> {
             needed_from: log_from,
             retry_at: Duration::ZERO,
             has_failed: false,
+            has_no_room: false,
             began_at: Duration::ZERO,
             took: Duration::ZERO,
             moves: 0,
@@ -300,6 +319,11 @@ impl<E: Env> Tree<E> {
         self.has_failed || self.store.is_refused()
     }
 
+    /// Whether flushes fail because the disk is full.
+    pub fn lacks_room(&self) -> bool {
+        self.has_no_room || self.store.lacks_room()
+    }
+
     /// Does what is due, at most a slice of it. For the end of a turn, when all that was proposed
     /// is in the log.
     pub fn tend(&mut self, mut ground: Ground<'_, E>) {
@@ -307,7 +331,8 @@ impl<E: Env> Tree<E> {
         // Also while flushes fail: writes are refused then, and the log stays as long as it is.
         let is_longest = self.is_at_its_longest(appended);
         self.tend_installs(&mut ground);
-        let is_due = appended >= self.due_at || is_longest || ground.is_short;
+        let is_short = ground.is_short || ground.log.is_disk_full();
+        let is_due = appended >= self.due_at || is_longest || is_short;
         match self.flushing.take() {
             Some(flushing) => self.flushing = self.go_on(flushing, &mut ground),
             None if self.is_installing() => {}
@@ -391,11 +416,9 @@ impl<E: Env> Tree<E> {
         }
         let (place, oldest) = self.oldest(ground);
         self.needed_from = oldest;
-        let flush_from = self.options.flush_from();
-        let share = if ground.is_short { SHORT_SHARE } else { 1 };
-        let begin_at = Lsn(oldest.0 + flush_from / share);
-        let place = place.filter(|_| ground.log.appended() >= begin_at);
         let since = self.env.now();
+        let begin_at = Lsn(oldest.0 + self.flush_from(ground, since));
+        let place = place.filter(|_| ground.log.appended() >= begin_at);
         let flushing = match (self.wanted_place(ground.partitions), place) {
             // What is not committed may wait for the very replica that the checkpoint is for: it
             // stays in the log, none of which is released.
@@ -416,6 +439,18 @@ impl<E: Env> Tree<E> {
         self.flushing = Some(flushing);
         (self.began_at, self.moves) = (since, self.moves + 1);
         self.env.notify();
+    }
+
+    /// Bytes of log from which a flush begins now. On a full disk every delete counts: what is left
+    /// of it in the log alone gives no room back.
+    fn flush_from(&self, ground: &Ground<'_, E>, now: Duration) -> u64 {
+        let usual = self.options.flush_from();
+        match (ground.log.is_disk_full(), ground.is_short) {
+            (true, _) if now.saturating_sub(self.began_at) > FULL_DELAY => 1,
+            (true, _) => usual.min(FLUSH_LEN_MIN),
+            (false, true) => usual / SHORT_SHARE,
+            (false, false) => usual,
+        }
     }
 
     /// The partition to be flushed first, and from where on the log is needed.

@@ -218,7 +218,7 @@ impl<E: Env> Tree<E> {
     ) {
         ground.partitions[place as usize].end_flush(flush);
         self.marks[place as usize] = mark;
-        self.has_failed = false;
+        (self.has_failed, self.has_no_room) = (false, false);
         self.took = self.env.now().saturating_sub(self.began_at);
         self.moves += 1;
         self.needed_from = log_from;
@@ -233,9 +233,12 @@ impl<E: Env> Tree<E> {
     }
 
     fn fail(&mut self, error: &Error) {
-        tracing::error!(shard = self.options.log.shard.0, %error, "a flush failed");
+        // Once, and not for each of the tries to come.
+        if !self.has_failed {
+            tracing::error!(shard = self.options.log.shard.0, %error, "flushes fail; trying again");
+        }
         self.refuse_checkpoints(&error.to_string());
-        self.has_failed = true;
+        (self.has_failed, self.has_no_room) = (true, error.is_disk_full());
         self.retry_at = self.env.now() + RETRY_DELAY;
     }
 }

@@ -34,6 +34,8 @@ struct Inside<E: Env> {
     waiting: Vec<Waker>,
     /// The disk does not take the edit that is being written.
     is_refused: bool,
+    /// Because it is full.
+    lacks_room: bool,
     tables: BTreeMap<u64, Table<E>>,
     /// Of the partitions from `first` on.
     views: Vec<Rc<View<E>>>,
@@ -87,6 +89,7 @@ impl<E: Env> Store<E> {
             manifest: None,
             waiting: Vec::new(),
             is_refused: false,
+            lacks_room: false,
             tables,
             views: partitions.iter().map(|_| Rc::new(View::new([]))).collect(),
             first: partitions.first().copied().unwrap_or(PartitionId(0)),
@@ -175,6 +178,11 @@ impl<E: Env> Store<E> {
         self.0.borrow().is_refused
     }
 
+    /// Whether that is because it is full.
+    pub fn lacks_room(&self) -> bool {
+        self.0.borrow().lacks_room
+    }
+
     /// Makes the names of the tables durable.
     ///
     /// # Errors
@@ -230,18 +238,25 @@ impl<E: Env> Store<E> {
     /// Goes on in a new file that has the edit which could not be written.
     async fn heal(&self, manifest: &mut Manifest<E>, error: file::Error) {
         let (env, dir) = self.here();
-        let mut error = Some(error);
-        while let Some(refused) = error {
-            tracing::error!(error = %refused, "the manifest can not be written; trying again");
-            error = manifest.renew().await.err();
+        // Once, and not for each of the tries to come.
+        tracing::error!(%error, "the manifest can not be written; trying again");
+        let mut error = Some(Error::from(error));
+        while error.is_some() {
+            error = manifest.renew().await.err().map(Error::from);
+            if let Some(refused) = &error {
+                let inside = &mut *self.0.borrow_mut();
+                (inside.is_refused, inside.lacks_room) = (true, refused.is_disk_full());
+            }
             if error.is_some() {
-                self.0.borrow_mut().is_refused = true;
                 // Writes that wait for a flush are refused while none can end.
                 env.notify();
                 env.sleep(RETRY_DELAY).await;
             }
         }
-        self.0.borrow_mut().is_refused = false;
+        {
+            let inside = &mut *self.0.borrow_mut();
+            (inside.is_refused, inside.lacks_room) = (false, false);
+        }
         tracing::info!(dir = %dir.display(), "the manifest is whole again, in a new file");
     }
 

@@ -127,7 +127,7 @@ pub(super) fn resume(trace: &mut Trace) -> Result<(), Violation> {
         if trace.house.sim.now() - begin > RESUME_MAX {
             return Err(trace.violation(Kind::Wrong, "there is room again and writes are refused"));
         }
-        match trace.step()? {
+        match trace.set()? {
             End::Done => done += 1,
             _ => {
                 done = 0;

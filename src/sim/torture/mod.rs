@@ -99,8 +99,6 @@ pub struct Done {
     pub calls: u64,
     /// Times the disk was full and had room again.
     pub cycles: u64,
-    /// Starts on a full disk that were refused.
-    pub refused_full: u64,
     /// Bits that were flipped.
     pub flips: u64,
     /// Of these: a start, or a key, was refused.
@@ -133,8 +131,8 @@ impl Done {
     }
 
     /// Everything that is counted, with its name.
-    pub fn counts(&self) -> [(&'static str, u64); 22] {
-        const NAMES: [&str; 22] = [
+    pub fn counts(&self) -> [(&'static str, u64); 21] {
+        const NAMES: [&str; 21] = [
             "lives",
             "power_cuts",
             "kills",
@@ -146,7 +144,6 @@ impl Done {
             "compactions",
             "calls",
             "cycles",
-            "refused_full",
             "flips",
             "detected",
             "harmless",
@@ -163,7 +160,7 @@ impl Done {
         std::array::from_fn(|at| (NAMES[at], *counts[at]))
     }
 
-    fn counts_mut(&mut self) -> [&mut u64; 22] {
+    fn counts_mut(&mut self) -> [&mut u64; 21] {
         [
             &mut self.lives,
             &mut self.power_cuts,
@@ -176,7 +173,6 @@ impl Done {
             &mut self.compactions,
             &mut self.calls,
             &mut self.cycles,
-            &mut self.refused_full,
             &mut self.flips,
             &mut self.detected,
             &mut self.harmless,

@@ -144,6 +144,20 @@ impl Trace {
         }
     }
 
+    /// Sets a random key.
+    pub fn set(&mut self) -> Result<End, Violation> {
+        let one = self.rng.index(KEYS);
+        self.done.ops += 1;
+        self.write("SET", &[one])
+    }
+
+    /// Deletes a random key.
+    pub fn delete(&mut self) -> Result<End, Violation> {
+        let one = self.rng.index(KEYS);
+        self.done.ops += 1;
+        self.write("DEL", &[one])
+    }
+
     fn value(&mut self) -> Vec<u8> {
         self.number += 1;
         let len = if self.rng.one_in(60) { 70_000 } else { self.rng.below(2_000) as usize };

@@ -15,6 +15,7 @@ mod crash;
 mod damage;
 mod faults;
 mod release;
+mod reserve;
 mod restart;
 
 const NODE: NodeId = NodeId(1);

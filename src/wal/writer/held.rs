@@ -3,8 +3,9 @@
 //! A segment goes when the next one begins no later than the place from which the log is needed,
 //! and that one's header is durable. It becomes a spare, if there is room for one; but only if it
 //! was begun by this writer: a write of a process that was killed may still be on its way to an
-//! older one. What became of a name matters to no replay ([`crate::wal::walk::unneeded`]); so a
-//! refusal is no more than a warning, and one sync makes all names of a release durable.
+//! older one; nor if it is shorter than new ones are. What became of a name matters to no replay
+//! ([`crate::wal::walk::unneeded`]); so a refusal is no more than a warning, and one sync makes all
+//! names of a release durable.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -21,8 +22,8 @@ use crate::wal::{Error, Options, Planted};
 struct Segment {
     seq: u64,
     base: Lsn,
-    /// Begun by this writer.
-    is_ours: bool,
+    /// Begun by this writer, and as long as new ones are.
+    may_be_spare: bool,
 }
 
 /// See the module's header.
@@ -37,14 +38,14 @@ pub struct Held {
 impl Held {
     /// Those that a replay read.
     pub fn new(segments: &[(u64, Lsn)]) -> Self {
-        let of = |&(seq, base)| Segment { seq, base, is_ours: false };
+        let of = |&(seq, base)| Segment { seq, base, may_be_spare: false };
         let segments = segments.iter().map(of).collect();
         Self { segments, needed_from: Lsn(0), is_releasing: false }
     }
 
-    /// The log goes on in segment `seq`.
-    pub fn begin(&mut self, seq: u64, base: Lsn) {
-        self.segments.push_back(Segment { seq, base, is_ours: true });
+    /// The log goes on in segment `seq`, which `is_whole`: as long as new ones are.
+    pub fn begin(&mut self, seq: u64, base: Lsn, is_whole: bool) {
+        self.segments.push_back(Segment { seq, base, may_be_spare: is_whole });
     }
 
     /// Nothing before `needed_from` is needed.
@@ -141,6 +142,6 @@ struct Job {
 fn job<E: Env>(shared: &Shared<E>, made: usize) -> Option<Job> {
     let mut state = shared.borrow_mut();
     let segment = state.unneeded()?;
-    let is_wanted = segment.is_ours && state.next.has_room(made);
+    let is_wanted = segment.may_be_spare && state.next.has_room(made);
     Some(Job { segment, spare: is_wanted.then(|| state.next.name()) })
 }

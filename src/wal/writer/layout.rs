@@ -53,11 +53,11 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Begins behind the header of a segment, at `place`.
+    /// Begins behind the header of a segment of `first_len` bytes, at `place`.
     ///
     /// # Panics
     /// If `options` have lengths that are not whole sectors, or segments without room for a block.
-    pub fn new(options: &Options, place: Lsn) -> Self {
+    pub fn new(options: &Options, place: Lsn, first_len: u64) -> Self {
         let Options { segment_len, block_len_max, in_flight_max, planted, .. } = *options;
         let longest = block_len_max as u64;
         assert!(
@@ -72,7 +72,7 @@ impl Layout {
             block_len_max,
             buffers_max: in_flight_max + 2,
             place,
-            room: segment_len - SECTOR,
+            room: first_len - SECTOR,
             open: None,
             queue: VecDeque::new(),
             buffers: Vec::new(),
@@ -84,6 +84,14 @@ impl Layout {
     /// The end of what was appended.
     pub fn appended(&self) -> Lsn {
         Lsn(self.place.0 + self.open_len() as u64)
+    }
+
+    /// Bytes that the present segment has room for; 0: a new one is waited for.
+    pub fn room_left(&self) -> u64 {
+        match self.queue.iter().any(|laid| matches!(laid, Laid::Header(_))) {
+            true => 0,
+            false => self.room - self.open_len() as u64,
+        }
     }
 
     /// Bytes of the open block, header included; 0: none is open.

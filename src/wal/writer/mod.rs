@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use super::format::Record;
 use super::pace::{Company, Pace, Start};
-use super::{Ended, Error, Extent, Options, Planted, segments, supply};
+use super::{Ended, Error, Extent, Options, Planted, reserve, segments, supply};
 use crate::env::{Aligned, Class, Env, File as _};
 use crate::id::Lsn;
 use held::Held;
@@ -38,6 +38,10 @@ use tail::{Submission, Tail};
 const LAZY_LEN: usize = 256 << 10;
 /// Or when it is this old.
 const LAZY_DELAY: Duration = Duration::from_millis(10);
+
+/// Bytes at the end of the last segment of a full disk that no delete is taken for: a start cuts
+/// them off, and has a new reserve of them.
+const LAST_LEN: u64 = super::reserve::LEN;
 
 /// When what was appended is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +92,7 @@ impl<E: Env> Writer<E> {
     /// replay will read of the segments before is given back.
     ///
     /// # Errors
-    /// As the disk's. A full disk too, unless a spare is there.
+    /// As the disk's. A full disk too, unless a spare or the reserve is there.
     ///
     /// # Panics
     /// If `options` have lengths that are not whole sectors, or segments without room for a block.
@@ -96,22 +100,22 @@ impl<E: Env> Writer<E> {
         let mut held = Held::new(&ended.held);
         let (spares, name_next) = supply::tidy(env, options, &ended.void).await?;
         let mut spares = supply::usable(env, options, spares).await?;
-        let spare = spares.pop();
-        let segment = supply::prepare(env, options, ended.seq, spare, name_next, || false).await?;
-        let segment = segment.expect("nobody stops an opening");
+        let segment = supply::first(env, options, ended.seq, &mut spares, name_next).await?;
+        let (len, is_whole) = (segment.len, segment.len == options.segment_len);
+        let reserve_len = reserve::find(env, options).await?;
         if options.has(Planted::GiveBackEarly) {
             supply::give_back(env, &ended.left).await;
         }
         let tail = Tail::begin(env, options, segment, &ended).await?;
         supply::give_back(env, &ended.left).await;
         let durable = tail.begun();
-        held.begin(tail.seq(), ended.end);
+        held.begin(tail.seq(), ended.end, is_whole);
         let state = State {
             options: options.clone(),
-            layout: Layout::new(options, durable),
+            layout: Layout::new(options, durable, len),
             tail,
             in_flight: InFlight::new(options, durable),
-            next: Next::new(spares, name_next + 1),
+            next: Next::new(spares, name_next + 1, reserve_len, !is_whole),
             held,
             pace: Pace::default(),
             wanted: false,
@@ -193,10 +197,19 @@ impl<E: Env> Writer<E> {
         self.state.borrow().failure.clone()
     }
 
-    /// Whether no segment can be made because the disk is full. The log goes on to the end of the
-    /// present segment, and by itself when there is room again.
+    /// Whether no segment can be made because the disk is full, or has no room but what flushes may
+    /// need. The log goes on to the end of the present segment, and by itself when there is room
+    /// again.
     pub fn is_disk_full(&self) -> bool {
         self.state.borrow().next.is_disk_full()
+    }
+
+    /// Whether the log has room for what gives room back, deletes, though the disk is full. Some is
+    /// left then for what nobody asks for: terms and votes.
+    pub fn has_room_to_free(&self) -> bool {
+        let state = self.state.borrow();
+        let least = LAST_LEN.min(state.tail.segment_len() / 4);
+        state.next.is_ready() || state.layout.room_left() > least
     }
 
     /// Gives up all segments of which nothing is needed: no record that [`Writer::append`] gave an
@@ -257,7 +270,7 @@ impl<E: Env> Writer<E> {
         poll_fn(|cx| {
             let mut state = self.state.borrow_mut();
             state.closer = Some(cx.waker().clone());
-            let is_busy = state.next.is_arming() || state.held.is_releasing();
+            let is_busy = state.next.is_at_work() || state.held.is_releasing();
             if is_busy { Poll::Pending } else { Poll::Ready(()) }
         })
         .await;
@@ -320,7 +333,7 @@ impl<E: Env> State<E> {
             Laid::Block(block, lsn) => self.tail.block(block, lsn, durable),
             Laid::Header(base) => {
                 let next = self.next.take().expect("it is ready");
-                self.held.begin(next.seq, base);
+                self.held.begin(next.seq, base, true);
                 let buf = self.layout.buffer();
                 self.tail.header(&self.options, next, (base, durable), env.random(), buf)
             }

@@ -77,6 +77,11 @@ impl<E: Env> Tail<E> {
         self.segment.seq
     }
 
+    /// Bytes of the present segment.
+    pub fn segment_len(&self) -> u64 {
+        self.segment.len
+    }
+
     /// Where the header of the present segment ends.
     pub fn begun(&self) -> Lsn {
         self.begun
@@ -131,7 +136,7 @@ impl<E: Env> Tail<E> {
             nonce,
             base,
             durable,
-            segment_len: options.segment_len,
+            segment_len: self.segment.len,
             chain: self.chain,
             block_len_max: options.block_len_max as u32,
             in_flight_max: options.in_flight_max as u32,
