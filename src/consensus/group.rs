@@ -49,6 +49,10 @@ pub struct Group {
     held: VecDeque<(WriteId, Message)>,
     /// Term and vote as of the newest drain, and the write that has them.
     voted: ((u64, u64), WriteId),
+    /// The newest entry of members, if it is not known to be committed; 0: none.
+    deciding: u64,
+    /// The write that has how far the log was committed when the members changed last.
+    decided: WriteId,
     /// The number of raft-rs's newest `Ready`.
     ready_newest: u64,
     /// The newest write asked for.
@@ -70,6 +74,7 @@ impl Group {
         let voted = (term, restored.vote.unwrap_or_default().0);
         let (floor, born) = (restored.floor, (config.voters.clone(), config.learners.clone()));
         let members = restored_members(&mut restored, Membership::new(born.0, born.1))?;
+        let deciding = newest_undecided(&restored);
         let log = Log::new(message::conf_state(members.now()), restored)?;
         let raft_config = raft::Config {
             id: id.0,
@@ -103,6 +108,8 @@ impl Group {
             staged: Vec::new(),
             held: VecDeque::new(),
             voted: (voted, WriteId::default()),
+            deciding,
+            decided: WriteId::default(),
             ready_newest: 0,
             write_newest: WriteId(0),
             write_durable: WriteId(0),
@@ -371,6 +378,11 @@ impl Group {
         self.node.raft.has_pending_conf() || self.members.now().is_changing()
     }
 
+    /// Whether this replica would know its members after a crash, as far as it has applied them.
+    pub fn remembers_members(&self) -> bool {
+        self.decided <= self.write_durable
+    }
+
     /// Whether this node belongs to the group, as far as entries are applied.
     pub fn is_member(&self) -> bool {
         self.members.now().contains(self.config.id)
@@ -503,11 +515,17 @@ impl Group {
         self.staged.extend(entries.iter().filter(new));
     }
 
+    /// Whether the newest change of members is known to be committed only with this commit index:
+    /// it is logged then, since those who are left out forget what they had.
+    fn decides(&self, commit: u64) -> bool {
+        self.deciding > 0 && commit >= self.deciding
+    }
+
     /// Carries one of raft-rs's batches over into `out`.
     fn take_ready(&mut self, mut ready: Ready, out: &mut Effects) {
-        let must_sync = ready.must_sync();
+        let decides = ready.hs().is_some_and(|hard| self.decides(hard.commit));
         self.ready_newest = ready.number();
-        if must_sync {
+        if ready.must_sync() || decides {
             self.write_newest = WriteId(ready.number());
             out.write = Some(self.write_newest);
         }
@@ -521,6 +539,9 @@ impl Group {
             if self.voted.0 != (term, hard.vote) {
                 self.voted = ((term, hard.vote), self.write_newest);
             }
+        }
+        if decides {
+            (self.deciding, self.decided) = (0, self.write_newest);
         }
         self.take_snapshot(&ready, out);
         self.take_entries(&ready, out);
@@ -561,6 +582,9 @@ impl Group {
             let entry = find_staged(&self.staged, &mut next, raft);
             self.node.mut_store().append(entry);
             out.append.push(entry);
+            if entry.kind == EntryKind::Membership {
+                self.deciding = entry.index;
+            }
         }
     }
 
@@ -612,6 +636,14 @@ fn restored_members(restored: &mut Restored, born: Membership) -> Result<Members
         members.enter(index, Change::decode(&payload)?.as_ref());
     }
     Ok(members)
+}
+
+/// The newest entry of members that is not known to be committed; 0: none.
+fn newest_undecided(restored: &Restored) -> u64 {
+    let known = restored.commit.max(restored.applied);
+    let mut undecided = restored.entries.iter().rev().take_while(|entry| entry.index > known);
+    let newest = undecided.find(|entry| entry.kind == EntryKind::Membership);
+    newest.map_or(0, |entry| entry.index)
 }
 
 fn role_of(state: StateRole) -> Role {

@@ -74,7 +74,10 @@
 //! A replica that its group goes on without is vacated ([`Group::vacate`]): its log goes. It may
 //! still be asked for its vote by those who do not know that the members have changed, so it keeps
 //! its term, its vote and the name of its last entry, and votes as if it had it. Members in its log
-//! would be those after a part that it lacks: only a snapshot fills it again, which it asks for.
+//! would be those after a part that it lacks: only a snapshot fills it again, which it asks for. So
+//! those who go on must not take it for a member again: that a change of members is committed is
+//! written at once, by everyone, and nobody is vacated before the leader has it on its disk
+//! ([`Group::remembers_members`]).
 //!
 //! Not here: payloads and their encoding (the partition; of members alone: `membership`), the log's
 //! format ([`crate::wal`]), the peer codec, hibernation. Reading order: `effects`, `message`,

@@ -380,6 +380,11 @@ impl Partition {
         !self.is_installing() && self.group.may_vacate(entry)
     }
 
+    /// See [`consensus::Group::remembers_members`].
+    pub fn remembers_members(&self) -> bool {
+        self.group.remembers_members()
+    }
+
     /// Term and index of the newest entry that this replica has, or had.
     pub fn last_entry(&self) -> (u64, u64) {
         self.group.last_entry()

@@ -131,9 +131,11 @@ impl<E: Env> Shard<E> {
         self.partitions[place as usize].end_vacate();
     }
 
-    /// The partitions that are led here and of which a node has no replica, and who has.
+    /// The partitions that are led here and of which a node has no replica, and who has. It may
+    /// forget what it had: it is told of what this node knows after a crash as well.
     pub fn led_without(&self, node: NodeId) -> impl Iterator<Item = (PartitionId, ReplicaSet)> {
         let led = (0..).zip(&self.partitions).filter(|(place, _)| self.leads(*place));
+        let led = led.filter(|(_, partition)| partition.remembers_members());
         let without = led.filter(move |(_, of)| !of.roster().members.contains(node));
         without.map(|(_, partition)| (partition.id(), replica_set(partition)))
     }

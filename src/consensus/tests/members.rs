@@ -201,6 +201,39 @@ fn a_lone_voter_becomes_three_and_lone_again() {
     assert_eq!(net.group(1).log_len(), 0, "nobody else needs the log");
 }
 
+/// Those who were members have nothing left, and of nothing there is no snapshot to fill them with.
+#[test]
+fn a_voter_knows_after_a_crash_that_it_goes_on_alone() {
+    let mut net = Net::with(2, 3, 3);
+    let leader = net.elect();
+    net.settle();
+    net.propose_members(leader, &[leader], &[]).expect("it leads");
+    let alone = Membership::new(ids(&[leader]), Vec::new());
+    for turn in 0.. {
+        net.turn(leader);
+        (1..=3).for_each(|id| net.deliver_to(id));
+        (1..=3).filter(|id| *id != leader).for_each(|id| while net.sync(id) {});
+        if net.members(leader) == alone {
+            break;
+        }
+        net.sync(leader);
+        assert!(turn < 100, "the change does not end");
+    }
+    let others = (1..=3).filter(|id| *id != leader);
+    others.clone().for_each(|id| net.say_without(leader, id));
+    assert!(net.rumours.is_empty(), "it might not know any more after a crash");
+    net.settle();
+    others.for_each(|id| net.say_without(leader, id));
+    assert!(net.hear(0) && net.hear(1));
+
+    (1..=3).for_each(|id| net.crash(id));
+    (1..=3).for_each(|id| net.restart(id));
+    (0..100).for_each(|_| net.tick_all());
+    net.propose(leader).expect("it leads");
+    net.settle();
+    assert_eq!(net.group(leader).commit_index(), net.group(leader).last_index());
+}
+
 /// Its learners would have entries of a term in which it may vote for another after a crash.
 #[test]
 fn a_sole_voter_says_nothing_as_a_leader_before_its_vote_is_durable() {
