@@ -121,6 +121,7 @@ impl<E: Env> Shard<E> {
         let Some(members) = &self.replicas.members else { return };
         self.replicas.turn_began = self.env.now();
         let at = self.replicas.turn_began + LEASE_SPARE;
+        let is_own = |leader| leader == Some(members.own());
         let mut changed = false;
         let places = self.replicas.standings.iter_mut().zip(&mut self.replicas.elsewhere);
         for ((standing, elsewhere), partition) in places.zip(&self.partitions) {
@@ -139,7 +140,8 @@ impl<E: Env> Shard<E> {
                     Standing::Leads => Some(members.own()),
                     Standing::Follows(node) => Some(node),
                     Standing::Waits => None,
-                    // Whoever leads tells.
+                    // Whoever leads tells; until then this node is not to be asked any more.
+                    Standing::Elsewhere if is_own(members.leader(partition.id())) => None,
                     Standing::Elsewhere => continue,
                 };
                 members.note_leader(partition.id(), leader);

@@ -29,6 +29,8 @@ pub mod flips;
 pub mod full;
 mod groups;
 mod model;
+#[cfg(test)]
+mod moved;
 mod nemesis;
 #[cfg(test)]
 mod ousted;

@@ -292,7 +292,7 @@ fn drawn(rng: &mut Rng, most: Duration) -> Duration {
 }
 
 /// Says to a node what is wished for.
-fn wish(cluster: &Cluster, at: NodeId, action: &Action) -> Client {
+pub(super) fn wish(cluster: &Cluster, at: NodeId, action: &Action) -> Client {
     let action = action.encode();
     let hello = Hello { versions: &[VERSION], ..Hello::default() };
     let frames = [framed(1, 0, &Request::Hello(hello)), framed(2, 0, &Request::Cluster(&action))];
