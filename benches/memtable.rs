@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crossbeam_skiplist::SkipMap;
 use stavekv::id::{Slot, Timestamp};
 use stavekv::lsm::key::{encode_data_key, slot_of};
-use stavekv::lsm::memtable::{Memtable, Pages, Payload};
+use stavekv::lsm::memtable::{EntryRef, Memtable, Pages, Payload};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -67,6 +67,7 @@ trait Table {
 struct Stave {
     table: Memtable,
     now: u64,
+    entries: Vec<EntryRef>,
 }
 
 impl Table for Stave {
@@ -89,14 +90,13 @@ impl Table for Stave {
     /// Proposes all, then commits all, as a turn of the shard's loop does.
     fn put_group(&mut self, keys: &[Vec<u8>], value: &[u8]) {
         let hashes = self.prefetched(keys);
-        let mut entries = [None; GROUP];
-        for ((key, hash), entry) in keys.iter().zip(hashes).zip(&mut entries) {
+        for (key, hash) in keys.iter().zip(hashes) {
             self.now += 1;
             let payload = Payload::Bytes(value);
-            *entry = Some(self.table.put(hash, key, Timestamp(self.now), None, payload));
+            self.entries.push(self.table.put(hash, key, Timestamp(self.now), None, payload));
         }
-        let now = Timestamp(self.now);
-        entries.into_iter().flatten().for_each(|entry| self.table.commit(entry, now));
+        self.table.commit_all(&self.entries, Timestamp(self.now));
+        self.entries.clear();
     }
 
     fn get_group(&self, keys: &[Vec<u8>]) -> u64 {
@@ -280,7 +280,11 @@ fn main() {
     let wanted = |name: &str| args.len() < 2 || args.iter().any(|arg| arg == name);
     for (name, pages) in [("stave", Pages::Small), ("stave-huge", Pages::Huge)] {
         if wanted(name) {
-            run(name, &mut Stave { table: Memtable::with_pages(42, pages), now: 0 }, count);
+            run(
+                name,
+                &mut Stave { table: Memtable::with_pages(42, pages), now: 0, entries: Vec::new() },
+                count,
+            );
         }
     }
     if wanted("hashmap") {

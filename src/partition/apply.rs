@@ -33,7 +33,6 @@ pub(super) struct Rows<'a> {
     /// Rises with each clear.
     pub generation: &'a mut u32,
     pub dying: &'a mut Vec<Remains>,
-    pub hash_seed: u64,
     /// No table has a newer version.
     pub tables_clock: Timestamp,
     pub may_have: MayHave<'a>,
@@ -151,7 +150,7 @@ impl Rows<'_> {
 
     fn clear(&mut self) {
         *self.generation += 1;
-        let fresh = Memtable::new(self.hash_seed);
+        let fresh = self.memtable.emptied();
         self.dying.push(std::mem::replace(self.memtable, fresh).dismantle());
         *self.sizes = Sizes::default();
     }

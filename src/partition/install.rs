@@ -14,7 +14,7 @@ impl Partition {
     /// installed here.
     pub fn blank(&self, stored: Stored) -> Recovery {
         // Commands that wait have their keys hashed.
-        Recovery::new(self.id, self.hash_seed, stored)
+        Recovery::new(self.id, self.memtable.emptied(), stored)
     }
 
     /// Raft's term and vote, 0: none.

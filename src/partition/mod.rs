@@ -268,7 +268,6 @@ struct Retired {
 /// See the module's header.
 pub struct Partition {
     id: PartitionId,
-    hash_seed: u64,
     memtable: Memtable,
     sizes: Sizes,
     /// Rises with each clear.
@@ -502,7 +501,8 @@ impl Partition {
         Effect::Clear { timestamp }.encode(&mut self.payload);
         self.absences.note_clear(&self.memtable, timestamp);
         let index = self.next_index();
-        let table = std::mem::replace(&mut self.memtable, Memtable::new(self.hash_seed));
+        let fresh = self.memtable.emptied();
+        let table = std::mem::replace(&mut self.memtable, fresh);
         let sizes = std::mem::take(&mut self.sizes);
         self.retired.push_back(Retired { index, generation: self.generation, table, sizes });
         self.generation += 1;
@@ -648,9 +648,7 @@ impl Partition {
             retired.map(|retired| &mut retired.table)
         };
         if let Some(table) = table {
-            for touched in entry.touched.drain(..) {
-                table.commit(touched, entry.timestamp);
-            }
+            table.commit_all(&entry.touched, entry.timestamp);
         }
         entry.told.drain(..).for_each(|once| self.sessions.commit(&once));
         // The clock may have been set back since it was proposed: see [`standby`].

@@ -114,7 +114,6 @@ pub struct Stored {
 pub struct Recovery {
     id: PartitionId,
     stored: Stored,
-    hash_seed: u64,
     pub(super) memtable: Memtable,
     pub(super) sizes: Sizes,
     dying: Vec<Remains>,
@@ -147,12 +146,12 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    /// A partition of which the manifest says `stored`; the default if it says nothing.
-    pub fn new(id: PartitionId, hash_seed: u64, stored: Stored) -> Self {
+    /// A partition of which the manifest says `stored`; the default if it says nothing. Its rows
+    /// come into `memtable`, which is empty.
+    pub fn new(id: PartitionId, memtable: Memtable, stored: Stored) -> Self {
         Self {
             id,
-            hash_seed,
-            memtable: Memtable::new(hash_seed),
+            memtable,
             sizes: Sizes::default(),
             dying: Vec::new(),
             clock: stored.clock,
@@ -224,7 +223,6 @@ impl Recovery {
             clock: &mut self.clock,
             generation: &mut self.generation,
             dying: &mut self.dying,
-            hash_seed: self.hash_seed,
             tables_clock: self.tables_clock,
             may_have,
             sessions: &mut self.sessions,
@@ -410,7 +408,6 @@ impl Recovery {
         let open = Entry::after(group.last_index());
         Partition {
             id: self.id,
-            hash_seed: self.hash_seed,
             memtable: self.memtable,
             sizes: self.sizes,
             generation: self.generation,

@@ -536,7 +536,6 @@ impl Partition {
             clock: &mut clock,
             generation: &mut self.generation,
             dying: &mut self.dying,
-            hash_seed: self.hash_seed,
             tables_clock: self.tables_clock,
             may_have,
             is_copying,

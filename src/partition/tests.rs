@@ -47,7 +47,7 @@ struct Scene {
 
 impl Scene {
     async fn new(env: SimEnv) -> Self {
-        Self::of(env, Recovery::new(PartitionId(0), 7, Stored::default())).await
+        Self::of(env, Recovery::new(PartitionId(0), Memtable::new(7), Stored::default())).await
     }
 
     /// One that may have others.
@@ -145,7 +145,7 @@ impl Scene {
 
 /// A new partition of these voters.
 fn founded_by(voters: &[NodeId]) -> Recovery {
-    let mut recovery = Recovery::new(PartitionId(0), 7, Stored::default());
+    let mut recovery = Recovery::new(PartitionId(0), Memtable::new(7), Stored::default());
     recovery.keep_log(1 << 20, NODE, voters);
     recovery
 }
@@ -387,7 +387,7 @@ fn a_failed_log_leaves_what_was_committed_and_a_restart_finds_it() {
             }
             scene.assert_only_committed();
             let whole = scene.committed.clone();
-            let recovery = Recovery::new(PartitionId(0), 8, Stored::default());
+            let recovery = Recovery::new(PartitionId(0), Memtable::new(8), Stored::default());
             assert_eq!(Seen::of(&mut restarted(scene, recovery).await), whole);
         });
     });

@@ -12,6 +12,7 @@ use crate::cluster::{Members, SlotMap};
 use crate::consensus::Outlook;
 use crate::env::Env;
 use crate::id::{Lsn, NodeId, PartitionId, ShardId};
+use crate::lsm::memtable::{Memtable, Pages};
 use crate::metrics::ShardStats;
 use crate::partition::{self, MayHave, Partition, Recovery};
 use crate::wal::{self, RecordKind, Writer};
@@ -208,11 +209,18 @@ struct Replay {
     failed: Option<Error>,
 }
 
+/// Memory that is a partition's part, bytes, from which on its memtable is of huge pages. They are
+/// resident as a whole, so that a table may take two of them that it hardly uses.
+const HUGE_MEMORY_MIN: usize = 64 << 20;
+
 /// A partition as the manifest has it.
 fn begin<E: Env>(env: &E, id: PartitionId, loaded: &Loaded<E>, options: &Options) -> Recovery {
-    let mut recovery = Recovery::new(id, env.random(), loaded.stored(id));
+    let count = options.map.partitions_per_shard() as usize;
+    let is_large = options.memory_max / count >= HUGE_MEMORY_MIN;
+    let pages = if is_large { Pages::Huge } else { Pages::Small };
+    let memtable = Memtable::with_pages(env.random(), pages);
+    let mut recovery = Recovery::new(id, memtable, loaded.stored(id));
     if let Some(members) = &options.members {
-        let count = options.map.partitions_per_shard() as usize;
         let len_max = super::replicas::log_cache_len(options.memory_max, count);
         recovery.keep_log(len_max, options.node, members.founders());
     }

@@ -33,6 +33,9 @@ const STEPS_PER_DOUBLING: usize = 8;
 const DOUBLINGS: usize = 9;
 const CLASS_COUNT: usize = FINE_COUNT + DOUBLINGS * STEPS_PER_DOUBLING;
 
+/// Bytes of the block to be handed out next that are loaded ahead: all of it, if values are small.
+const PREFETCH_LEN: usize = 256;
+
 /// Longest block, bytes: 256 KiB.
 pub const BLOCK_LEN_MAX: usize = FINE_LEN_MAX << DOUBLINGS;
 
@@ -233,9 +236,13 @@ impl Arena {
             return None;
         }
         let next = *self.bytes(block).first_chunk::<4>().expect("a block is at least a unit");
-        self.free[index] = Ref(u32::from_le_bytes(next));
-        if self.free[index] == Ref::NONE {
+        let next = Ref(u32::from_le_bytes(next));
+        self.free[index] = next;
+        if next == Ref::NONE {
             self.free_bits[index / 64] &= !(1 << (index % 64));
+        } else {
+            // It was freed long ago if much is in flight: the next write finds it in the cache.
+            self.prefetch(next, class.block_len().min(PREFETCH_LEN));
         }
         Some(block)
     }

@@ -114,11 +114,16 @@ pub struct Version<'a> {
 /// to a smaller one, so that a value that shrank does not pin memory. Bytes.
 const SLACK_LEN_MAX: usize = 64;
 
+/// Entries that are committed together: their misses overlap, and all of them fit into the cache.
+const GROUP_LEN: usize = 16;
+
 /// Bytes of a B-tree entry of the expiry index: 16, in nodes two thirds full.
 const EXPIRING_ENTRY_LEN: usize = 24;
 
 /// The memtable of one partition. Lives on one core.
 pub struct Memtable {
+    /// The seed of its hashes, and its memory.
+    made_with: (u64, Pages),
     store: Store,
     index: Index,
     order: Order,
@@ -141,6 +146,7 @@ impl Memtable {
     /// As [`Memtable::new`], in memory of the given kind.
     pub fn with_pages(hash_seed: u64, pages: Pages) -> Self {
         Self {
+            made_with: (hash_seed, pages),
             store: Store::new(hash_seed, pages),
             index: Index::new(pages),
             order: Order::new(),
@@ -149,6 +155,12 @@ impl Memtable {
             keeps_tombstones: false,
             is_partial: false,
         }
+    }
+
+    /// An empty table that hashes keys as this one does, in memory of the same kind.
+    pub fn emptied(&self) -> Self {
+        let (hash_seed, pages) = self.made_with;
+        Self::with_pages(hash_seed, pages)
     }
 
     /// The hash of an encoded key, for all that follows.
@@ -243,6 +255,21 @@ impl Memtable {
             self.settle(node, up_to);
         }
         self.give_back(node, up_to);
+    }
+
+    /// As [`Memtable::commit`] for each of `entries`, so that the cache misses overlap: they are
+    /// most of what it takes.
+    pub fn commit_all(&mut self, entries: &[EntryRef], up_to: Timestamp) {
+        for group in entries.chunks(GROUP_LEN) {
+            group.iter().for_each(|EntryRef(node)| self.store.prefetch(*node));
+            for EntryRef(node) in group {
+                match self.store.link(*node) {
+                    Ref::NONE => {}
+                    newest => self.store.prefetch(newest),
+                }
+            }
+            group.iter().for_each(|entry| self.commit(*entry, up_to));
+        }
     }
 
     /// From now on committed tombstones stay, until [`Memtable::forget`].

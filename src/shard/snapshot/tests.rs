@@ -17,7 +17,7 @@ use crate::env::{Class, Env};
 use crate::id::{NodeId, PartitionId, ShardId, Slot};
 use crate::limits::LARGE_LEN_MIN;
 use crate::lsm::key::encode_data_key;
-use crate::lsm::memtable::{Kind, Payload, Version};
+use crate::lsm::memtable::{Kind, Memtable, Payload, Version};
 use crate::lsm::view::Found;
 use crate::partition::{Blobs, Recovery};
 use crate::sim::{Failure, Node, Plan, Rng, Sim, SimEnv, check};
@@ -453,7 +453,7 @@ async fn replayed(
 ) -> Rows {
     let loaded = Loaded::read(&env, &options.tree).await.expect("it is sound");
     let view = loaded.view(ID);
-    let mut recovery = Recovery::new(ID, 7, loaded.stored(ID));
+    let mut recovery = Recovery::new(ID, Memtable::new(7), loaded.stored(ID));
     match options.tree.rows_len_max {
         None => loaded.rows(&env, ID, &mut recovery, |_| {}).await.expect("it is sound"),
         Some(_) => recovery.lean_on_tables(loaded.sizes(ID)),
