@@ -81,7 +81,7 @@ pub enum Why {
     Len,
     /// Much of it is tombstones or expired.
     Void,
-    /// There is nothing better to do, and level 0 holds more than a tenth of the rest.
+    /// Nothing comes to level 0 any more, and it holds more than a tenth of the rest.
     Settle,
 }
 
@@ -136,6 +136,8 @@ pub struct Request<'a> {
     pub running: &'a [Job],
     /// What could be left out, if there is time for that: no job is due.
     pub idle: Option<Void>,
+    /// Nothing was flushed lately, so that what is merged now is not merged again soon.
+    pub is_quiet: bool,
 }
 
 impl Request<'_> {
@@ -270,7 +272,8 @@ impl Request<'_> {
 
     fn idle_job(&self) -> Option<Job> {
         let void = self.idle?;
-        let job = level_zero::settle(self).filter(|job| self.is_free(job));
-        job.or_else(|| void::find(self, void))
+        let settled = if self.is_quiet { level_zero::settle(self) } else { None };
+        let settled = settled.filter(|job| self.is_free(job));
+        settled.or_else(|| void::find(self, void))
     }
 }

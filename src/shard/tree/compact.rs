@@ -24,6 +24,11 @@ use crate::metrics::ShardStats;
 /// How long after the last look it is asked again, though nothing has changed: rows expire.
 const IDLE_DELAY: Duration = Duration::from_secs(10);
 
+/// How long after the last flush level 0 is emptied though it has few runs. While flushes come one
+/// after another each would have its partition's tables written anew: of all CPU of a core that
+/// does nothing but overwrite, that took a tenth.
+const QUIET_DELAY: Duration = Duration::from_secs(5);
+
 /// How a run ended, once it has.
 type End = Rc<RefCell<Option<Result<(), Error>>>>;
 
@@ -44,6 +49,8 @@ pub struct Compaction<E: Env> {
     has_changed: bool,
     /// When it is asked again.
     ask_at: Duration,
+    /// From when on nothing was flushed lately.
+    quiet_from: Duration,
     /// Runs that have failed since the last that did not: each keeps the disk busy, and while it is
     /// full takes what room there is, so that the next comes later.
     failures: u32,
@@ -71,6 +78,7 @@ impl<E: Env> Compaction<E> {
             pace: Rc::default(),
             has_changed: true,
             ask_at: Duration::ZERO,
+            quiet_from: Duration::ZERO,
             failures: 0,
         }
     }
@@ -78,6 +86,12 @@ impl<E: Env> Compaction<E> {
     /// Tables have come or gone.
     pub fn note_change(&mut self) {
         self.has_changed = true;
+    }
+
+    /// A flush has brought a table.
+    pub fn note_flush(&mut self) {
+        self.has_changed = true;
+        self.quiet_from = self.env.now() + QUIET_DELAY;
     }
 
     /// Whether anything is to be done now.
@@ -110,15 +124,19 @@ impl<E: Env> Compaction<E> {
         true
     }
 
-    /// Begins what is due.
-    pub fn begin(&mut self) {
+    /// Begins what is due. With a full disk nothing that would make room waits.
+    pub fn begin(&mut self, is_disk_full: bool) {
         // The clock last: a turn comes by here while one is running.
-        let is_busy = self.running.is_some() || self.store.is_refused();
-        if is_busy || self.env.now() < self.ask_at {
+        if self.running.is_some() || self.store.is_refused() {
             return;
         }
+        let now = self.env.now();
+        if now < self.ask_at {
+            return;
+        }
+        let is_quiet = is_disk_full || now >= self.quiet_from;
         let void = Void { now_ms: self.env.unix_ms(), retain_from: Timestamp(u64::MAX) };
-        let Some((partition, job)) = self.pick(void) else { return };
+        let Some((partition, job)) = self.pick(void, is_quiet) else { return };
         let end = End::default();
         self.running = Some(Rc::clone(&end));
         let run = Run {
@@ -140,7 +158,7 @@ impl<E: Env> Compaction<E> {
     }
 
     /// The next partition in turn that has something to do.
-    fn pick(&mut self, void: Void) -> Option<(PartitionId, Job)> {
+    fn pick(&mut self, void: Void, is_quiet: bool) -> Option<(PartitionId, Job)> {
         let count = self.cursors.len();
         for step in 0..count {
             let place = (self.next + step) % count;
@@ -149,7 +167,7 @@ impl<E: Env> Compaction<E> {
                 let tables = state.tables_of(*partition).map(|entry| (entry.level, &entry.meta));
                 let levels = Levels::new(tables);
                 let (shape, running, idle) = (self.shape, &[], Some(void));
-                Request { levels: &levels, shape, running, idle }.pick(cursors)
+                Request { levels: &levels, shape, running, idle, is_quiet }.pick(cursors)
             });
             // The manifest is being written: there will be news.
             let picked = picked?;
@@ -180,7 +198,8 @@ impl<E: Env> Compaction<E> {
             let debts = self.cursors.iter().map(|(partition, _)| {
                 let tables = state.tables_of(*partition).map(|entry| (entry.level, &entry.meta));
                 let levels = Levels::new(tables);
-                Request { levels: &levels, shape: self.shape, running: &[], idle: None }.debt()
+                let (shape, running) = (self.shape, &[]);
+                Request { levels: &levels, shape, running, idle: None, is_quiet: false }.debt()
             });
             debts.sum()
         };

@@ -345,7 +345,7 @@ impl<E: Env> Tree<E> {
             if self.compaction.end(ground.stats) {
                 self.count(ground.stats);
             }
-            self.compaction.begin();
+            self.compaction.begin(ground.log.is_disk_full());
         }
     }
 

@@ -224,7 +224,7 @@ impl<E: Env> Tree<E> {
         self.needed_from = log_from;
         ground.log.release(log_from);
         ground.stats.flushes.add(1);
-        self.compaction.note_change();
+        self.compaction.note_flush();
         self.count(ground.stats);
         // Each partition is flushed once while half of the log is written, or less often.
         let count = 4 * self.marks.len() as u64;

@@ -114,7 +114,7 @@ impl Tree {
         let void = Void { now_ms: self.now_ms, retain_from: Timestamp(u64::MAX) };
         let idle = idle.then_some(void);
         let (levels, running) = (self.levels(), &self.running);
-        ask(&Request { levels: &levels, shape: self.shape, running, idle })
+        ask(&Request { levels: &levels, shape: self.shape, running, idle, is_quiet: true })
     }
 
     fn debt(&self) -> u64 {

@@ -203,8 +203,13 @@ fn what_is_too_young_to_go_is_left_alone() {
     let levels = tree.levels();
     for (retain_from, is_picked) in [(49, false), (50, true)] {
         let void = Void { now_ms: 0, retain_from: Timestamp(retain_from) };
-        let request =
-            Request { levels: &levels, shape: tree.shape, running: &[], idle: Some(void) };
+        let request = Request {
+            levels: &levels,
+            shape: tree.shape,
+            running: &[],
+            idle: Some(void),
+            is_quiet: true,
+        };
         assert_eq!(request.pick(&mut Cursors::default()).is_some(), is_picked);
     }
 }
