@@ -194,14 +194,17 @@ impl Arena {
         Ref(u32::try_from(unit).expect("an arena is at most 32 GiB"))
     }
 
-    /// Shelves what is left of the last chunk and opens the next. The first is never a huge page,
-    /// so that a partition that is hardly used costs what it holds.
+    /// Shelves what is left of the last chunk and opens the next. The first is no huge page before
+    /// it is full, so that a partition that is hardly used costs what it holds.
     fn open_chunk(&mut self) {
         if let Some(last) = self.chunks.last_mut() {
             let (start, room) = (last.len(), last.room());
             last.extend(room, 0);
             let unit = (self.chunks.len() - 1) * UNITS_PER_CHUNK + start / UNIT_LEN;
             self.shelve(Ref(unit as u32), room);
+        }
+        if let ([first], Pages::Huge) = (&mut self.chunks[..], self.pages) {
+            first.merge_pages();
         }
         let pages = if self.chunks.is_empty() { Pages::Small } else { self.pages };
         let mut chunk = Chunk::new(pages);

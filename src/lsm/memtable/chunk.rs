@@ -50,6 +50,12 @@ impl<T: Copy> Chunk<T> {
         Self { start: start.cast(), len: 0, owns: PhantomData }
     }
 
+    /// Has the small pages that were filled become a huge one, if the kernel has one; it copies
+    /// them. (`MADV_COLLAPSE`, from Linux 6.1 on.)
+    pub fn merge_pages(&mut self) {
+        memory::merge_pages(self.start.cast());
+    }
+
     /// Items that still fit.
     pub fn room(&self) -> usize {
         Self::CAPACITY - self.len
@@ -145,6 +151,11 @@ mod memory {
         unsafe { libc::madvise(start.as_ptr().cast(), CHUNK_LEN, libc::MADV_HUGEPAGE) };
     }
 
+    pub fn merge_pages(start: NonNull<u8>) {
+        // SAFETY: as above. Whoever refuses leaves the small ones as they are.
+        unsafe { libc::madvise(start.as_ptr().cast(), CHUNK_LEN, libc::MADV_COLLAPSE) };
+    }
+
     /// # Safety
     /// `start` is from [`map`], and nothing uses the memory any more.
     pub unsafe fn unmap(start: NonNull<u8>) {
@@ -166,6 +177,8 @@ mod memory {
     }
 
     pub fn advise_huge(_: NonNull<u8>) {}
+
+    pub fn merge_pages(_: NonNull<u8>) {}
 
     /// # Safety
     /// `start` is from [`map`], and nothing uses the memory any more.
@@ -219,6 +232,7 @@ mod tests {
 
         chunk.extend(3, 7);
         chunk[1] = 8;
+        chunk.merge_pages();
         chunk.extend(chunk.room(), 9);
 
         assert_eq!(chunk[..4], [7, 8, 7, 9]);

@@ -54,6 +54,9 @@ impl Bucket {
     }
 }
 
+/// Buckets from which on the first chunk is a huge page, too: an eighth of it.
+const LARGE_COUNT: usize = Buckets::CAPACITY / 8;
+
 /// Buckets in chunks, so that none moves when there come more.
 struct Table {
     pages: Pages,
@@ -84,6 +87,9 @@ impl Table {
         let last = self.chunks.last_mut().expect("one was pushed at 0");
         last.extend(1, EMPTY);
         self.count += 1;
+        if self.count == LARGE_COUNT && self.pages == Pages::Huge {
+            self.chunks[0].merge_pages();
+        }
     }
 }
 
