@@ -28,9 +28,15 @@ fn scene(seed: u64) {
         cluster.run_ms(rng.between(1, 1_500));
         let at = cluster.houses[rng.index(3)].node.id();
         let _wish = wish(&cluster, at, &Action::Replicas { count });
-        let end = sim.now() + ASKED;
-        while sim.now() < end {
+        let begin = sim.now();
+        // Whoever leads instead of one that pauses may end a change that leaves it out.
+        let mut paused = Some(begin + Duration::from_millis(rng.between(1, 800)));
+        while sim.now() < begin + ASKED {
             sim.run_for(Duration::from_millis(1));
+            if paused.is_some_and(|at| sim.now() >= at) {
+                cluster.houses[rng.index(3)].node.pause_for(Duration::from_secs(2));
+                paused = None;
+            }
             for (node, talk) in talks.iter().enumerate() {
                 while let Some(reply) = talk.next() {
                     let is_right = reply == Value::bulk(&keys[got[node] % keys.len()]);
@@ -44,11 +50,11 @@ fn scene(seed: u64) {
             }
         }
     }
-    assert!(got.iter().all(|got| *got > 1_000), "{got:?} answers of {asked:?}");
+    assert!(got.iter().all(|got| *got > 200), "{got:?} answers of {asked:?}");
     cluster.settle(Duration::from_secs(60)).unwrap_or_else(|error| panic!("{error}"));
 }
 
 #[test]
 fn every_node_answers_while_replicas_move() {
-    check(6, scene);
+    check(16, scene);
 }
