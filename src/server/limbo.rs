@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Server;
 use super::followers::TOO_OLD;
 use super::peers::Peers;
-use super::remote::{Address, Answered, LEADS_NO_MORE, scope_of};
+use super::remote::{Address, Answered, LEADS_NO_MORE, parts_of, scope_of};
 use crate::cluster::NOWHERE;
 use crate::command::Run;
 use crate::env::Env;
@@ -174,8 +174,7 @@ impl<E: Env> Server<E> {
     fn refuse_waiting(&mut self, waiting: &Waiting, text: &str) {
         let Waiting { from, parcel, .. } = waiting;
         for request in &parcel.requests {
-            let (first, len) = request.parts;
-            let parts = parcel.parts[first as usize..][..len as usize].iter().copied();
+            let parts = parts_of(request, parcel).iter().copied();
             let to = Address::of_request(request);
             let text = if request.stale && text == NO_LEADER { TOO_OLD } else { text };
             self.answer(*from, to, Answered::error(text, parts));

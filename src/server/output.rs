@@ -257,10 +257,10 @@ impl Output {
             Combine::Least => awaited.count,
             _ => awaited.count + part.count,
         };
-        // Of an array too: no element of one is an error, so its keys were refused together.
-        if part.body.first() == Some(&b'-') {
-            let end = part.body.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-            awaited.error.get_or_insert_with(|| part.body[..end].to_vec());
+        // Of an array too: no element of one is an error. Keys are refused together, or one by one
+        // where the leadership was lost between slices.
+        if let Some(error) = error_of(&part) {
+            awaited.error.get_or_insert_with(|| error.to_vec());
         }
         let at = awaited.body.len();
         match awaited.combine {
@@ -459,6 +459,16 @@ impl Output {
         }
         self.lane.push_back(Piece::Bytes(done.body[at..until].to_vec(), 0));
     }
+}
+
+/// The error that is in a part, if one is.
+fn error_of<'p>(part: &Part<'p>) -> Option<&'p [u8]> {
+    let whole = part.elements.is_empty().then_some(0);
+    let mut starts = part.elements.iter().map(|element| element.at as usize).chain(whole);
+    let at = starts.find(|at| part.body.get(*at) == Some(&b'-'))?;
+    let rest = &part.body[at..];
+    let end = rest.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    Some(&rest[..end])
 }
 
 fn is_large(gate: &Gate) -> bool {

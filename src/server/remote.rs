@@ -451,11 +451,23 @@ impl<E: Env> Server<E> {
     }
 }
 
+/// Which parts of its reply a request is about; none: it is answered as a whole.
+pub(super) fn parts_of<'p>(request: &Request, parcel: &'p Parcel) -> &'p [u32] {
+    match request.spec.run {
+        // They say where it looks.
+        Run::Keyspace(_) => &[],
+        _ => named_parts(request, parcel),
+    }
+}
+
+fn named_parts<'p>(request: &Request, parcel: &'p Parcel) -> &'p [u32] {
+    let (first, len) = request.parts;
+    &parcel.parts[first as usize..][..len as usize]
+}
+
 /// The partitions that a request is about that is about all keys.
 pub(super) fn scope_of(request: &Request, parcel: &Parcel) -> Scope {
-    let (first, len) = request.parts;
-    let parts = &parcel.parts[first as usize..][..len as usize];
-    match parts {
+    match named_parts(request, parcel) {
         [] => Scope::ALL,
         parts => Scope::of(parts.iter().map(|id| PartitionId(*id)).collect()),
     }
@@ -463,9 +475,7 @@ pub(super) fn scope_of(request: &Request, parcel: &Parcel) -> Scope {
 
 /// The keys of a request, and which parts of the reply they are.
 fn keys_of(request: &Request, parcel: &Parcel) -> Vec<Place> {
-    let (first, len) = request.parts;
-    let parts = &parcel.parts[first as usize..][..len as usize];
     let mut keys = Place::all(request.spec, &parcel.args(request));
-    keys.iter_mut().zip(parts).for_each(|(key, part)| key.part = *part);
+    keys.iter_mut().zip(parts_of(request, parcel)).for_each(|(key, part)| key.part = *part);
     keys
 }

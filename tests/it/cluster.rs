@@ -129,6 +129,28 @@ fn any_node_serves_any_key_and_the_death_of_one_loses_nothing() {
 }
 
 #[test]
+fn commands_of_many_keys_are_answered_by_any_node() {
+    let nodes = start(3, &["--cores", "1"]);
+    // More than one slice of work, and than one request to each of the others.
+    let keys: Vec<_> = (0..2_000).map(|n| format!("key:{n}")).collect();
+    let pairs: Vec<_> = keys.iter().flat_map(|key| [key.as_str(), "value"]).collect();
+    let of = |name| [name].into_iter().chain(keys.iter().map(String::as_str)).collect::<Vec<_>>();
+    for node in &nodes {
+        let mut client = Patient::of([node]);
+        let mut ask = |args: &[&str]| client.ask(args).0;
+        assert_eq!(ask(&[["MSET"].as_slice(), &pairs].concat()), Reply::ok());
+        let Reply::Array(values) = ask(&of("MGET")) else { panic!("MGET answers with an array") };
+        assert_eq!(values, vec![Reply::bulk("value"); keys.len()]);
+        let Reply::Array(names) = ask(&["KEYS", "*"]) else { panic!("KEYS answers with an array") };
+        assert_eq!(names.len(), keys.len());
+        for name in ["EXISTS", "TOUCH", "DEL"] {
+            assert_eq!(ask(&of(name)), Reply::Integer(2_000), "{name}");
+        }
+        assert_eq!(ask(&["DBSIZE"]), Reply::Integer(0));
+    }
+}
+
+#[test]
 fn all_nodes_killed_at_once_come_back_with_everything() {
     let mut nodes = start(3, &[]);
     let mut kept = BTreeMap::new();

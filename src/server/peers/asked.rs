@@ -1,13 +1,13 @@
 //! Requests that were sent over a link and are not answered: who has to be told when it breaks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::command::Access;
 use crate::env::{ConnId, Env};
 use crate::protocol::binary::{Code, Failure, Header};
 use crate::server::Server;
 use crate::server::binary::Asker;
-use crate::server::remote::{Address, Answered};
+use crate::server::remote::{Address, Answered, NO_TICKET, parts_of};
 use crate::shard::mailbox::{Answer, Parcel, Part, TypedRequest};
 
 /// What a request ends as that was asked over a link that broke.
@@ -20,12 +20,22 @@ const NOT_READ: &str = "TRYAGAIN the node that leads the key's partition went aw
 /// The connection that asked, and the place of the request among its own.
 type Name = (u32, u32, u64);
 
+/// What one command asks over the link: perhaps several requests, each of which may be answered in
+/// pieces and in any order.
 struct Plain {
     to: Address,
     /// Parts of the reply that are to come.
-    parts: Vec<u32>,
+    parts: BTreeSet<u32>,
+    /// Requests that have no parts and are not answered.
+    whole: u32,
     /// It may have changed something.
     writes: bool,
+}
+
+impl Plain {
+    fn new(to: Address) -> Self {
+        Self { to, parts: BTreeSet::new(), whole: 0, writes: false }
+    }
 }
 
 /// See the module's header.
@@ -46,13 +56,12 @@ fn number_of(part: Option<Part>) -> Option<u32> {
 impl Asked {
     /// The requests of a parcel were sent.
     pub fn note(&mut self, parcel: &Parcel) {
-        for request in &parcel.requests {
-            let (first, len) = request.parts;
-            let parts = &parcel.parts[first as usize..][..len as usize];
-            let to = Address::of_request(request);
+        for request in parcel.requests.iter().filter(|request| request.ticket != NO_TICKET) {
+            let (to, parts) = (Address::of_request(request), parts_of(request, parcel));
             let plain = self.plain.entry(name(request.conn, request.ticket.into()));
-            let plain = plain.or_insert(Plain { to, parts: Vec::new(), writes: false });
-            plain.parts.extend_from_slice(parts);
+            let plain = plain.or_insert(Plain::new(to));
+            plain.parts.extend(parts);
+            plain.whole += u32::from(parts.is_empty());
             plain.writes |= request.spec.access != Access::Read;
         }
         for request in &parcel.typed {
@@ -64,10 +73,8 @@ impl Asked {
     /// What these answer is over. Those that answer nothing are taken out: whoever asked has been
     /// told that no answer would come.
     pub fn note_answers(&mut self, parcel: &mut Parcel) {
-        let is_due =
-            |answer: &Answer| self.plain.remove(&name(answer.conn, answer.ticket.into())).is_some();
         let mut answers = std::mem::take(&mut parcel.answers);
-        answers.retain(is_due);
+        answers.retain(|answer| self.is_due(answer, parcel));
         parcel.answers = answers;
         let mut answers = std::mem::take(&mut parcel.typed_answers);
         answers.retain(|answer| {
@@ -80,12 +87,39 @@ impl Asked {
         parcel.typed_answers = answers;
     }
 
+    /// Whether it answers something, which it ends.
+    fn is_due(&mut self, answer: &Answer, parcel: &Parcel) -> bool {
+        let name = name(answer.conn, answer.ticket.into());
+        let Some(plain) = self.plain.get_mut(&name) else { return false };
+        let (first, len) = answer.elements;
+        let elements = &parcel.elements[first as usize..][..len as usize];
+        let is_due = match plain.whole.checked_sub(1) {
+            Some(left) => {
+                plain.whole = left;
+                true
+            }
+            None => {
+                !elements.is_empty()
+                    && elements.iter().all(|element| plain.parts.remove(&element.part))
+            }
+        };
+        if plain.whole == 0 && plain.parts.is_empty() {
+            self.plain.remove(&name);
+        }
+        is_due
+    }
+
     /// Tells who asked that no answer will come.
     pub fn end<E: Env>(self, server: &mut Server<E>) {
         let own = server.shard.id();
-        for Plain { to, parts, writes } in self.plain.into_values() {
+        for Plain { to, parts, whole, writes } in self.plain.into_values() {
             let text = if writes { UNKNOWN } else { NOT_READ };
-            server.answer(own, to, Answered::error(text, parts.into_iter()));
+            for _ in 0..whole {
+                server.answer(own, to, Answered::error(text, std::iter::empty()));
+            }
+            if !parts.is_empty() {
+                server.answer(own, to, Answered::error(text, parts.into_iter()));
+            }
         }
         for request in self.typed.into_values() {
             let failure = Failure::new(Code::LeaderChanged, UNKNOWN);

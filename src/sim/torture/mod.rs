@@ -49,6 +49,8 @@ mod storms;
 #[cfg(test)]
 mod tests;
 mod trace;
+#[cfg(test)]
+mod wide;
 
 use house::House;
 
