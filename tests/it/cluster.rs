@@ -151,6 +151,19 @@ fn commands_of_many_keys_are_answered_by_any_node() {
 }
 
 #[test]
+fn values_longer_than_a_frame_between_nodes_are_written_and_read_at_any_node() {
+    let nodes = start(3, &["--cores", "1", "--memory", "1GiB"]);
+    for (node, letter) in nodes.iter().zip(["a", "b", "c"]) {
+        let value = letter.repeat(80 << 20);
+        assert_eq!(Patient::of([node]).ask(&["SET", "long", &value]).0, Reply::ok());
+        for other in &nodes {
+            let got = Patient::of([other]).ask(&["GET", "long"]).0;
+            assert!(got == Reply::bulk(&value), "it is not what node {letter} was told");
+        }
+    }
+}
+
+#[test]
 fn all_nodes_killed_at_once_come_back_with_everything() {
     let mut nodes = start(3, &[]);
     let mut kept = BTreeMap::new();

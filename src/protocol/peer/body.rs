@@ -19,8 +19,10 @@ pub enum Body<'a> {
     Raft(Messages<'a>),
     /// A piece of a large value.
     Blob(Blob<'a>),
-    /// A parcel, encoded.
+    /// A parcel, encoded; of one that came in pieces the end.
     Mail(&'a [u8]),
+    /// A piece of a parcel; more follows.
+    MailPiece(&'a [u8]),
     /// The sender's monotonic clock, nanoseconds.
     Beat(u64),
     /// Where clients reach the sender.
@@ -222,6 +224,7 @@ impl<'a> Body<'a> {
             Kind::Raft => Ok(Body::Raft(Messages::new(body))),
             Kind::Blob => Blob::decode(body).map(Body::Blob),
             Kind::Mail => Ok(Body::Mail(body)),
+            Kind::MailPiece => Ok(Body::MailPiece(body)),
             Kind::Endpoint => Endpoint::decode(body).map(Body::Endpoint),
             Kind::Snapshot => SnapshotStep::decode(body).map(Body::Snapshot),
             Kind::Leads => Led::decode_all(body).map(Body::Leads),

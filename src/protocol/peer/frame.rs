@@ -18,6 +18,9 @@ pub const HEADER_LEN: usize = HEADER_CHECK.end;
 /// Longest body, bytes.
 pub const BODY_LEN_MAX: usize = 64 << 20;
 
+/// Longest parcel, all its pieces together, bytes: its lengths and places have 32 bits.
+pub const MAIL_LEN_MAX: usize = u32::MAX as usize;
+
 /// Longest body before the greeting is done, bytes.
 pub const GREETING_LEN_MAX: usize = 1024;
 
@@ -62,11 +65,13 @@ pub enum Kind {
     Ask = 13,
     /// The answer to that.
     Closed = 14,
+    /// A piece of a parcel, before the frame with its end.
+    MailPiece = 15,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Hello,
         Self::Welcome,
         Self::Refused,
@@ -81,6 +86,7 @@ impl Kind {
         Self::Slow,
         Self::Ask,
         Self::Closed,
+        Self::MailPiece,
     ];
 
     /// Of its number.

@@ -4,7 +4,7 @@ use crate::codec::{Fields, put_u16};
 use crate::id::{NodeId, ShardId};
 
 /// What this program speaks behind the greeting.
-pub const SPOKEN: u16 = 3;
+pub const SPOKEN: u16 = 4;
 
 /// Longest text of a refusal, bytes.
 const TEXT_LEN_MAX: usize = 512;

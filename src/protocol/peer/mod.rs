@@ -1,4 +1,4 @@
-//! The peer protocol, version 3: what the shards of the nodes of a cluster say to each other.
+//! The peer protocol, version 4: what the shards of the nodes of a cluster say to each other.
 //!
 //! A shard that has something for a shard of another node dials it; the connection carries frames
 //! in that one direction, apart from the answer to the first. What several partitions have for the
@@ -13,7 +13,7 @@
 //!           4       version        1
 //!           5       kind           1 hello, 2 welcome, 3 refused, 4 raft, 5 blob, 6 mail, 7 beat,
 //!                           8 endpoint, 9 snapshot, 10 leads, 11 topology, 12 slow, 13 ask,
-//!                           14 closed
+//!                           14 closed, 15 mail piece
 //!           6..8    zero
 //!           8..12   body_len:u32   at most 64 MiB
 //!           12..16  zero
@@ -39,10 +39,10 @@
 //! refused := code:u16 text_len:u16 | text (UTF-8, one line: the cause, and what to do)
 //! ```
 //!
-//! `version` is what is spoken behind the greeting, 3: in 1 `leads` named no members, and there was
+//! `version` is what is spoken behind the greeting, 4: in 1 `leads` named no members, and there was
 //! no `topology`, no `slow`, no `ask` and no `closed`; in 2 nobody waited for a snapshot to be
-//! taken. A hello names the sender and whom it takes the receiver for; a connection may be taken by
-//! another shard of the right node, which hands it on.
+//! taken; in 3 a parcel was one frame. A hello names the sender and whom it takes the receiver for;
+//! a connection may be taken by another shard of the right node, which hands it on.
 //! The codes of a refusal: [`Reason`].
 //!
 //! # After it
@@ -71,7 +71,8 @@
 //! snapshot := index:u64 term:u64 members
 //! payloads := the payload of each entry, one after the other
 //! blob     := blob:u64 whole_len:u64 offset:u64 | bytes
-//! mail     := a parcel: crate::shard::mailbox
+//! mail     := a parcel: crate::shard::mailbox; or the end of one, behind mail pieces
+//! mail piece := bytes: the parcel goes on in the next mail piece, or mail
 //! beat     := sent_ns:u64
 //! snapshot := step:u32 partition:u32 a:u64 b:u64 c:u64 | bytes
 //!             step 1 head: a the index, b its term, c which attempt it is, bytes the
@@ -95,17 +96,18 @@
 //! ```
 //!
 //! A `blob` is a piece of a large value of the sender's log, which entries name by its number; the
-//! pieces come in order and before the entry. A `beat` has the sender's monotonic clock: it fills a
-//! silence, so that a dead connection is noticed. An `endpoint` is where clients reach the sender's
-//! shard, for who redirects them there. `leads` names the partitions that the sender leads and of
-//! which the receiver has no replica, which would hear of no leader else, and says who has one as
-//! of the newest entry that it has applied: what the receiver has of it from before may go. Nor
-//! would it hear of changes of the `topology`, which everybody tells everybody, once per version.
-//! `slow`, said again every 100 ms as long as it holds, asks for no leadership: the disk of the
-//! sender's shard is slow. `ask` is answered with `closed`: for each partition that the sender of
-//! the answer leads under a lease, up to which index it had committed everything when it was asked,
-//! and its wall clock then. The round is a number that the asker has given to nobody else; what
-//! follows from it: [`crate::shard`].
+//! pieces come in order and before the entry. A long parcel comes in pieces, of at most
+//! [`MAIL_LEN_MAX`] bytes together. A `beat` has the sender's monotonic clock: it fills a silence,
+//! so that a dead connection is noticed. An `endpoint` is where clients reach the sender's shard,
+//! for who redirects them there. `leads` names the partitions that the sender leads and of which
+//! the receiver has no replica, which would hear of no leader else, and says who has one as of the
+//! newest entry that it has applied: what the receiver has of it from before may go. Nor would it
+//! hear of changes of the `topology`, which everybody tells everybody, once per version. `slow`,
+//! said again every 100 ms as long as it holds, asks for no leadership: the disk of the sender's
+//! shard is slow. `ask` is answered with `closed`: for each partition that the sender of the answer
+//! leads under a lease, up to which index it had committed everything when it was asked, and its
+//! wall clock then. The round is a number that the asker has given to nobody else; what follows
+//! from it: [`crate::shard`].
 //!
 //! **Why plain fields and not rkyv.** A message is 96 bytes that are read once, in order; what it
 //! is made of (an entry's payload, a parcel) is copied to its place anyway. Chosen: the same forty
@@ -127,7 +129,8 @@ mod tests;
 pub use body::{Blob, Body, Closed, Endpoint, Led, SnapshotStep, Step};
 pub use error::Error;
 pub use frame::{
-    BODY_LEN_MAX, GREETING_LEN_MAX, HEADER_LEN, Header, Kind, MAGIC, VERSION, finish, start,
+    BODY_LEN_MAX, GREETING_LEN_MAX, HEADER_LEN, Header, Kind, MAGIC, MAIL_LEN_MAX, VERSION, finish,
+    start,
 };
 pub use greeting::{Hello, Place, Reason, Refusal, SPOKEN, Welcome};
 pub use groups::{Batch, Messages, Received};

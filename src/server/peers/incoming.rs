@@ -13,8 +13,8 @@ use crate::mvcc::BlobRef;
 use crate::partition::Content;
 use crate::protocol::binary;
 use crate::protocol::peer::{
-    BODY_LEN_MAX, Blob, Body, Endpoint, Frame, GREETING_LEN_MAX, Hello, Kind, Led, Parser,
-    Received, finish, start,
+    BODY_LEN_MAX, Blob, Body, Endpoint, Frame, GREETING_LEN_MAX, Hello, Kind, Led, MAIL_LEN_MAX,
+    Parser, Received, finish, start,
 };
 use crate::server::Server;
 use crate::shard::mailbox::wire;
@@ -31,6 +31,8 @@ pub(super) struct Incoming {
     pub heard: Duration,
     parser: Parser,
     blobs: Blobs,
+    /// What has come of a parcel that comes in pieces.
+    mail: Vec<u8>,
 }
 
 /// Why a connection is closed.
@@ -39,9 +41,9 @@ type Broken = String;
 impl<E: Env> Server<E> {
     pub(in crate::server) fn accept_peer(&mut self, conn: ConnId) {
         let Some(peers) = self.peers.as_mut() else { return self.env.close(conn) };
-        let (parser, blobs) = Default::default();
-        let heard = self.env.now();
-        peers.incoming.insert(conn.index, Incoming { conn, from: None, heard, parser, blobs });
+        let (parser, blobs, mail) = Default::default();
+        let (from, heard) = (None, self.env.now());
+        peers.incoming.insert(conn.index, Incoming { conn, from, heard, parser, blobs, mail });
     }
 
     /// Whether the first that comes over a connection is of the binary protocol: of a node that
@@ -123,14 +125,8 @@ impl<E: Env> Server<E> {
                 Ok(())
             }
             Body::Blob(blob) => take_blob(&mut incoming.blobs, &blob),
-            Body::Mail(body) => {
-                let mut parcel = wire::decode(body, self.env.now()).map_err(|e| e.to_string())?;
-                if let Some(link) = peers.links.get_mut(&from) {
-                    link.note_answers(&mut parcel);
-                }
-                peers.mail.push_back((from, parcel));
-                Ok(())
-            }
+            Body::MailPiece(piece) => take_piece(&mut incoming.mail, piece),
+            Body::Mail(end) => self.take_mail(peers, incoming, from, end),
             Body::Endpoint(Endpoint { host, port }) => {
                 if let Some((node, shard)) = peers.members.far(from) {
                     peers.members.note_endpoint(node, shard, host, port);
@@ -171,6 +167,27 @@ impl<E: Env> Server<E> {
                 Err("it greets again".to_owned())
             }
         }
+    }
+
+    fn take_mail(
+        &mut self,
+        peers: &mut Peers,
+        incoming: &mut Incoming,
+        from: ShardId,
+        end: &[u8],
+    ) -> Result<(), Broken> {
+        let mut mail = std::mem::take(&mut incoming.mail);
+        if !mail.is_empty() {
+            take_piece(&mut mail, end)?;
+        }
+        let whole = if mail.is_empty() { end } else { &mail };
+        let parcel = wire::decode(whole, self.env.now());
+        let mut parcel = parcel.map_err(|error| error.to_string())?;
+        if let Some(link) = peers.links.get_mut(&from) {
+            link.note_answers(&mut parcel);
+        }
+        peers.mail.push_back((from, parcel));
+        Ok(())
     }
 
     fn take_leads(&mut self, peers: &Peers, from: ShardId, leads: Vec<Led>) {
@@ -233,6 +250,14 @@ impl<E: Env> Server<E> {
         let taken = self.shard.receive(received.partition, received.message, contents);
         taken.map_err(|error| error.to_string())
     }
+}
+
+fn take_piece(mail: &mut Vec<u8>, piece: &[u8]) -> Result<(), Broken> {
+    if mail.len() + piece.len() > MAIL_LEN_MAX {
+        return Err(format!("a parcel of more than {MAIL_LEN_MAX} bytes"));
+    }
+    mail.extend_from_slice(piece);
+    Ok(())
 }
 
 fn take_blob(blobs: &mut Blobs, blob: &Blob<'_>) -> Result<(), Broken> {

@@ -12,14 +12,14 @@ use crate::env::{ConnId, Env, Sent};
 use crate::id::{NodeId, PartitionId, ShardId};
 use crate::partition::Content;
 use crate::protocol::peer::{
-    self, Batch, Blob, Body, Closed, Endpoint, GREETING_LEN_MAX, Hello, Kind, Led, Parser, Place,
-    SnapshotStep, finish, start,
+    self, Batch, Blob, Body, Closed, Endpoint, GREETING_LEN_MAX, HEADER_LEN, Hello, Kind, Led,
+    MAIL_LEN_MAX, Parser, Place, SnapshotStep, finish, start,
 };
 use crate::shard::mailbox::{Parcel, wire};
 
 /// Messages are not sent while this much waits to be: the other is slow, and is told anew later.
 const QUEUE_LEN_MAX: usize = 32 << 20;
-/// Bytes of a large value in one frame.
+/// Bytes of a large value, or of a parcel that is longer, in one frame.
 const PIECE_LEN: usize = 1 << 20;
 /// Between two attempts to connect.
 const REDIAL_EVERY: Duration = Duration::from_millis(100);
@@ -229,12 +229,33 @@ impl Link {
     /// Appends a parcel.
     ///
     /// # Errors
-    /// It is longer than a frame may be.
+    /// It is longer than [`MAIL_LEN_MAX`].
     pub fn push_mail(&mut self, parcel: &Parcel, now: Duration) -> Result<(), peer::Error> {
         let at = start(&mut self.out);
         wire::encode(parcel, now, &mut self.out);
-        finish(&mut self.out, at, Kind::Mail)?;
+        let len = self.out.len() - at - HEADER_LEN;
+        if len > MAIL_LEN_MAX {
+            return Err(peer::Error::TooLong { kind: Kind::Mail, len, max: MAIL_LEN_MAX });
+        }
+        match len > PIECE_LEN {
+            true => self.cut_mail(at)?,
+            false => finish(&mut self.out, at, Kind::Mail)?,
+        }
         self.asked.note(parcel);
+        Ok(())
+    }
+
+    /// Makes pieces of a long parcel whose frame was begun at `at`.
+    fn cut_mail(&mut self, at: usize) -> Result<(), peer::Error> {
+        let body = self.out.split_off(at + HEADER_LEN);
+        self.out.truncate(at);
+        let mut pieces = body.chunks(PIECE_LEN).peekable();
+        while let Some(piece) = pieces.next() {
+            let kind = if pieces.peek().is_some() { Kind::MailPiece } else { Kind::Mail };
+            let at = start(&mut self.out);
+            self.out.extend_from_slice(piece);
+            finish(&mut self.out, at, kind)?;
+        }
         Ok(())
     }
 

@@ -91,6 +91,7 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
         ("a rejection, a vote, a snapshot", raft_frame(&messages[1..])),
         ("blob", framed(Kind::Blob, |out| blob.encode(out))),
         ("mail", framed(Kind::Mail, |out| out.extend_from_slice(b"a parcel"))),
+        ("mail piece", framed(Kind::MailPiece, |out| out.extend_from_slice(b"a long par"))),
         (
             "snapshot",
             framed(Kind::Snapshot, |out| {
@@ -178,7 +179,7 @@ fn what_can_not_be_a_frame_is_refused() {
         (remade(0, b'*'), Error::Magic { found: *b"*STP" }),
         (remade(4, 9), Error::Version { found: 9 }),
         (remade(5, 0), Error::Kind { found: 0 }),
-        (remade(5, 15), Error::Kind { found: 15 }),
+        (remade(5, 16), Error::Kind { found: 16 }),
         (remade(6, 1), Error::Reserved),
         (remade(15, 1), Error::Reserved),
         (remade(11, 4), Error::TooLong { kind, len: max + 8, max }),

@@ -170,7 +170,9 @@ proptest! {
             Ok(Body::Welcome(welcome)) => framed(kind, |out| welcome.encode(out)),
             Ok(Body::Refused(refusal)) => framed(kind, |out| refusal.encode(out)),
             Ok(Body::Blob(blob)) => framed(kind, |out| blob.encode(out)),
-            Ok(Body::Mail(parcel)) => framed(kind, |out| out.extend_from_slice(parcel)),
+            Ok(Body::Mail(parcel) | Body::MailPiece(parcel)) => {
+                framed(kind, |out| out.extend_from_slice(parcel))
+            }
             Ok(Body::Snapshot(step)) => framed(kind, |out| step.encode(out)),
             Ok(Body::Leads(led)) => framed(kind, |out| led.iter().for_each(|led| led.encode(out))),
             Ok(Body::Topology(text)) => framed(kind, |out| out.extend_from_slice(text)),
