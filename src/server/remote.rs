@@ -454,9 +454,9 @@ impl<E: Env> Server<E> {
 /// Which parts of its reply a request is about; none: it is answered as a whole.
 pub(super) fn parts_of<'p>(request: &Request, parcel: &'p Parcel) -> &'p [u32] {
     match request.spec.run {
-        // They say where it looks.
-        Run::Keyspace(_) => &[],
-        _ => named_parts(request, parcel),
+        Run::Keyed(_) => named_parts(request, parcel),
+        // Of others they say no more than where it looks.
+        _ => &[],
     }
 }
 
@@ -476,6 +476,6 @@ pub(super) fn scope_of(request: &Request, parcel: &Parcel) -> Scope {
 /// The keys of a request, and which parts of the reply they are.
 fn keys_of(request: &Request, parcel: &Parcel) -> Vec<Place> {
     let mut keys = Place::all(request.spec, &parcel.args(request));
-    keys.iter_mut().zip(parts_of(request, parcel)).for_each(|(key, part)| key.part = *part);
+    keys.iter_mut().zip(named_parts(request, parcel)).for_each(|(key, part)| key.part = *part);
     keys
 }

@@ -47,6 +47,8 @@ impl Commands {
             vec!["DBSIZE".to_owned()],
             vec!["RANDOMKEY".to_owned()],
             vec!["GET".to_owned(), keys[0].clone()],
+            of("WATCH"),
+            vec!["UNWATCH".to_owned()],
         ];
         Self { all, keys, value_len }
     }
@@ -75,6 +77,7 @@ impl Commands {
             // Of rows that a snapshot brought it is known about.
             (4, Value::Int(count)) => count.abs_diff(KEYS as i64) <= 3,
             (5, name) => self.keys.contains(&bulks(name)),
+            (7 | 8, reply) => *reply == Value::ok(),
             (6, of) => bulks(of) == value(&self.keys[0], self.value_len),
             _ => false,
         }

@@ -12,6 +12,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::client::encode;
+use crate::cluster;
 use crate::server::{Server, dies_with_us};
 
 /// How long a reply may take.
@@ -94,17 +95,22 @@ pub struct Peer {
 }
 
 enum Guard {
-    Stave(Server),
+    /// The first of them is asked.
+    Stave(Vec<Server>),
     Redis(Redis),
 }
 
 impl Peer {
-    /// Ours.
-    pub fn stave(cores: &str, flags: &[&str], password: Option<&str>) -> Self {
+    /// Ours: a lone node, or one of several, with so many cores each.
+    pub fn stave(nodes: usize, cores: &str, flags: &[&str], password: Option<&str>) -> Self {
         let flags = flags.iter().map(|flag| if *flag == "yes" { "true" } else { *flag });
         let flags: Vec<_> = flags.collect();
-        let server = Server::start(&[["--cores", cores].as_slice(), &flags].concat());
-        Self::new(Guard::Stave(server), password)
+        let flags = [["--cores", cores].as_slice(), &flags].concat();
+        let servers = match nodes {
+            1 => vec![Server::start(&flags)],
+            _ => cluster::start(nodes, &flags),
+        };
+        Self::new(Guard::Stave(servers), password)
     }
 
     /// Theirs.
@@ -120,8 +126,9 @@ impl Peer {
         // Short: a quiet stream is noticed by it.
         let patience = Some(Duration::from_millis(10));
         let stream: Box<dyn Stream> = match &self.guard {
-            Guard::Stave(server) => {
-                let stream = TcpStream::connect(("127.0.0.1", server.port)).expect("it listens");
+            Guard::Stave(servers) => {
+                let port = servers[0].port;
+                let stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
                 stream.set_read_timeout(patience).expect("not zero");
                 stream.set_nodelay(true).expect("TCP");
                 Box::new(stream)
@@ -143,8 +150,17 @@ impl Peer {
             conn.stream.write_all(&encode(&["AUTH", password])).expect("it reads");
             assert_eq!(conn.take(Wait::Replies(1)).bytes, b"+OK\r\n");
         }
-        conn.stream.write_all(&encode(&["FLUSHALL"])).expect("it reads");
-        assert_eq!(conn.take(Wait::Replies(1)).bytes, b"+OK\r\n");
+        let begin = Instant::now();
+        loop {
+            conn.stream.write_all(&encode(&["FLUSHALL"])).expect("it reads");
+            let reply = conn.take(Wait::Replies(1)).bytes;
+            if reply == b"+OK\r\n" {
+                return;
+            }
+            // Of a cluster that has just begun.
+            let is_passing = reply.starts_with(b"-TRYAGAIN") && begin.elapsed() < REPLY_MAX;
+            assert!(is_passing, "FLUSHALL: {}", reply.escape_ascii());
+        }
     }
 
     /// Sends bytes over a connection, which is made if need be, and takes what comes back.
