@@ -340,6 +340,19 @@ fn five_nodes_keep_three_copies_of_each_key_or_as_many_as_they_are_told_to() {
     assert_whole(&nodes[2..], &kept);
 }
 
+/// Waits until a node says of so many that they are in a state.
+fn await_states(node: &Server, state: &str, count: usize) {
+    let begun = Instant::now();
+    loop {
+        let (_, text) = ask(node, "status");
+        if text.matches(state).count() == count {
+            return;
+        }
+        assert!(begun.elapsed() < CHANGE_MAX, "{text}");
+        sleep(Duration::from_millis(100));
+    }
+}
+
 #[test]
 fn a_dead_node_is_replaced_and_serves_again_when_it_is_back() {
     let flags = ["--replace-dead-after", "2s"];
@@ -378,26 +391,10 @@ fn a_dead_node_is_replaced_and_serves_again_when_it_is_back() {
     // With three alive none can be done without.
     nodes[2].kill();
     sleep(Duration::from_secs(4));
-    let begun = Instant::now();
-    loop {
-        let (_, text) = ask(&nodes[3], "status");
-        if text.matches(" lost ").count() == 2 {
-            break;
-        }
-        assert!(begun.elapsed() < CHANGE_MAX, "{text}");
-        sleep(Duration::from_millis(100));
-    }
+    await_states(&nodes[3], " lost ", 2);
     nodes[..3].iter_mut().for_each(Server::restart);
-    let begun = Instant::now();
-    loop {
-        // Who is back serves again once the others have heard of it.
-        let (_, text) = ask(&nodes[0], "status");
-        if text.matches(" serving ").count() == 5 {
-            break;
-        }
-        assert!(begun.elapsed() < CHANGE_MAX, "{text}");
-        sleep(Duration::from_millis(100));
-    }
+    // Who is back serves again once the others have heard of it.
+    await_states(&nodes[0], " serving ", 5);
     nodes.iter().for_each(settle);
     assert_whole(&nodes, &kept);
 }
