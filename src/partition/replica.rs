@@ -430,6 +430,12 @@ impl Partition {
         }
     }
 
+    /// Whether this node led when the partition was settled last: what was proposed then has not
+    /// been given up. By now a message may have said that another leads.
+    pub fn has_led(&self) -> bool {
+        self.replica.as_ref().is_some_and(|replica| replica.leads_from.is_some())
+    }
+
     /// Whoever waited for what will never be known here.
     pub fn take_ended(&mut self, into: &mut Vec<Waiter>) {
         if let Some(replica) = self.replica.as_mut() {

@@ -717,6 +717,7 @@ impl<E: Env> Server<E> {
         self.update_rate();
         self.look_for_slow();
         self.shard.sweep_readers();
+        self.tend_far_readers();
         self.on_typed_tick();
         self.tick_peers();
         self.tick_standby();

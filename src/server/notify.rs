@@ -22,11 +22,14 @@ impl<E: Env> Server<E> {
         self.look_for_monitors();
         let sampled = self.latency.configure(&self.node);
         self.slow.configure(&self.node, sampled);
-        self.shard.observe(Observers { classes: self.node.notified(), tracking, broadcast });
+        let near = Observers { classes: self.node.notified(), tracking, broadcast };
+        self.shard.observe(self.with_far(near));
     }
 
     /// Tells of the changes that are committed.
     pub(super) fn tell_changes(&mut self) {
+        self.shard.tell_lost_readers();
+        self.tell_all_to_forget();
         while let Some(change) = self.shard.next_change() {
             let name = change.key.as_deref().map(user_key);
             for event in &change.events {

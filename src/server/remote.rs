@@ -251,7 +251,7 @@ impl<E: Env> Server<E> {
             }
             self.receive_typed(from, &parcel);
             // After the answers: what was read before the change is with the reader first.
-            self.receive_invalidations(&parcel);
+            self.receive_invalidations(from, &parcel);
         }
         some
     }
@@ -289,6 +289,9 @@ impl<E: Env> Server<E> {
         let Request { conn, spec, db, resp3, remembers, .. } = *request;
         let address = Address::of_request(request);
         let proto = round::proto_of(resp3);
+        if remembers {
+            self.note_far_reader(from);
+        }
         if self.shard.is_observed() {
             let caller = Caller { client: Client { shard: from, conn }, remembers };
             self.shard.set_caller(Some(caller));

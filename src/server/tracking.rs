@@ -12,8 +12,12 @@
 //! both are on the key's shard. A connection that is gone is told nothing.
 //!
 //! FLUSHALL and FLUSHDB tell everybody to forget everything, once per shard.
+//!
+//! Connections of other nodes: [`far`].
 
-use std::collections::BTreeMap;
+mod far;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 use super::Server;
@@ -34,6 +38,14 @@ pub struct Trackers {
     prefixes: BTreeMap<Box<[u8]>, Vec<ConnId>>,
     /// Keys that changed in this turn, and who changed each last: told together.
     changed: BTreeMap<Vec<u8>, Option<Client>>,
+    /// Shards of other nodes that are told of all keys.
+    far: BTreeSet<ShardId>,
+    /// A connection of another node may be among the readers of keys.
+    has_far_readers: bool,
+    /// Other nodes were told that there are prefixes here.
+    is_announced: bool,
+    /// The node's trackers are to forget everything at the turn's end.
+    forgets: bool,
 }
 
 impl Trackers {
@@ -67,10 +79,11 @@ impl<E: Env> Server<E> {
     pub(super) fn untrack(&mut self, id: ConnId) {
         self.trackers.leave(id);
         self.count_trackers();
-        let by = Some(Client { shard: self.shard.id(), conn: id });
+        let gone = Client { shard: self.shard.id(), conn: id };
         for shard in (0..self.shard.map().shard_count()).map(ShardId) {
-            self.tell_shard(shard, Listener::Nobody, None, by);
+            self.tell_shard(shard, Listener::Nobody, None, Some(gone));
         }
+        self.untrack_far(gone);
     }
 
     /// Before the connection hears of it: what any shard evaluates after that, it is told of.
@@ -107,12 +120,28 @@ impl<E: Env> Server<E> {
         if !change.is_write {
             return;
         }
-        let to = if key.is_some() { Listener::Broadcast } else { Listener::Everybody };
+        match key {
+            Some(key) => self.tell_of_prefixes(key, change.by),
+            None => self.tell_everybody(change.by),
+        }
+        self.tell_far_shards(key, change.by);
+    }
+
+    fn tell_of_prefixes(&mut self, key: &[u8], by: Option<Client>) {
         for shard in (0..self.shard.map().shard_count()).map(ShardId) {
             let there = &self.node.common.trackers[usize::from(shard.0)];
-            let count = if key.is_some() { &there.broadcast } else { &there.all };
-            if count.load(Ordering::Acquire) > 0 {
-                self.tell_shard(shard, to, key, change.by);
+            if there.broadcast.load(Ordering::Acquire) > 0 {
+                self.tell_shard(shard, Listener::Broadcast, Some(key), by);
+            }
+        }
+    }
+
+    /// Has all of the node that track forget everything.
+    fn tell_everybody(&mut self, by: Option<Client>) {
+        for shard in (0..self.shard.map().shard_count()).map(ShardId) {
+            let there = &self.node.common.trackers[usize::from(shard.0)];
+            if there.all.load(Ordering::Acquire) > 0 {
+                self.tell_shard(shard, Listener::Everybody, None, by);
             }
         }
     }
@@ -121,15 +150,26 @@ impl<E: Env> Server<E> {
         if shard == self.shard.id() {
             return self.take_invalidation(to, key, by);
         }
+        let by = match self.is_far(shard) {
+            true => by.and_then(|by| self.as_called_by(shard, by)),
+            false => by,
+        };
         let parcel = self.mailbox.to(shard);
         let key = key.map(|key| parcel.push_bytes(key));
         parcel.invalidations.push(Invalidation { to, key, by });
     }
 
     /// Takes in what another shard tells.
-    pub(super) fn receive_invalidations(&mut self, parcel: &Parcel) {
+    pub(super) fn receive_invalidations(&mut self, from: ShardId, parcel: &Parcel) {
         for Invalidation { to, key, by } in &parcel.invalidations {
-            self.take_invalidation(*to, key.map(|key| parcel.slice(key)), *by);
+            match (to, by) {
+                (Listener::Sender(wants), _) => self.note_far_broadcast(from, *wants),
+                // Another node's shard has another number here.
+                (Listener::Nobody, Some(gone)) => {
+                    self.shard.forget_reader(Client { shard: from, ..*gone });
+                }
+                _ => self.take_invalidation(*to, key.map(|key| parcel.slice(key)), *by),
+            }
         }
     }
 
@@ -147,6 +187,8 @@ impl<E: Env> Server<E> {
             }
             Listener::Instead(id) => self.tell_instead(id, key.as_slice()),
             Listener::Nobody => by.into_iter().for_each(|gone| self.shard.forget_reader(gone)),
+            // That is about the sender of a parcel.
+            Listener::Sender(_) => {}
         }
     }
 

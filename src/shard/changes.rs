@@ -83,6 +83,8 @@ pub(super) struct Changes {
     tracked: Tracked,
     tracked_len_max: usize,
     queue: VecDeque<Change>,
+    /// Readers are to be told that the next changes will be known to another node.
+    has_lost: bool,
 }
 
 impl Changes {
@@ -95,6 +97,7 @@ impl Changes {
             tracked: Tracked::new(seed),
             tracked_len_max: memory_max / TRACKED_SHARE,
             queue: VecDeque::new(),
+            has_lost: false,
         }
     }
 
@@ -105,10 +108,29 @@ impl Changes {
 
     /// What is not committed will never be: no events. That readers are told does no harm.
     pub fn abandon(&mut self) {
-        for change in &mut self.queue {
+        self.lose(|_| true);
+    }
+
+    /// As [`Changes::abandon`], of what the partition at `place` has not committed: this node does
+    /// not lead it any more.
+    pub fn abandon_at(&mut self, place: u32, committed: u64) {
+        self.lose(|holds| holds.iter().any(|(at, entry)| at == place && entry > committed));
+    }
+
+    fn lose(&mut self, is_lost: impl Fn(&Holds) -> bool) {
+        for change in self.queue.iter_mut().filter(|change| is_lost(&change.holds)) {
             change.events.clear();
             change.holds = Holds::default();
         }
+        self.has_lost |= self.observers.tracking;
+    }
+
+    /// Forgets who read what, and what is to be told to whom; all of them.
+    fn take_readers(&mut self) -> Readers {
+        let mut readers = self.tracked.take_readers();
+        readers
+            .extend(self.queue.iter_mut().flat_map(|change| std::mem::take(&mut change.readers)));
+        readers
     }
 
     fn told(&self, names: &[(Classes, &'static str)]) -> Names {
@@ -178,6 +200,25 @@ impl<E: Env> Shard<E> {
         let committed = |place| self.partition(place).committed().index;
         let is_due = first.holds.iter().all(|(place, entry)| committed(place) >= entry);
         if is_due { self.changes.queue.pop_front() } else { None }
+    }
+
+    /// If leadership was lost, of any partition: whoever has read anything is to forget everything
+    /// before the next change is told. Who leads now does not know them.
+    pub fn tell_lost_readers(&mut self) {
+        if std::mem::take(&mut self.changes.has_lost) {
+            let readers = self.changes.take_readers();
+            let change = Change { is_write: true, readers, ..Change::default() };
+            self.changes.queue.push_front(self.of_all(change));
+        }
+    }
+
+    /// A change of all keys: the node's own connections are told anyway, others once each.
+    fn of_all(&self, mut change: Change) -> Change {
+        let readers = &mut change.readers;
+        readers.retain(|reader| reader.shard.0 >= self.map.shard_count());
+        readers.sort_unstable_by_key(Client::order);
+        readers.dedup();
+        change
     }
 
     /// Keys whose readers are known, and about the bytes that this takes.
@@ -283,7 +324,8 @@ impl<E: Env> Shard<E> {
 
     /// As [`Shard::note_clear`], of deletions in these entries.
     pub(super) fn note_clear_at(&mut self, holds: Holds) {
-        self.changes.tracked.clear();
-        self.changes.queue.push_back(Change { is_write: true, holds, ..Change::default() });
+        let readers = self.changes.tracked.take_readers();
+        let change = Change { is_write: true, readers, holds, ..Change::default() };
+        self.changes.queue.push_back(self.of_all(change));
     }
 }

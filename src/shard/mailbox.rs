@@ -141,6 +141,8 @@ pub enum Listener {
     Instead(ConnId),
     /// Whose command it was is gone, and is to be forgotten.
     Nobody,
+    /// The sender, a shard of another node: from now on of all keys; no more, if not.
+    Sender(bool),
 }
 
 /// A key has changed.

@@ -225,8 +225,7 @@ impl<E: Env> Shard<E> {
 
     pub(super) fn settle_at(&mut self, place: u32) {
         let committed = self.partition(place).committed().index;
-        let (led, was_ready) =
-            (self.partition(place).is_leader(), self.partition(place).is_ready());
+        let (led, was_ready) = (self.partition(place).has_led(), self.partition(place).is_ready());
         self.stir(place);
         if !was_ready && self.partition(place).is_ready() {
             // It can not answer a read before.
@@ -246,8 +245,9 @@ impl<E: Env> Shard<E> {
             self.replicas.standings[place as usize] = Standing::Waits;
         }
         // One that only hands over still hears of what it has proposed.
-        if led && !partition.is_leader() {
+        if led && !partition.has_led() {
             self.replicas.lost.push((place, committed));
+            self.changes.abandon_at(place, committed);
         }
     }
 

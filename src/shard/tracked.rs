@@ -25,7 +25,7 @@ pub struct Client {
 }
 
 impl Client {
-    fn order(&self) -> (u16, u32, u32) {
+    pub(super) fn order(&self) -> (u16, u32, u32) {
         (self.shard.0, self.conn.index, self.conn.generation)
     }
 }
@@ -131,6 +131,13 @@ impl Tracked {
             Some((at, _)) if keys.len() == count => self.swept = at + 1,
             _ => self.gone.clear(),
         }
+    }
+
+    /// Forgets all; who read anything, some more than once.
+    pub fn take_readers(&mut self) -> Readers {
+        let readers = self.keys.drain().flat_map(|(_, entry)| entry.readers).collect();
+        self.clear();
+        readers
     }
 
     /// Forgets all.

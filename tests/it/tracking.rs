@@ -1,10 +1,11 @@
 //! CLIENT TRACKING: one script for redis-server and for us, and all that each connection hears.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::client::{Client, Reply};
+use crate::cluster::{self, CHANGE_MAX, Patient};
 use crate::redis_server::RedisServer;
 use crate::server::Server;
 
@@ -249,4 +250,63 @@ fn what_a_connection_read_is_forgotten_soon_after_its_end() {
     assert_eq!(server.client().run(&["SET", "k3", "1"]), Reply::ok());
     sleep(Duration::from_millis(50));
     assert_eq!(told(&mut stays).len(), 1);
+}
+
+/// Waits until a connection was told of all these keys, or to forget everything.
+fn hears(client: &mut Client, keys: &[String]) -> bool {
+    let mut left: BTreeSet<_> = keys.iter().map(|key| key.clone().into_bytes()).collect();
+    let began = Instant::now();
+    client.send(&["PING"]);
+    while !left.is_empty() && began.elapsed() < CHANGE_MAX {
+        match client.reply() {
+            Reply::Push(mut items) => match items.pop() {
+                Some(Reply::Array(keys)) => keys.iter().for_each(|key| {
+                    let Reply::Bulk(key) = key else { panic!("{key:?} is no key") };
+                    left.remove(key);
+                }),
+                _ => return true,
+            },
+            _ => {
+                sleep(Duration::from_millis(20));
+                client.send(&["PING"]);
+            }
+        }
+    }
+    left.is_empty()
+}
+
+#[test]
+fn a_node_tells_of_changes_of_what_other_nodes_lead() {
+    let mut nodes = cluster::start(3, &["--cores", "2"]);
+    let keys: Vec<String> = (0..32).map(|n| format!("k{n}")).collect();
+    let set = |nodes: &[Server], value: &str| {
+        let mut writer = Patient::of(nodes);
+        keys.iter().for_each(|key| assert_eq!(writer.ask(&["SET", key, value]).0, Reply::ok()));
+    };
+    set(&nodes, "0");
+    let options: [&[&str]; 2] = [&[], &["BCAST", "PREFIX", "k"]];
+    for (number, options) in options.into_iter().enumerate() {
+        let mut reader = nodes[0].client();
+        reader.run(&["HELLO", "3"]);
+        let command = [&["CLIENT", "TRACKING", "ON"], options].concat();
+        assert_eq!(reader.run(&command), Reply::ok());
+        // All leaders know of it by then, and have answered.
+        sleep(Duration::from_secs(1));
+        told(&mut reader);
+        let values = [&["MGET".to_owned()], &keys[..]].concat();
+        reader.write(&crate::client::encode(&values));
+        let Reply::Array(values) = reader.reply() else { panic!("no values") };
+        assert!(values.iter().all(|value| *value == Reply::bulk(number.to_string())));
+
+        set(&nodes[1..], &(number + 1).to_string());
+
+        assert!(hears(&mut reader, &keys), "{options:?}");
+    }
+
+    let mut reader = nodes[0].client();
+    reader.run(&["HELLO", "3"]);
+    assert_eq!(reader.run(&["CLIENT", "TRACKING", "ON"]), Reply::ok());
+    assert_eq!(reader.run(&["GET", "k1"]), Reply::bulk("2"));
+    nodes[2].kill();
+    assert!(hears(&mut reader, &["nothing of this name".to_owned()]), "all is to be forgotten");
 }

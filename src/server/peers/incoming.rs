@@ -81,7 +81,8 @@ impl<E: Env> Server<E> {
                 Err(broken) => {
                     let from = incoming.from;
                     tracing::warn!(?from, "a peer's connection is closed: {broken}");
-                    self.env.close(conn);
+                    peers.incoming.insert(conn.index, incoming);
+                    self.drop_incoming(&mut peers, conn);
                 }
             }
         }
@@ -224,8 +225,7 @@ impl<E: Env> Server<E> {
         // The one before is as good as gone.
         let stale = peers.incoming.values().find(|other| other.from == Some(number));
         if let Some(conn) = stale.map(|other| other.conn) {
-            peers.incoming.remove(&conn.index);
-            self.env.close(conn);
+            self.drop_incoming(peers, conn);
         }
         Ok(())
     }

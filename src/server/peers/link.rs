@@ -57,6 +57,8 @@ pub(super) struct Link {
     asked: Asked,
     /// The newest topology that was sent.
     told_version: u64,
+    /// The other was told that connections here are told of prefixes.
+    pub told_broadcast: bool,
     /// A refusal was told of.
     is_told: bool,
     /// Nobody listened there when it was tried last.
@@ -81,6 +83,7 @@ impl Link {
             since: Duration::ZERO,
             asked: Asked::default(),
             told_version: 0,
+            told_broadcast: false,
             is_told: false,
             is_refused: false,
         }
@@ -377,7 +380,7 @@ impl Link {
         let rest = if self.is_up() { Duration::ZERO } else { REDIAL_EVERY };
         self.retry_at = env.now() + rest;
         (self.state, self.is_sending, self.is_refused) = (State::Down, false, false);
-        self.told_version = 0;
+        (self.told_version, self.told_broadcast) = (0, false);
         (self.early, self.out, self.batch, self.parser) = Default::default();
         std::mem::take(&mut self.asked)
     }

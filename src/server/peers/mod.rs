@@ -153,6 +153,30 @@ impl Peers {
         self.links.get(&number).is_some_and(Link::is_up)
     }
 
+    /// The shards that would be.
+    pub fn reached(&self) -> impl Iterator<Item = ShardId> + '_ {
+        self.links.iter().filter(|(_, link)| link.is_up()).map(|(number, _)| *number)
+    }
+
+    /// From now on there is to be a link to each shard of each node.
+    pub fn want_all(&mut self) {
+        for node in self.members.others().iter().map(|member| member.node()).collect::<Vec<_>>() {
+            (0..self.own.shard_count).for_each(|shard| self.want(node, ShardId(shard)));
+        }
+    }
+
+    /// The shards that would be reached, and were told otherwise of whether connections here are
+    /// told of prefixes; from now on they count as told.
+    pub fn untold_of_broadcast(&mut self, wants: bool) -> Vec<ShardId> {
+        let links = self.links.iter_mut().filter(|(_, link)| link.is_up());
+        let untold = links.filter(|(_, link)| link.told_broadcast != wants);
+        let told = untold.map(|(number, link)| {
+            link.told_broadcast = wants;
+            *number
+        });
+        told.collect()
+    }
+
     /// Answers a shard's question.
     pub fn push_closed(&mut self, to: ShardId, closed: &Closed) {
         if let Some(link) = self.links.get_mut(&to) {
@@ -172,6 +196,7 @@ impl<E: Env> Server<E> {
     pub(super) fn send_to_peers(&mut self) {
         let Some(mut peers) = self.peers.take() else { return };
         self.send_messages(&mut peers);
+        self.announce_trackers(&mut peers);
         self.send_mail(&mut peers);
         self.receive_snapshots(&mut peers);
         self.send_snapshots(&mut peers);
@@ -242,6 +267,7 @@ impl<E: Env> Server<E> {
         let (mut gone, mut dialled) = (Vec::new(), Vec::new());
         let topology = peers.members.topology();
         self.follow_topology(&mut peers);
+        self.want_leaders(&mut peers);
         let round = self.shard.ask_leaders();
         for (number, link) in &mut peers.links {
             let from_there = peers.incoming.values().find(|other| other.from == Some(*number));
@@ -276,8 +302,7 @@ impl<E: Env> Server<E> {
         let silent = |other: &&Incoming| now.saturating_sub(other.heard) > SILENCE_MAX;
         let silent: Vec<_> = peers.incoming.values().filter(silent).map(|of| of.conn).collect();
         for conn in silent {
-            peers.incoming.remove(&conn.index);
-            self.env.close(conn);
+            self.drop_incoming(&mut peers, conn);
         }
         self.peers = Some(peers);
     }
@@ -312,10 +337,7 @@ impl<E: Env> Server<E> {
         let Some(mut peers) = self.peers.take() else { return };
         match peers.link_of(conn) {
             Some(number) => self.drop_link(&mut peers, number),
-            None => {
-                peers.incoming.remove(&conn.index);
-                self.env.close(conn);
-            }
+            None => self.drop_incoming(&mut peers, conn),
         }
         self.peers = Some(peers);
     }
@@ -323,6 +345,9 @@ impl<E: Env> Server<E> {
     /// A link is broken: what was asked over it will not be answered.
     fn drop_link(&mut self, peers: &mut Peers, number: ShardId) {
         let Some(link) = peers.links.get_mut(&number) else { return };
+        if link.is_up() {
+            self.mistrust(Some(number));
+        }
         let asked = link.drop_conn(&self.env);
         self.shard.unreachable(link.node);
         asked.end(self);
@@ -330,8 +355,15 @@ impl<E: Env> Server<E> {
         // own link.
         let from_there = peers.incoming.values().find(|other| other.from == Some(number));
         if let Some(conn) = from_there.map(|other| other.conn) {
-            peers.incoming.remove(&conn.index);
-            self.env.close(conn);
+            self.drop_incoming(peers, conn);
         }
+    }
+
+    fn drop_incoming(&mut self, peers: &mut Peers, conn: ConnId) {
+        let gone = peers.incoming.remove(&conn.index);
+        if gone.is_some_and(|gone| gone.from.is_some()) {
+            self.mistrust(None);
+        }
+        self.env.close(conn);
     }
 }

@@ -5,6 +5,8 @@
 //! in pipelines. Now and then everybody waits until all is answered: then what is in a cache must
 //! be what the node holds. The error says which cache held what.
 
+mod nodes;
+
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -61,9 +63,23 @@ struct Run {
 }
 
 impl Cache {
+    fn new(way: Way, talk: Talk, told_by: Option<Talk>) -> Self {
+        Self { way, talk, told_by, asked: VecDeque::new(), held: BTreeMap::new() }
+    }
+
+    fn held(&self, key: &str) -> Option<&Value> {
+        self.held.get(key)
+    }
+
+    fn is_ended(&self) -> bool {
+        self.talk.is_ended() || self.told_by.as_ref().is_some_and(Talk::is_ended)
+    }
+
     fn take(&mut self, value: Value, done: &mut Done) {
         match value {
             Value::Push(message) => self.forget(&message[1], done),
+            // That says nothing of the keys.
+            Value::Error(_) => drop(self.asked.pop_front()),
             value => {
                 let keys = self.asked.pop_front().expect("one reply for each command");
                 let values = match value {
@@ -131,6 +147,43 @@ impl Cache {
     }
 }
 
+/// How a cache begins; redirected to connection `id`.
+fn command_of(way: Way, id: &str) -> Vec<&str> {
+    let options: &[&str] = match way {
+        Way::Reads => &[],
+        Way::OptIn => &["OPTIN"],
+        Way::OptOut => &["OPTOUT"],
+        Way::Broadcast => &["BCAST", "PREFIX", "k", "PREFIX", "other"],
+        Way::Redirected => &["REDIRECT", id],
+    };
+    [&["CLIENT", "TRACKING", "ON"], options].concat()
+}
+
+/// Reads the first of some keys, or all, into a cache.
+fn say_read(cache: &mut Cache, rng: &mut Rng, keys: Vec<String>) {
+    let alone = rng.one_in(2);
+    // Redirected invalidations race with replies: such a client reads one at a time.
+    if cache.way == Way::Redirected && !cache.is_answered() {
+        return;
+    }
+    if alone || cache.way == Way::Redirected {
+        let kept = cache.way != Way::OptOut || rng.one_in(2);
+        match (cache.way, kept) {
+            (Way::OptIn, _) => cache.say(&["CLIENT", "CACHING", "YES"], Vec::new()),
+            (Way::OptOut, false) => cache.say(&["CLIENT", "CACHING", "NO"], Vec::new()),
+            _ => {}
+        }
+        let held = if kept { vec![keys[0].clone()] } else { Vec::new() };
+        return cache.say(&["GET", &keys[0]], held);
+    }
+    if cache.way == Way::OptIn {
+        cache.say(&["CLIENT", "CACHING", "YES"], Vec::new());
+    }
+    let words = std::iter::once("MGET").chain(keys.iter().map(String::as_str));
+    let words: Vec<&str> = words.collect();
+    cache.say(&words, keys.clone());
+}
+
 impl Run {
     fn new(seed: u64, shape: Shape) -> Self {
         let tight = shape.memory_max < 1 << 24;
@@ -170,16 +223,8 @@ impl Run {
             };
             (id, told_by) = (number.to_string(), Some(other));
         }
-        let options: &[&str] = match way {
-            Way::Reads => &[],
-            Way::OptIn => &["OPTIN"],
-            Way::OptOut => &["OPTOUT"],
-            Way::Broadcast => &["BCAST", "PREFIX", "k", "PREFIX", "other"],
-            Way::Redirected => &["REDIRECT", &id],
-        };
-        let command = [&["CLIENT", "TRACKING", "ON"], options].concat();
-        assert_eq!(self.house.ask(&mut talk, &command), Value::ok());
-        Cache { way, talk, told_by, asked: VecDeque::new(), held: BTreeMap::new() }
+        assert_eq!(self.house.ask(&mut talk, &command_of(way, &id)), Value::ok());
+        Cache::new(way, talk, told_by)
     }
 
     fn key(&mut self) -> String {
@@ -190,28 +235,7 @@ impl Run {
     /// A read, or several, of a cache.
     fn read(&mut self, at: usize) {
         let keys: Vec<String> = (0..self.rng.between(2, 4)).map(|_| self.key()).collect();
-        let alone = self.rng.one_in(2);
-        let cache = &mut self.caches[at];
-        // Redirected invalidations race with replies: such a client reads one at a time.
-        if cache.way == Way::Redirected && !cache.is_answered() {
-            return;
-        }
-        if alone || cache.way == Way::Redirected {
-            let kept = cache.way != Way::OptOut || self.rng.one_in(2);
-            match (cache.way, kept) {
-                (Way::OptIn, _) => cache.say(&["CLIENT", "CACHING", "YES"], Vec::new()),
-                (Way::OptOut, false) => cache.say(&["CLIENT", "CACHING", "NO"], Vec::new()),
-                _ => {}
-            }
-            let held = if kept { vec![keys[0].clone()] } else { Vec::new() };
-            return cache.say(&["GET", &keys[0]], held);
-        }
-        if cache.way == Way::OptIn {
-            cache.say(&["CLIENT", "CACHING", "YES"], Vec::new());
-        }
-        let words = std::iter::once("MGET").chain(keys.iter().map(String::as_str));
-        let words: Vec<&str> = words.collect();
-        cache.say(&words, keys.clone());
+        say_read(&mut self.caches[at], &mut self.rng, keys);
     }
 
     fn write(&mut self, at: usize) {

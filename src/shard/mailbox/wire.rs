@@ -256,6 +256,7 @@ impl Out<'_> {
             Listener::Everybody => (2, none),
             Listener::Instead(conn) => (3, conn),
             Listener::Nobody => (4, none),
+            Listener::Sender(all) => (5 + u8::from(all), none),
         };
         self.u8(to);
         self.conn(conn);
@@ -480,6 +481,7 @@ impl<'a> Rest<'a> {
             2 => Listener::Everybody,
             3 => Listener::Instead(conn),
             4 => Listener::Nobody,
+            5 | 6 => Listener::Sender(to == 6),
             _ => return Err(Error::Malformed { what: "listener" }),
         };
         let has_key = self.u8("key")? != 0;
