@@ -53,6 +53,21 @@ pub enum Error {
         durable: u64,
     },
 
+    /// Nothing later proves that what stood here was durable; but it was written as a whole, and
+    /// may have been. Never skipped.
+    #[error(
+        "corrupt log: one bit of the {what} at byte {offset} of {} is not as it was written; \
+         restore this file from a copy, or the directory from a backup", path.display()
+    )]
+    Flipped {
+        /// A block, or a segment's header.
+        what: &'static str,
+        /// The segment.
+        path: PathBuf,
+        /// Where in it that begins.
+        offset: u64,
+    },
+
     /// The file lost its end.
     #[error(
         "corrupt log: {} has {len} bytes and its header says {expected}; restore this file from a \
@@ -147,6 +162,9 @@ impl Error {
         match defect {
             Defect::Corrupt { what, seq, offset, end, durable } => {
                 Self::Corrupt { what, path: path(seq), offset, end: end.0, durable: durable.0 }
+            }
+            Defect::Flipped { what, seq, offset } => {
+                Self::Flipped { what, path: path(seq), offset }
             }
             Defect::Truncated { seq, len, expected } => {
                 Self::Truncated { path: path(seq), len, expected }

@@ -323,6 +323,87 @@ impl BlockHeader {
     }
 }
 
+/// Most bytes of a block in which a single bit is looked for: some 25 ms.
+const MENDED_LEN_MAX: usize = 8 << 10;
+/// What a disk writes in one piece at least.
+const ATOM_LEN: usize = 512;
+
+/// Bytes that are no sound block, and might be one if one bit were another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mended {
+    /// So many of them have to be seen.
+    Needs(usize),
+    /// They were written as a sound block, and a bit was flipped since.
+    Block,
+}
+
+impl Mended {
+    /// Looks for the bit in the block at the start of `bytes`, unless it is a long one. `is_meant`:
+    /// whether a block with that header would stand here; costs some microseconds if none does.
+    pub fn find(key: u64, bytes: &[u8], is_meant: impl Fn(&BlockHeader) -> bool) -> Option<Self> {
+        let head: [u8; BLOCK_HEADER_LEN] = bytes.get(..BLOCK_HEADER_LEN)?.try_into().ok()?;
+        let with = |bit: usize| {
+            let mut head = head;
+            head[bit / 8] ^= 1 << (bit % 8);
+            head
+        };
+        let heads = (0..8 * BLOCK_HEADER_LEN).map(with).chain([head]);
+        for one in heads {
+            let found = BlockHeader::peek(key, &one).map(|found| found.header);
+            let Some(header) = found.filter(&is_meant) else { continue };
+            let end = BLOCK_HEADER_LEN + header.payload_len;
+            if end > MENDED_LEN_MAX {
+                return None;
+            }
+            let Some(block) = bytes.get(..end) else {
+                return Some(Self::Needs(header.block_len()));
+            };
+            let mut block = block.to_vec();
+            block[..BLOCK_HEADER_LEN].copy_from_slice(&one);
+            if is_sound(key, &block) || (one == head && lacks_a_bit(key, &mut block)) {
+                return Some(Self::Block);
+            }
+        }
+        None
+    }
+}
+
+fn is_sound(key: u64, block: &[u8]) -> bool {
+    u64_at(block, CHECKSUM) == xxh3_64_with_seed(&block[CHECKSUM.end..], key)
+}
+
+/// Whether one other bit of the payload makes the block sound. Not if there is nothing in a piece
+/// of what a disk writes at once: that was not written.
+fn lacks_a_bit(key: u64, block: &mut [u8]) -> bool {
+    if block.chunks(ATOM_LEN).any(|atom| atom.iter().all(|byte| *byte == 0)) {
+        return false;
+    }
+    (8 * BLOCK_HEADER_LEN..8 * block.len()).any(|bit| {
+        block[bit / 8] ^= 1 << (bit % 8);
+        let is_it = is_sound(key, block);
+        block[bit / 8] ^= 1 << (bit % 8);
+        is_it
+    })
+}
+
+/// The header that a first sector would be if one bit were another. A torn one is not taken for
+/// that: all that is in it is written in one piece.
+pub fn mended_header(sector: &[u8]) -> Option<SegmentHeader> {
+    let mut sector = sector.get(..SECTOR_LEN)?.to_vec();
+    let magic = u64_at(&sector, MAGIC) ^ SEGMENT_MAGIC;
+    if magic.count_ones() > 1 {
+        return None;
+    }
+    for bit in 0..8 * SECTOR_LEN {
+        sector[bit / 8] ^= 1 << (bit % 8);
+        if let Ok((header, _)) = SegmentHeader::decode(&sector) {
+            return Some(header);
+        }
+        sector[bit / 8] ^= 1 << (bit % 8);
+    }
+    None
+}
+
 /// A block's header by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {

@@ -13,7 +13,9 @@
 //! * every block says how far the log was durable when it was written. One that knows more than
 //!   replay found is the proof that what is missing was acknowledged: that is corruption, and is
 //!   refused with file and offset. So is more behind the end than one crash can leave. Without such
-//!   a proof (`rest` has them all) the rest was never acked, and the log ends.
+//!   a proof (`rest` has them all) the rest was never acked, and the log ends; but what was written
+//!   as a whole there, and differs in one bit, is damage, too: a crash leaves whole pieces out. A
+//!   replica that forgot what it acknowledged would take it from the majority that has it.
 //!
 //! After a replay, appending goes on in a fresh segment of a new epoch that begins where replay
 //! ended; what lies beyond that point in older segments is void for ever.
@@ -123,6 +125,8 @@ pub enum Planted {
     SkipChainCheck,
     /// Replay takes every sound block, whatever its place and epoch.
     TrustRecycledBytes,
+    /// Replay takes a block that was written as a whole, but for a flipped bit, for a torn one.
+    FlippedIsTorn,
     /// Replay does not make durable what it read.
     SkipReplaySync,
     /// Now and then a block is written without its records.

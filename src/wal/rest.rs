@@ -20,8 +20,8 @@
 //!
 //! Not seen is the loss of acknowledged blocks that left no trace behind them: zeroes to the end of
 //! the log, the newest files gone, garbage over less than a crash can leave; and of the very last
-//! block, behind which nothing was written that knows of it. Therefore [`super::Writer::close`]
-//! adds an empty one.
+//! block, behind which nothing was written that knows of it: unless a single bit is wrong, which
+//! the walk looks for. Therefore [`super::Writer::close`] adds an empty one.
 
 use super::format::{BLOCK_LEN_MAX, BlockHeader};
 use super::walk::{BLOCK, Defect, End, Fed, Found, HEADER};

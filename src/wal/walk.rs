@@ -5,13 +5,15 @@
 //! at its place and chained to what stands before. A segment may end at any block: when the next
 //! one's header continues exactly here (its base and its chain say so), the log goes on there, and
 //! what is left of this segment is void. Then everything behind the stop is searched, by [`Rest`]:
-//! for proof that more was durable, which makes what is missing corruption. Without one nothing
-//! behind the stop was ever acknowledged, and the log ends there.
+//! for proof that more was durable, which makes what is missing corruption. Without one the log
+//! ends there, and nothing behind the stop was ever acknowledged: unless what stands there was
+//! written as a whole, and a single bit of it is another. A crash leaves out whole pieces, so that
+//! is damage.
 
 use super::Planted;
 use super::format::{
-    BLOCK_HEADER_LEN, BadHeader, BlockHeader, FIRST_CHAIN, LogId, Record, SegmentHeader,
-    decode_record,
+    BLOCK_HEADER_LEN, BadHeader, BlockHeader, FIRST_CHAIN, LogId, Mended, Record, SegmentHeader,
+    decode_record, mended_header,
 };
 use super::rest::Rest;
 use crate::id::Lsn;
@@ -27,6 +29,8 @@ pub struct Found {
     /// Its header and the header's checksum; none if it has none of its own: it was never begun,
     /// or what it holds is from before it was recycled.
     pub header: Option<(SegmentHeader, u64)>,
+    /// The header that it has but for one bit.
+    mended: Option<SegmentHeader>,
 }
 
 impl Found {
@@ -35,13 +39,14 @@ impl Found {
     /// # Errors
     /// [`Defect::Version`], [`Defect::Foreign`].
     pub fn new(log: LogId, seq: u64, len: u64, sector: &[u8]) -> Result<Self, Defect> {
-        let header = match SegmentHeader::decode(sector) {
+        let (header, mended) = match SegmentHeader::decode(sector) {
             Ok((header, _)) if header.log != log => return Err(Defect::Foreign { seq }),
             Err(BadHeader::Version(version)) => return Err(Defect::Version { seq, version }),
-            Ok((header, checksum)) if header.seq == seq => Some((header, checksum)),
-            Ok(_) | Err(BadHeader::Absent) => None,
+            Ok((header, checksum)) if header.seq == seq => (Some((header, checksum)), None),
+            Ok(_) => (None, None),
+            Err(BadHeader::Absent) => (None, mended_header(sector)),
         };
-        Ok(Self { seq, len, header })
+        Ok(Self { seq, len, header, mended })
     }
 
     /// Bytes that count: whole sectors.
@@ -61,6 +66,8 @@ impl Found {
 pub enum Defect {
     /// Something later proves that what stood here was durable.
     Corrupt { what: &'static str, seq: u64, offset: u64, end: Lsn, durable: Lsn },
+    /// What stood here was whole, but for one bit.
+    Flipped { what: &'static str, seq: u64, offset: u64 },
     /// The file is shorter than its header says.
     Truncated { seq: u64, len: u64, expected: u64 },
     /// No such segment, though the log went on in it.
@@ -126,6 +133,8 @@ pub struct Walker {
     index: usize,
     offset: u64,
     end: End,
+    /// What is wrong where the log ends, if nothing behind proves more.
+    flipped: Option<Defect>,
     planted: Option<Planted>,
 }
 
@@ -155,7 +164,8 @@ impl Walker {
             block_count: 0,
         };
         let key = log.key();
-        let mut walker = Self { key, segments, rest: None, index: 0, offset: 0, end, planted };
+        let (rest, flipped) = (None, None);
+        let mut walker = Self { key, segments, rest, index: 0, offset: 0, end, flipped, planted };
         walker.enter_first(needed_from)?;
         Ok(walker)
     }
@@ -302,7 +312,7 @@ impl Walker {
         on_met: &mut impl FnMut(Met<'_>),
     ) -> Result<Fed, Defect> {
         let Some(head) = BlockHeader::peek(self.key, bytes) else {
-            return self.stop().map(|()| Fed::Used(0));
+            return self.feed_end(bytes, last);
         };
         let len = head.header.block_len();
         if len > bytes.len() && !last {
@@ -310,7 +320,7 @@ impl Walker {
         }
         let block = BlockHeader::decode(self.key, bytes);
         let Some((block, checksum)) = block.filter(|(block, _)| self.is_next(block)) else {
-            return self.stop().map(|()| Fed::Used(0));
+            return self.feed_end(bytes, last);
         };
         on_met(Met::Block(&block));
         self.deliver(&block, &bytes[BLOCK_HEADER_LEN..][..block.payload_len], on_met)?;
@@ -323,13 +333,28 @@ impl Walker {
         Ok(Fed::Used(len))
     }
 
+    /// There is no sound block that would go on with the log: it ends here, unless one was there.
+    fn feed_end(&mut self, bytes: &[u8], last: bool) -> Result<Fed, Defect> {
+        match Mended::find(self.key, bytes, |block| self.is_next(block)) {
+            Some(Mended::Needs(len)) if !last => return Ok(Fed::Needs(len)),
+            Some(Mended::Block) if !self.has(Planted::FlippedIsTorn) => {
+                let (seq, offset) = (self.segments[self.index].seq, self.offset);
+                self.flipped = Some(Defect::Flipped { what: BLOCK, seq, offset });
+            }
+            _ => {}
+        }
+        self.stop().map(|()| Fed::Used(0))
+    }
+
     /// Whether the next segment begins exactly where the log has come.
     fn next_continues(&self) -> bool {
         let next = self.segments.get(self.index + 1).and_then(|found| found.header);
-        next.is_some_and(|(header, _)| {
-            header.base == self.end.lsn
-                && (header.chain == self.end.chain || self.has(Planted::SkipChainCheck))
-        })
+        next.is_some_and(|(header, _)| self.continues(&header))
+    }
+
+    fn continues(&self, header: &SegmentHeader) -> bool {
+        header.base == self.end.lsn
+            && (header.chain == self.end.chain || self.has(Planted::SkipChainCheck))
     }
 
     fn is_next(&self, block: &BlockHeader) -> bool {
@@ -366,6 +391,10 @@ impl Walker {
     /// The log ends here.
     fn stop(&mut self) -> Result<(), Defect> {
         self.check_whole()?;
+        let next = self.segments.get(self.end.segment_count);
+        if let Some(next) = next.filter(|next| next.mended.is_some_and(|of| self.continues(&of))) {
+            self.flipped = Some(Defect::Flipped { what: HEADER, seq: next.seq, offset: 0 });
+        }
         let stop = (self.index, self.offset);
         self.rest = Some(Rest::new(&self.segments, stop, &self.end)?);
         self.offset = self.offset.max(SECTOR_LEN as u64);
@@ -414,7 +443,8 @@ impl Walker {
                 rest.enter(&self.segments, self.index, is_over)?;
             }
         }
-        Ok(())
+        let is_over = self.index >= self.segments.len();
+        self.flipped.filter(|_| is_over).map_or(Ok(()), Err)
     }
 }
 

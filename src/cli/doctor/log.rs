@@ -129,6 +129,10 @@ fn told(error: Error) -> Finding {
             let what = format!("no valid {what}, and the log was durable up to LSN {durable}");
             (path, Some(offset), what, lost(end), RESTORE)
         }
+        Error::Flipped { what, path, offset } => {
+            let what = format!("one bit of the {what} is not as it was written");
+            (path, Some(offset), what, NO_START.to_owned(), RESTORE)
+        }
         Error::Truncated { path, len, expected } => {
             let what = format!("it has {len} bytes and had {expected}");
             (path, Some(len), what, NO_START.to_owned(), RESTORE)

@@ -160,7 +160,7 @@ fn later_proof_makes_a_hole_corruption_and_none_makes_it_the_end() {
         image.push(&record(1), Lsn(SECTOR));
         image.push(&record(2), Lsn(proof * SECTOR));
         let mut bytes = image.finish();
-        bytes[2 * SECTOR_LEN + 60] ^= 1;
+        bytes[2 * SECTOR_LEN + 60] ^= 3;
 
         let (records, result) = walk(&[(1, &bytes)]);
 
@@ -182,6 +182,54 @@ fn later_proof_makes_a_hole_corruption_and_none_makes_it_the_end() {
             }
         }
     }
+}
+
+#[test]
+fn a_flipped_bit_of_the_last_block_is_told_from_a_torn_one() {
+    for payload_len in [0, 1, 700, 3_000, 7_000] {
+        let mut image = Image::new(1, Lsn(0), FIRST_CHAIN, Lsn(0));
+        image.push(&[Owned::numbered(0, 50)], Lsn(SECTOR));
+        image.push(&[Owned::numbered(1, payload_len)], Lsn(SECTOR));
+        let end = image.bytes.len() as u64;
+        let sound = image.finish();
+        let covered = BLOCK_HEADER_LEN + RECORD_HEADER_LEN + payload_len;
+
+        for at in (0..covered).step_by(1 + covered / 97) {
+            let mut bytes = sound.clone();
+            bytes[2 * SECTOR_LEN + at] ^= 1 << (at % 8);
+            let (_, result) = walk(&[(1, &bytes)]);
+            let flipped = Defect::Flipped { what: "block", seq: 1, offset: 2 * SECTOR };
+            assert_eq!(result, Err(flipped), "byte {at} of {covered}");
+        }
+        for torn in (2 * SECTOR_LEN..end as usize).step_by(512) {
+            let mut bytes = sound.clone();
+            bytes[torn..torn + 512].fill(0);
+            let (records, result) = walk(&[(1, &bytes)]);
+            let is_padding = torn >= 2 * SECTOR_LEN + covered;
+            assert_eq!(records.len(), 1 + usize::from(is_padding), "{torn}: {result:?}");
+            assert!(result.is_ok(), "{torn}: {result:?}");
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_of_the_last_header_is_told_from_none() {
+    let mut first = Image::new(1, Lsn(0), FIRST_CHAIN, Lsn(0));
+    first.push(&[Owned::numbered(0, 10)], Lsn(0));
+    let (end, chain) = (first.end(), first.chain);
+    let mut second = Image::new(2, end, chain, Lsn(0));
+    second.push(&[Owned::numbered(1, 10)], Lsn(0));
+    let (first, second) = (first.finish(), second.finish());
+
+    for at in [0, 9, 17, 30, 60, 100, 103, 104, 4_000] {
+        let mut second = second.clone();
+        second[at] ^= 4;
+        let (_, result) = walk(&[(1, &first), (2, &second)]);
+        let flipped = Defect::Flipped { what: "segment header", seq: 2, offset: 0 };
+        assert_eq!(result, Err(flipped), "byte {at}");
+    }
+    let (_, result) = walk(&[(1, &first), (2, &vec![0; second.len()])]);
+    assert_eq!(result.map(|end| end.lsn), Ok(end));
 }
 
 /// A recovery ended within the first segment: what stands behind that point is void, sound or not.

@@ -11,7 +11,7 @@ use stavekv::wal::format::{
 use stavekv::wal::walk::{Defect, walk_bytes};
 use stavekv::wal::{LogId, Record, RecordKind};
 
-use super::{Rng, input_numbers, offspring};
+use super::{Rng, few_input_numbers, offspring};
 
 const SECTOR_LEN: usize = 4096;
 const LOG: LogId = LogId { directory: 7, shard: ShardId(1) };
@@ -166,7 +166,7 @@ fn sound_logs_are_read_and_proven_holes_refused() {
 #[test]
 #[expect(clippy::disallowed_methods, reason = "the fuzzer itself uses all cores")]
 fn no_input_breaks_the_replay() {
-    let numbers = input_numbers();
+    let numbers = few_input_numbers();
     let cores = thread::available_parallelism().map_or(1, |n| n.get() as u64);
     let share = (numbers.end - numbers.start).div_ceil(cores);
     let total = thread::scope(|scope| {
@@ -190,6 +190,6 @@ fn no_input_breaks_the_replay() {
     });
 
     eprintln!("{total:?}");
-    let is_short = numbers.end - numbers.start < 10_000;
+    let is_short = numbers.end - numbers.start < 1_000;
     assert!(is_short || (total.with_records > 0 && total.corrupt > 0 && total.malformed > 0));
 }
