@@ -401,16 +401,19 @@ fn a_broken_manifest_is_named_and_a_torn_record_is_not_one() {
     let dir = TempDir::new("inspect-broken-manifest");
     let path = with_manifest(dir.path());
     let whole = fs::read(&path).expect("it is there");
-    let flipped = |at: usize| {
+    let flipped = |at: usize, bits: u8| {
         let mut bytes = whole.clone();
-        bytes[at] ^= 1;
+        bytes[at] ^= bits;
         fs::write(&path, bytes).expect("it is ours");
         manifest_of(dir.path(), false)
     };
 
-    let (code, text) = flipped(100);
+    let (code, text) = flipped(100, 1);
     assert!(code == EXIT_DATA_DIR && text.contains("no valid record at byte 0 of"), "{text}");
 
-    let (code, text) = flipped(SECTOR_LEN + 100);
+    // One bit of the last is told from what a crash leaves, and two are not.
+    let (code, text) = flipped(SECTOR_LEN + 100, 1);
+    assert!(code == EXIT_DATA_DIR && text.contains("no valid record at byte 4096 of"), "{text}");
+    let (code, text) = flipped(SECTOR_LEN + 100, 3);
     assert!(code == EXIT_OK && text.contains("torn: bytes 4096 to 8192"), "{text}");
 }

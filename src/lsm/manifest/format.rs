@@ -193,6 +193,37 @@ pub fn decode(bytes: &[u8]) -> Result<Record, Bad> {
     Ok(Record { header, edit, checksum, len })
 }
 
+/// Most bytes of a record in which a single bit is looked for: some 20 ms. Most have no more.
+const MENDED_LEN_MAX: usize = SECTOR_LEN;
+/// What a disk writes in one piece at least.
+const ATOM_LEN: usize = 512;
+
+/// The record that begins here but for one bit, unless it is a long one. It was written as a whole,
+/// and the bit was flipped since: of a torn one whole pieces are missing.
+pub fn mended(bytes: &[u8]) -> Option<Record> {
+    let mut bytes = bytes[..bytes.len().min(MENDED_LEN_MAX)].to_vec();
+    for bit in 0..8 * bytes.len().min(HEADER_LEN) {
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        if let Ok(record) = decode(&bytes) {
+            return Some(record);
+        }
+        bytes[bit / 8] ^= 1 << (bit % 8);
+    }
+    bytes.truncate(record_len(&bytes)?);
+    let checksum = u64_at(&bytes, CHECKSUM.start);
+    for bit in 8 * HEADER_LEN..8 * bytes.len() {
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        if xxh3_64(&bytes[CHECKSUM.end..]) == checksum {
+            let record = decode(&bytes).ok()?;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let atom = &bytes[bit / 8 / ATOM_LEN * ATOM_LEN..][..ATOM_LEN];
+            return atom.iter().any(|byte| *byte != 0).then_some(record);
+        }
+        bytes[bit / 8] ^= 1 << (bit % 8);
+    }
+    None
+}
+
 fn encode_edit(edit: &Edit, out: &mut Vec<u8>) {
     let ShardState { number_next, blob_last, log_from } = edit.shard.unwrap_or_default();
     let has = u64::from(edit.shard.is_some());

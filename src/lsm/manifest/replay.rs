@@ -2,10 +2,12 @@
 //!
 //! Records are written one after the other, each durable before the next, and no sector is written
 //! twice. So a crash leaves at most one record incomplete, the last one, which nobody was told of:
-//! that is the end. Bytes that are no record with one of the same file behind them are damage.
+//! that is the end. Bytes that are no record with one of the same file behind them are damage; so
+//! are those that would be the next record if one bit were another: a crash leaves out whole
+//! pieces.
 
 use super::State;
-use super::format::{Bad, Kind, Record, decode};
+use super::format::{Bad, Kind, Record, decode, mended};
 use crate::limits::SECTOR_LEN;
 use crate::wal::format::LogId;
 
@@ -39,8 +41,13 @@ pub fn replay(bytes: &[u8], log: LogId, seq: u64) -> Result<State, Damage> {
             Err(Bad::Invalid) if offset == 0 => return corrupt,
             Err(Bad::Invalid) => {
                 let behind = bytes.get(offset + SECTOR_LEN..).unwrap_or_default();
-                let is_last = !has_record(behind, log, seq);
-                return if is_last { Ok(state) } else { corrupt };
+                let was_next = |record: &Record| {
+                    is_of(record, log, seq)
+                        && (record.header.number, record.header.chain) == (number, chain)
+                };
+                let is_damaged = has_record(behind, log, seq)
+                    || mended(&bytes[offset..]).is_some_and(|record| was_next(&record));
+                return if is_damaged { corrupt } else { Ok(state) };
             }
         };
         if !is_of(&record, log, seq) {
