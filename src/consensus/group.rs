@@ -135,6 +135,7 @@ impl Group {
         if self.is_vacant() && !self.may_take(&mut message) {
             return Ok(());
         }
+        self.check_memory(&message);
         if message.kind == MessageKind::AppendResponse && !message.reject && message.index > 0 {
             self.note_filled(message.from);
         }
@@ -489,6 +490,22 @@ impl Group {
         let unwritten =
             log.persisted < log.last_index() && self.members.now().is_sole(self.config.id);
         installing || unwritten || log.committed - applied > CAMPAIGN_LAG_MAX
+    }
+
+    /// A leader tells a replica of no more than that has acknowledged: whoever lacks it must not go
+    /// on, nor vote.
+    fn check_memory(&self, message: &Message) {
+        let (id, last) = (self.config.id, self.last_index());
+        let is_known = message.kind != MessageKind::Heartbeat
+            || message.term < self.term()
+            || message.commit <= last;
+        assert!(
+            is_known,
+            "node {id} has acknowledged entry {} and has no more than {last}: it has lost data, or \
+             was started on an empty directory as the node that it was; remove it from the cluster \
+             and let it join anew, with an empty directory",
+            message.commit
+        );
     }
 
     /// Keeps raft-rs from moving a follower's next index to its match or below (#557): what a
