@@ -26,9 +26,10 @@ const TRIES: usize = 120;
 const EXAMPLES: &str = "\
 What it does: three or five nodes run on simulated disks, clocks and a network. Clients send them
 commands; meanwhile nodes are killed, lose power, pause, join and leave, roads are cut and slow,
-clocks jump and drift, disks fail, fill up and are slow. What clients see has to be linearizable,
-with nothing acknowledged lost; replicas have to have the same rows after the same entries, and a
-term one leader; and once nothing is wrong any more, all has to be answered again.
+clocks jump and drift, disks fail, fill up and are slow. In some storms one node loses all it had,
+or bits of its files are flipped: it is removed, and its machine joins anew. What clients see has to
+be linearizable, with nothing acknowledged lost; replicas have to have the same rows after the same
+entries, and a term one leader; and once nothing is wrong any more, all has to be answered again.
 
 With --engine it is one node of one to three shards, whose disk tears and loses writes or fails.
 After each start all keys are read and compared with a model:
@@ -107,7 +108,8 @@ enum Campaign {
     Flips,
     /// The disk fills up and is emptied
     DiskFull,
-    /// Three or five nodes that are one store: kills, power cuts, pauses, cut and slow roads
+    /// Three or five nodes that are one store: kills, power cuts, pauses, cut and slow roads, lost
+    /// disks, flipped bits
     Cluster,
 }
 

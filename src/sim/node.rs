@@ -5,7 +5,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::disk::PowerCut;
+use super::disk::{Disk, PowerCut};
 use super::env::SimEnv;
 use super::faults::{DiskLatency, Faults, Plan};
 use super::link::addr_of;
@@ -196,6 +196,20 @@ impl Node {
             machine.disk.create_dir(dir.as_ref()).expect("the path has no file in it");
             machine.disk.sync_parents(dir.as_ref());
         });
+    }
+
+    /// Takes all that is on its disk, as if it had another one.
+    ///
+    /// # Panics
+    /// If its process runs.
+    pub fn wipe(&self) {
+        self.with(|machine| {
+            assert!(!machine.up, "its files are open");
+            let capacity = machine.disk.capacity;
+            machine.disk = Disk::new();
+            machine.disk.capacity = capacity;
+        });
+        self.core.world.borrow_mut().note(What::Faulted, self.id.0, 1);
     }
 
     /// What reads would see of a file; `None` if it is not there.

@@ -26,7 +26,7 @@ impl Agreement {
     /// Two that do not agree.
     pub fn look(&mut self, cluster: &Cluster) -> Result<(), String> {
         for house in &cluster.houses {
-            let node = house.node.id();
+            let node = house.id();
             house.witness.take().into_iter().try_for_each(|seen| self.take(node, seen))?;
         }
         Ok(())

@@ -80,10 +80,22 @@ impl Cluster {
     /// # Errors
     /// It does not start.
     pub fn add(&mut self, told: &Told) -> Result<(), String> {
-        let (id, shape) = (NodeId(told.node), self.houses[0].shape.clone());
-        let topology = Some(told.topology.clone());
-        self.houses.push(House::in_cluster(&self.sim, id, topology, shape));
+        self.houses.push(self.house_of(NodeId(self.houses.len() as u64 + 1), told));
         self.houses.last_mut().map_or(Ok(()), House::boot)
+    }
+
+    /// A node that was let in, on the machine of another that has lost its data.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn replace(&mut self, at: usize, told: &Told) -> Result<(), String> {
+        self.houses[at] = self.house_of(self.houses[at].node.id(), told);
+        self.houses[at].boot()
+    }
+
+    fn house_of(&self, machine: NodeId, told: &Told) -> House {
+        let (topology, shape) = (Some(told.topology.clone()), self.houses[0].shape.clone());
+        House::on(&self.sim, machine, NodeId(told.node), topology, shape)
     }
 
     /// Runs until all nodes know the same topology and each finds all replicas where they are to
@@ -97,7 +109,8 @@ impl Cluster {
             let known = self.houses.iter().filter_map(|house| house.members.as_deref());
             let told: Vec<_> = known.map(Told::status).collect();
             let same = told.windows(2).all(|pair| pair[0].topology == pair[1].topology);
-            let is_here = |member: &Member| member.id <= self.houses.len() as u64;
+            let is_here =
+                |member: &Member| self.houses.iter().any(|house| house.id() == member.node());
             if same && told.iter().all(|told| told.unsettled().is_empty())
                 || told.iter().any(|told| !told.topology.serving().all(is_here))
             {

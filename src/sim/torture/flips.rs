@@ -2,10 +2,10 @@
 //!
 //! A data directory is made by a trace and ended by a power cut. For each flip it is put on a fresh
 //! disk, one bit is flipped, and the node started: it refuses the start and names a file, or it
-//! serves, and then each key is answered with what it held or with an error. One thing can not be
-//! told from a crash: damage in the last block of a log is what a torn write looks like, and there
-//! the last write may be missing, whole. The same holds for the last record of a manifest: then it
-//! is a table of before, which is gone, that is named.
+//! serves, and then each key is answered with what it held or with an error. One thing may not be
+//! told from a crash: damage in the last block of a log, if that is a long one, is what a torn
+//! write looks like, and there the last write may be missing, whole. The same holds for the last
+//! record of a manifest: then it is a table of before, which is gone, that is named.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

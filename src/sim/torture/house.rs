@@ -72,6 +72,8 @@ pub struct Shape {
     pub planted: Option<Planted>,
     /// A bug of the log's.
     pub log_planted: Option<wal::Planted>,
+    /// A fault of the operator's: a node that has lost its data is started as who it was.
+    pub careless: bool,
 }
 
 impl Default for Shape {
@@ -94,6 +96,7 @@ impl Default for Shape {
             watched: false,
             planted: None,
             log_planted: None,
+            careless: false,
         }
     }
 }
@@ -150,13 +153,29 @@ impl House {
         Self::in_cluster(&Rc::new(Sim::new(seed)), NODE, None, shape)
     }
 
-    /// One of several nodes, not started.
+    /// One of several nodes, not started, on the machine of its number.
     pub fn in_cluster(sim: &Rc<Sim>, id: NodeId, topology: Option<Topology>, shape: Shape) -> Self {
-        let (sim, node) = (Rc::clone(sim), sim.node(id));
+        Self::on(sim, id, id, topology, shape)
+    }
+
+    /// One of several nodes, not started, on `machine`.
+    pub fn on(
+        sim: &Rc<Sim>,
+        machine: NodeId,
+        id: NodeId,
+        topology: Option<Topology>,
+        shape: Shape,
+    ) -> Self {
+        let (sim, node) = (Rc::clone(sim), sim.node(machine));
         node.make_dir("/data");
         let (stats, life, stop) = (Vec::new(), Rc::default(), Arc::default());
         let witness = Arc::default();
         Self { sim, node, shape, stats, id, topology, members: None, witness, life, stop }
+    }
+
+    /// Its number in its cluster: not that of its machine, if the machine was another node before.
+    pub fn id(&self) -> NodeId {
+        self.id
     }
 
     /// Starts the node and waits until it serves.
@@ -176,7 +195,7 @@ impl House {
             self.node.restart();
         }
         let drift = [0, self.shape.drift_ppm, -self.shape.drift_ppm];
-        self.node.set_drift_ppm(drift[self.id.0 as usize % drift.len()]);
+        self.node.set_drift_ppm(drift[self.node.id().0 as usize % drift.len()]);
         (self.life, self.stop) = (Rc::default(), Arc::default());
         let count = self.shape.shards;
         let options =
@@ -245,12 +264,12 @@ impl House {
 
     /// A connection to the shared port.
     pub fn connect(&self) -> Talk {
-        Talk::new(self.sim.connect(self.id, PORT))
+        Talk::new(self.sim.connect(self.node.id(), PORT))
     }
 
     /// A connection to a shard's own port.
     pub fn connect_to(&self, shard: u16) -> Talk {
-        Talk::new(self.sim.connect(self.id, SHARD_PORTS + shard))
+        Talk::new(self.sim.connect(self.node.id(), SHARD_PORTS + shard))
     }
 
     /// Runs until `done`.

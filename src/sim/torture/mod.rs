@@ -6,8 +6,9 @@
 //! together. A `trace` is one client's commands in turn; of it are made the campaigns that break
 //! one thing at a time: each operation of the disk ([`calls`]), bits of files ([`flips`]), the room
 //! on the disk ([`full`]). Several nodes that are one cluster ([`cluster`]) are played with in a
-//! [`storms`], and what a failing one takes is found by leaving things out ([`minimized`]). `stave
-//! torture` runs them all from the shipped binary.
+//! [`storms`], in some of which one of them loses its data (`ruin`); what a failing one takes is
+//! found by leaving things out ([`minimized`]). `stave torture` runs them all from the shipped
+//! binary.
 //!
 //! Not here: scenes of single behaviours, which are the server's tests and use the same house.
 
@@ -26,6 +27,8 @@ pub mod cluster;
 #[cfg(test)]
 mod early;
 pub mod flips;
+#[cfg(test)]
+mod forgotten;
 pub mod full;
 mod groups;
 mod model;
@@ -37,6 +40,7 @@ mod ousted;
 #[cfg(test)]
 mod planted;
 mod retriers;
+mod ruin;
 mod run;
 mod script;
 #[cfg(test)]
@@ -103,6 +107,8 @@ pub struct Done {
     pub calls: u64,
     /// Times the disk was full and had room again.
     pub cycles: u64,
+    /// Nodes of a cluster that lost all they had.
+    pub wiped: u64,
     /// Bits that were flipped.
     pub flips: u64,
     /// Of these: a start, or a key, was refused.
@@ -135,8 +141,8 @@ impl Done {
     }
 
     /// Everything that is counted, with its name.
-    pub fn counts(&self) -> [(&'static str, u64); 21] {
-        const NAMES: [&str; 21] = [
+    pub fn counts(&self) -> [(&'static str, u64); 22] {
+        const NAMES: [&str; 22] = [
             "lives",
             "power_cuts",
             "kills",
@@ -148,6 +154,7 @@ impl Done {
             "compactions",
             "calls",
             "cycles",
+            "wiped",
             "flips",
             "detected",
             "harmless",
@@ -164,7 +171,7 @@ impl Done {
         std::array::from_fn(|at| (NAMES[at], *counts[at]))
     }
 
-    fn counts_mut(&mut self) -> [&mut u64; 21] {
+    fn counts_mut(&mut self) -> [&mut u64; 22] {
         [
             &mut self.lives,
             &mut self.power_cuts,
@@ -177,6 +184,7 @@ impl Done {
             &mut self.compactions,
             &mut self.calls,
             &mut self.cycles,
+            &mut self.wiped,
             &mut self.flips,
             &mut self.detected,
             &mut self.harmless,

@@ -2,7 +2,8 @@
 //!
 //! Quiet times and troubles follow each other; one trouble in three comes on top of another. A
 //! trouble's end heals all roads and disks and starts all nodes that are down, or whose disk failed
-//! them: what is durable of their logs is known after a start only.
+//! them: what is durable of their logs is known after a start only. A node of some storms loses
+//! what it had ([`super::ruin`]).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use super::Done;
 use super::cluster::Cluster;
 use super::house::{BINARY_PORT, PEER_PORT};
 use super::retriers::framed;
+use super::ruin::{Blow, Ruin};
 use super::script::Script;
 use crate::cluster::{Action, Told};
 use crate::id::NodeId;
@@ -87,15 +89,20 @@ pub(super) struct Nemesis<'a> {
     in_trouble: bool,
     /// Who wished for other members, as long as they may be heard.
     wishes: Vec<Client>,
-    /// Who wants to be one, and what it was answered so far.
-    joining: Option<(Client, Vec<u8>)>,
+    /// Who wants to be one.
+    joining: Option<Knock>,
+    /// Troubles so far, those that the script leaves out too.
+    count: u64,
+    ruin: Ruin,
     /// What was done to the nodes so far.
     pub done: Done,
 }
 
 impl<'a> Nemesis<'a> {
-    pub fn new(rng: Rng, script: &'a Script) -> Self {
+    pub fn new(rng: Rng, script: &'a Script, cluster: &Cluster) -> Self {
         Self {
+            // Storms that have none of it are what they would be without.
+            ruin: Ruin::drawn(rng.clone().fork(), cluster),
             rng,
             script,
             slow: Vec::new(),
@@ -104,6 +111,7 @@ impl<'a> Nemesis<'a> {
             in_trouble: false,
             wishes: Vec::new(),
             joining: None,
+            count: 0,
             done: Done::default(),
         }
     }
@@ -114,6 +122,7 @@ impl<'a> Nemesis<'a> {
     /// A node that does not start.
     pub fn turn(&mut self, cluster: &mut Cluster) -> Result<(), String> {
         self.let_in(cluster)?;
+        self.ruin.tend(cluster, &mut self.done)?;
         let now = cluster.sim.now();
         if now < self.next_at {
             return Ok(());
@@ -141,6 +150,10 @@ impl<'a> Nemesis<'a> {
         let trouble = TROUBLES[self.rng.index(TROUBLES.len())];
         let mut rng = self.rng.fork();
         let ids = [one, other].map(|at| cluster.houses[at].node.id());
+        if let Some((blow, at)) = self.ruin.next(self.count, one) {
+            self.ruin(cluster, blow, at);
+        }
+        self.count += 1;
         if self.script.strikes(|| {
             let [one, other] = ids.map(|id| id.0);
             (cluster.sim.now(), format!("{trouble:?}, node {one} (and {other})"))
@@ -150,10 +163,19 @@ impl<'a> Nemesis<'a> {
                 Trouble::SlowDisk | Trouble::SickDisk | Trouble::FullDisk => {
                     self.strike_disk(cluster, one, trouble, &mut rng);
                 }
-                Trouble::Members => self.wish(cluster, ids, &mut rng),
+                Trouble::Members => self.wish(cluster, [one, other], &mut rng),
                 Trouble::Join => self.join(cluster, ids[0]),
                 _ => self.strike_node(cluster, ids, trouble, &mut rng),
             }
+        }
+    }
+
+    /// A node loses what it had, unless the script leaves it out.
+    fn ruin(&mut self, cluster: &Cluster, blow: Blow, at: usize) {
+        let id = cluster.houses[at].node.id();
+        if self.script.strikes(|| (cluster.sim.now(), format!("{blow:?}, node {id}"))) {
+            self.done.troubles += 1;
+            self.ruin.strike(cluster, blow, at, &mut self.done);
         }
     }
 
@@ -218,36 +240,26 @@ impl<'a> Nemesis<'a> {
         }
         let (peer, zone) = (cluster.sim.node(next).addr(PEER_PORT), String::new());
         let cores = cluster.houses[0].shape.shards;
-        let client = wish(cluster, at, &Action::Join { peer, zone, cores });
-        self.joining = Some((client, Vec::new()));
+        self.joining = Some(Knock::new(wish(cluster, at, &Action::Join { peer, zone, cores })));
     }
 
     /// Who was let in comes. Who does not hear of it does not, as if it had died on the way.
     fn let_in(&mut self, cluster: &mut Cluster) -> Result<(), String> {
-        let Some((client, got)) = &mut self.joining else { return Ok(()) };
-        got.extend(client.received());
-        let is_over = client.is_ended();
-        let answer = answer(got);
-        let next = cluster.houses.len() as u64 + 1;
-        if is_over || answer.is_some() {
-            self.joining = None;
-        }
-        let told = answer.and_then(|text| Told::decode(&text).ok());
-        match told.filter(|told| told.node == next) {
-            Some(told) => cluster.add(&told),
-            None => Ok(()),
-        }
+        let Some(answer) = self.joining.as_mut().and_then(Knock::answer) else { return Ok(()) };
+        self.joining = None;
+        answer.map_or(Ok(()), |told| cluster.add(&told))
     }
 
     /// Asks one node that another have replicas, have none, or lead. Whether it hears is open.
-    fn wish(&mut self, cluster: &Cluster, [at, about]: [NodeId; 2], rng: &mut Rng) {
-        let node = about.0;
+    fn wish(&mut self, cluster: &Cluster, [at, about]: [usize; 2], rng: &mut Rng) {
+        let (at, node) = (cluster.houses[at].node.id(), cluster.houses[about].id().0);
         let action = match rng.index(6) {
             0 | 1 => Action::Drain { node },
             2 | 3 => Action::Restore { node },
             4 => Action::Replicas { count: [1, 3, 5][rng.index(3)] },
             _ => Action::Transfer { node: rng.one_in(2).then_some(node) },
         };
+        let action = self.ruin.careful(cluster, action);
         self.wishes.truncate(8);
         self.wishes.insert(0, wish(cluster, at, &action));
     }
@@ -269,7 +281,7 @@ impl<'a> Nemesis<'a> {
         }
         for (at, house) in cluster.houses.iter_mut().enumerate() {
             house.node.unpause();
-            if self.sick.contains(&at) {
+            if self.sick.contains(&at) || self.ruin.has_flipped(at) {
                 house.node.set_faults(Faults::none());
                 house.node.set_capacity(u64::MAX);
                 if house.node.is_up() {
@@ -277,17 +289,57 @@ impl<'a> Nemesis<'a> {
                     house.node.kill();
                 }
             }
-            if !house.node.is_up() {
-                house.boot()?;
-                self.done.lives += 1;
+            if house.node.is_up() || self.ruin.has_wiped(at) {
+                continue;
+            }
+            match house.boot() {
+                Ok(()) => self.done.lives += 1,
+                Err(error) => self.ruin.cure(house, at, &error, &mut self.done)?,
             }
         }
         self.sick.clear();
         Ok(())
     }
+
+    /// Waits until whoever has lost all it had is a node again.
+    ///
+    /// # Errors
+    /// A node that does not start, or is not let in.
+    pub fn finish(&mut self, cluster: &mut Cluster, patience: Duration) -> Result<(), String> {
+        let end = cluster.sim.now() + patience;
+        while !self.ruin.is_over() {
+            if cluster.sim.now() > end {
+                return Err(format!("{patience:?} after all was healed a node is not let in"));
+            }
+            self.ruin.tend(cluster, &mut self.done)?;
+            cluster.sim.run_for(Duration::from_millis(1));
+        }
+        Ok(())
+    }
 }
 
-fn drawn(rng: &mut Rng, most: Duration) -> Duration {
+/// Who wants to be a node, and what it was answered so far.
+pub(super) struct Knock {
+    client: Client,
+    got: Vec<u8>,
+}
+
+impl Knock {
+    pub fn new(client: Client) -> Self {
+        Self { client, got: Vec::new() }
+    }
+
+    /// Once it is answered, or will not be, whether it is let in.
+    pub fn answer(&mut self) -> Option<Option<Told>> {
+        let is_over = self.client.is_ended();
+        self.got.extend(self.client.received());
+        let told = answer(&self.got);
+        let told = told.map(|text| Told::decode(&text).ok().filter(|told| told.node > 0));
+        told.or_else(|| is_over.then_some(None))
+    }
+}
+
+pub(super) fn drawn(rng: &mut Rng, most: Duration) -> Duration {
     Duration::from_micros(rng.between(1_000, most.as_micros() as u64))
 }
 

@@ -34,7 +34,7 @@ pub fn run(mut cluster: Cluster, ops: u64, script: &Script) -> Result<Done, Viol
     let mut rng = cluster.sim.rng();
     let mut clients = Clients::drawn(&mut rng, ops);
     let mut retriers = Retriers::drawn(&mut rng, ops / 4);
-    let mut nemesis = Nemesis::new(rng.fork(), script);
+    let mut nemesis = Nemesis::new(rng.fork(), script, &cluster);
     let mut agreement = Agreement::default();
     let until = cluster.sim.now() + ANSWERED_MAX.0 + ANSWERED_MAX.1 * ops as u32;
     let players = (&mut clients, &mut retriers, &mut agreement);
@@ -75,6 +75,7 @@ fn weather(
         }
     }
     nemesis.end(cluster).map_err(no_start)?;
+    nemesis.finish(cluster, SETTLED_MAX).map_err(no_start)?;
     clients.read_all(cluster).map_err(wrong)?;
     cluster.settle(SETTLED_MAX).map_err(wrong)?;
     agreement.look(cluster).map_err(wrong)?;
@@ -141,9 +142,14 @@ mod tests {
     /// Within how many seeds from `first` on a bug is seen, which has nothing without it. A rare
     /// one is not looked for from 0 on, which takes minutes.
     fn seen(bug: Planted, first: u64) {
+        seen_with(&format!("{bug:?}"), first, |shape| shape.planted = Some(bug));
+    }
+
+    fn seen_with(bug: &str, first: u64, plant: impl Fn(&mut Shape)) {
         for seed in first..first + 60 {
             let sound = Campaign::Cluster.shape(seed);
-            let shape = Shape { planted: Some(bug), ..sound.clone() };
+            let mut shape = sound.clone();
+            plant(&mut shape);
             let play = |shape: &Shape| Campaign::Cluster.play(seed, shape, 400, |_, _| {});
             let buggy = || play(&shape);
             // A bug may show as a panic, too: an assertion that it broke.
@@ -152,10 +158,10 @@ mod tests {
                 Ok(Err(violation)) => violation.to_string(),
                 Err(_) => "a panic".to_owned(),
             };
-            play(&sound).unwrap_or_else(|found| panic!("seed {seed} without {bug:?}: {found}"));
-            return println!("{bug:?}: seen at seed {seed}: {text:.200}");
+            play(&sound).unwrap_or_else(|found| panic!("seed {seed} without {bug}: {found}"));
+            return println!("{bug}: seen at seed {seed}: {text:.200}");
         }
-        panic!("{bug:?} was not seen");
+        panic!("{bug} was not seen");
     }
 
     #[test]
@@ -179,6 +185,11 @@ mod tests {
     fn bugs_of_leaders_that_come_and_go_are_seen() {
         seen(Planted::KeepProposed, 10);
         seen(Planted::KeepLease, 12);
+    }
+
+    #[test]
+    fn a_node_that_has_lost_its_data_and_is_started_as_who_it_was_is_seen() {
+        seen_with("careless", 0, |shape| shape.careless = true);
     }
 
     #[test]
