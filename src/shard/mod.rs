@@ -300,7 +300,7 @@ impl<E: Env> Shard<E> {
 
     /// Evaluates one key of a command: looks it up, runs the command, proposes its effect.
     ///
-    /// `blob`: the value argument's bytes are in the log already ([`Shard::log_blob`]).
+    /// `blob`: a large argument's bytes are in the log already ([`Shard::log_blob`]).
     ///
     /// # Panics
     /// When `spec` is not evaluated key by key.
@@ -334,7 +334,10 @@ impl<E: Env> Shard<E> {
             self.stats.note_read(evaluated.hit);
         }
         if let Some((value, expiry_ms)) = evaluated.large.take() {
-            let entry = self.put_large(target, &value, expiry_ms, blob);
+            // What APPEND and SETRANGE make of the argument is not what was logged.
+            let is_argument = (0..args.len())
+                .any(|at| args.shared(at).is_some_and(|arg| Arc::ptr_eq(arg, &value)));
+            let entry = self.put_large(target, &value, expiry_ms, blob.filter(|_| is_argument));
             evaluated.hold = Some(entry);
         }
         if replaces && self.partitions[place as usize].clock() != clock {

@@ -142,6 +142,36 @@ fn large_values_that_are_being_logged_hold_the_log() {
     assert_eq!(house.ask(&mut talk, &["DBSIZE"]), Value::Int(258));
 }
 
+/// The argument is logged in pieces before the command runs; what the key holds then is more.
+#[test]
+fn what_a_long_argument_is_a_part_of_is_whole_after_a_restart() {
+    let mut house = House::new(6, Shape { shards: 2, ..shape() });
+    let mut talk = house.connect();
+    let large = "z".repeat(3 << 20);
+    for key in 0..4 {
+        house.ask(&mut talk, &["SET", &format!("append{key}"), "head"]);
+        house.ask(&mut talk, &["APPEND", &format!("append{key}"), &large]);
+        house.ask(&mut talk, &["SET", &format!("setrange{key}"), "head"]);
+        house.ask(&mut talk, &["SETRANGE", &format!("setrange{key}"), "2", &large]);
+        house.ask(&mut talk, &["APPEND", &format!("new{key}"), &large]);
+    }
+
+    house.power_cycle();
+
+    let mut talk = house.connect();
+    for (name, start, len) in
+        [("append", "headz", 4), ("setrange", "hezzz", 2), ("new", "zzzzz", 0)]
+    {
+        for key in 0..4 {
+            let key = format!("{name}{key}");
+            let found = house.ask(&mut talk, &["GETRANGE", &key, "0", "4"]);
+            assert_eq!(found, Value::bulk(start), "{key}");
+            let found = house.ask(&mut talk, &["STRLEN", &key]);
+            assert_eq!(found, Value::Int(len + (3 << 20)), "{key}");
+        }
+    }
+}
+
 #[test]
 fn deadlines_come_back_from_tables() {
     let mut house = House::new(4, shape());
