@@ -184,13 +184,14 @@ fn categories(spec: &Spec) -> impl Iterator<Item = &'static str> + Clone {
         (
             "@keyspace",
             (keyed
-                && ![Group::String, Group::Cluster].contains(&spec.group)
+                && ![Group::String, Group::Bitmap, Group::Cluster].contains(&spec.group)
                 && !named(&["memory|usage"]))
                 || named(&["object|help"]),
         ),
         ("@read", has(Flags::READONLY)),
         ("@write", has(Flags::WRITE)),
         ("@string", spec.group == Group::String),
+        ("@bitmap", spec.group == Group::Bitmap),
         ("@pubsub", spec.group == Group::PubSub && spec.subcommands().is_empty()),
         ("@admin", has(Flags::ADMIN) || named(&["role"])),
         ("@fast", has(Flags::FAST)),
@@ -220,9 +221,8 @@ fn write_key_specs(spec: &Spec, reply: &mut Reply<'_>) {
     for (nth, flags) in uses.iter().enumerate() {
         let first = i64::from(first) + nth as i64;
         // Counted from the first key here, from the start of the command in the older fields.
-        let shared = uses.len() == 1;
         let last = match last {
-            _ if !shared => 0,
+            _ if nth + 1 < uses.len() => 0,
             last @ ..0 => i64::from(last),
             last => i64::from(last) - first,
         };

@@ -28,6 +28,8 @@
 //! pub/sub. Reading order: `table`, `string`, `expire`, `connection`, `facts`.
 
 mod acl;
+mod bitfield;
+mod bits;
 mod client;
 mod cluster;
 pub mod config;

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::{Access, Args, Flags, Spec};
+use super::{Access, Args, Flags, Spec, bitfield};
 
 /// The classes of events that are told of, and on which channels: `notify-keyspace-events`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,6 +123,10 @@ pub enum Event {
     Append,
     /// SETRANGE.
     SetRange,
+    /// SETBIT, or BITFIELD where it wrote.
+    SetBit,
+    /// A BITFIELD that wrote nothing made its key longer. Nothing tells of it but `new`.
+    Grow,
     /// INCR and its kin.
     Add,
     /// INCRBYFLOAT.
@@ -149,11 +153,12 @@ impl Event {
         const SET: (Classes, &str) = (Classes::STRING, "set");
         const EXPIRE: (Classes, &str) = (Classes::GENERIC, "expire");
         match self {
-            Self::None => &[],
+            Self::None | Self::Grow => &[],
             Self::Set => &[SET],
             Self::SetUntil => &[SET, EXPIRE],
             Self::Append => &[(Classes::STRING, "append")],
             Self::SetRange => &[(Classes::STRING, "setrange")],
+            Self::SetBit => &[(Classes::STRING, "setbit")],
             Self::Add => &[(Classes::STRING, "incrby")],
             Self::AddFloat => &[(Classes::STRING, "incrbyfloat")],
             Self::Expire => &[EXPIRE],
@@ -181,11 +186,20 @@ impl Event {
 /// Whether a command looks its key up to read it, so that one that is not there is a miss.
 pub fn is_read(spec: &Spec, args: &Args<'_>) -> bool {
     match spec.name {
-        "getex" | "getdel" | "getset" | "copy" => true,
+        "getex" | "getdel" | "getset" | "copy" | "bitop" => true,
+        "bitfield" => bitfield::only_reads(args),
         "set" => (3..args.len()).any(|at| args.is(at, "GET")),
         // What asks how a value is held does not use it.
         "memory|usage" => false,
         name => spec.access == Access::Read && !name.starts_with("object|"),
+    }
+}
+
+/// Which of the keys of a command that are judged together it reads: from, until.
+pub fn read_keys(spec: &Spec, keys_count: usize) -> std::ops::Range<usize> {
+    match spec.name {
+        "bitop" => 1..keys_count,
+        _ => 0..1,
     }
 }
 

@@ -20,9 +20,9 @@ pub(super) fn syntax(name: &str) -> &'static str {
 
 fn of_keys(name: &str) -> &'static str {
     match name {
-        "get" | "getdel" | "strlen" | "incr" | "decr" | "type" | "ttl" | "pttl" | "expiretime"
-        | "pexpiretime" | "persist" | "object|encoding" | "object|freq" | "object|idletime"
-        | "object|refcount" | "cluster|keyslot" => "key",
+        "get" | "getdel" | "strlen" | "incr" | "decr" | "type" | "ttl" | "pttl"
+        | "expiretime" | "pexpiretime" | "persist" | "object|encoding" | "object|freq"
+        | "object|idletime" | "object|refcount" | "cluster|keyslot" => "key",
         "set" => {
             "key value [NX|XX|IFEQ comparison-value] [GET] [EX seconds|PX milliseconds|EXAT \
              unix-time-seconds|PXAT unix-time-milliseconds|KEEPTTL]"
@@ -38,6 +38,16 @@ fn of_keys(name: &str) -> &'static str {
         "mset" | "msetnx" => "(key value)...",
         "getrange" | "substr" => "key start end",
         "setrange" => "key offset value",
+        "setbit" => "key offset value",
+        "getbit" => "key offset",
+        "bitcount" => "key [start end [BYTE|BIT]]",
+        "bitpos" => "key bit [start [end [BYTE|BIT]]]",
+        "bitop" => "(AND|OR|XOR|NOT) destkey key...",
+        "bitfield" => {
+            "key [GET encoding offset|[OVERFLOW (WRAP|SAT|FAIL)] (SET encoding offset value|\
+             INCRBY encoding offset increment)]..."
+        }
+        "bitfield_ro" => "key [GET encoding offset]...",
         "incrby" | "incrbyfloat" => "key increment",
         "decrby" => "key decrement",
         "expire" => "key seconds [NX|XX|GT|LT]",
@@ -225,11 +235,13 @@ fn parse_words(rest: &mut &str) -> Argument {
 
 fn named(name: &str) -> Argument {
     let kind = match name {
-        "key" | "newkey" | "source" | "destination" => "key",
+        "key" | "newkey" | "source" | "destination" | "destkey" => "key",
         "pattern" => "pattern",
         "seconds" | "milliseconds" | "offset" | "start" | "end" | "decrement" | "index"
         | "cursor" | "count" | "slot" | "timeout" | "numreplicas" | "numlocal" | "client-id"
-        | "protover" | "destination-db" => "integer",
+        | "protover" | "destination-db" | "bit" => {
+            "integer"
+        }
         "unix-time-seconds" | "unix-time-milliseconds" => "unix-time",
         _ => "string",
     };

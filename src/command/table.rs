@@ -7,8 +7,9 @@
 use std::fmt;
 
 use super::{
-    Args, Effect, Error, Facts, Input, Scan, Session, Then, cluster, connection, counter, expire,
-    key, keyspace, monitor, pubsub, question, server, string, together, transaction,
+    Args, Effect, Error, Facts, Input, Scan, Session, Then, bitfield, bits, cluster, connection,
+    counter, expire, key, keyspace, monitor, pubsub, question, server, string, together,
+    transaction,
 };
 use crate::id::Slot;
 use crate::limits::KEY_LEN_MAX;
@@ -33,6 +34,8 @@ pub enum Access {
 pub enum Group {
     /// Values.
     String,
+    /// Bits of values.
+    Bitmap,
     /// Keys of any type.
     Generic,
     /// The connection.
@@ -52,6 +55,7 @@ impl Group {
     pub fn name(self) -> &'static str {
         match self {
             Group::String => "string",
+            Group::Bitmap => "bitmap",
             Group::Generic => "generic",
             Group::Connection => "connection",
             Group::Server => "server",
@@ -151,6 +155,8 @@ impl Keys {
     pub const SECOND: Self = Self { first: 2, last: 2, step: 1 };
     /// The first two arguments.
     pub const TWO: Self = Self { first: 1, last: 2, step: 1 };
+    /// All arguments but the first.
+    pub const FROM_SECOND: Self = Self { first: 2, last: -1, step: 1 };
     /// All arguments.
     pub const ALL: Self = Self { first: 1, last: -1, step: 1 };
     /// Every second argument.
@@ -443,9 +449,11 @@ pub fn numbered() -> impl ExactSizeIterator<Item = &'static Spec> {
     ROWS.iter()
 }
 
-static FAMILIES: [&[Spec]; 12] = [
+static FAMILIES: [&[Spec]; 14] = [
     string::SPECS,
     counter::SPECS,
+    bits::SPECS,
+    bitfield::SPECS,
     key::SPECS,
     expire::SPECS,
     keyspace::SPECS,
@@ -548,12 +556,14 @@ static TABLE: [(u128, Option<&Spec>); TABLE_LEN] = {
     table
 };
 
-/// The letters of a name, lower case, in a number. Names hold letters only, and no other byte
-/// becomes a letter by the case bit, so equal numbers mean equal names.
+/// The letters of a name, lower case, in a number. Names hold letters, of which no other byte
+/// becomes one by the case bit, and `_`, which one would become: it counts as a blank. So equal
+/// numbers mean equal names.
 const fn pack(name: &[u8]) -> u128 {
     let (mut packed, mut i) = (0, 0);
     while i < name.len() {
-        packed = packed << 8 | (name[i] | 0x20) as u128;
+        let byte = if name[i] == 0x7f { b' ' } else { name[i] | 0x20 };
+        packed = packed << 8 | byte as u128;
         i += 1;
     }
     packed

@@ -139,7 +139,7 @@ fn msetnx<'a>(
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the shape that the table asks for")]
-fn same_db(_: &Args<'_>, db: u8) -> Result<[u8; 2], Error> {
+pub(super) fn same_db(_: &Args<'_>, db: u8) -> Result<[u8; 2], Error> {
     Ok([db; 2])
 }
 

@@ -2,7 +2,7 @@
 //! and proxies read them to learn which commands may go to a replica.
 
 use super::table::{Flags, Spec};
-use super::{Args, Error};
+use super::{Args, Error, bitfield};
 
 /// What is done with a key: how it is accessed, then what for.
 pub(super) type Use = &'static [&'static str];
@@ -18,10 +18,11 @@ const CREATE: Use = &["OW", "insert"];
 const REMOVE: Use = &["RM", "delete"];
 const CHANNEL: Use = &["not_key"];
 
-/// The uses of a command's keys: one for each, or one that all share.
+/// The uses of a command's keys: one for each, the last for all that come after it.
 pub(super) fn uses(spec: &Spec) -> &'static [Use] {
     match spec.name {
-        "set" => &[&["RW", "access", "update", "variable_flags"]],
+        "set" | "bitfield" => &[&["RW", "access", "update", "variable_flags"]],
+        "bitop" => &[SET, READ],
         "rename" => &[TAKE, SET],
         "renamenx" => &[TAKE, CREATE],
         "copy" => &[READ, SET],
@@ -61,6 +62,8 @@ pub(super) fn keys_of(args: &Args<'_>) -> Result<Vec<(usize, Use)>, &'static str
     let uses = match spec.name {
         "set" if (3..args.len()).any(|at| args.is(at, "GET")) => &[CHANGE],
         "set" => &[SET],
+        "bitfield" if bitfield::only_reads(args) => &[READ],
+        "bitfield" => &[CHANGE],
         _ => uses(spec),
     };
     let of = |nth: usize| uses[nth.min(uses.len() - 1)];

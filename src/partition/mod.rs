@@ -229,6 +229,9 @@ impl Proposal<'_> {
             command::NewValue::Shared(value) if value_len >= LARGE_LEN_MIN => {
                 Made::Large(Arc::clone(value), expiry_ms)
             }
+            command::NewValue::Owned(value) if value_len >= LARGE_LEN_MIN => {
+                Made::Large(Arc::new(value.into_vec()), expiry_ms)
+            }
             _ if value_len >= LARGE_LEN_MIN => Made::Large(Arc::new(bytes.to_vec()), expiry_ms),
             _ => {
                 let (key, timestamp, value) = (self.key, self.timestamp, Logged::Inline(bytes));

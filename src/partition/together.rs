@@ -62,6 +62,9 @@ impl What {
             command::NewValue::Shared(value) if bytes.len() >= LARGE_LEN_MIN => {
                 Self::PutLarge(Arc::clone(value), expiry_ms)
             }
+            command::NewValue::Owned(value) if bytes.len() >= LARGE_LEN_MIN => {
+                Self::PutLarge(Arc::new(value.into_vec()), expiry_ms)
+            }
             _ if bytes.len() >= LARGE_LEN_MIN => {
                 Self::PutLarge(Arc::new(bytes.to_vec()), expiry_ms)
             }

@@ -155,17 +155,20 @@ impl<E: Env> Shard<E> {
             .map(|(start, end)| &names.bytes[start..*end])
             .map(|key| (partition.memtable().hash(key), key))
             .collect();
-        let mut missed = false;
+        let mut hits: SmallVec<[bool; 4]> = SmallVec::new();
         let (decided, mut hold) = partition.judge(&keys, now_ms, |found| {
-            missed = found[0].is_none();
+            hits.extend(found.iter().map(Option::is_some));
             together.decide(args, found, reply)
         });
-        if notify::is_counted(spec, &args) {
-            self.stats.note_read(!missed);
-        }
-        if self.changes.are_observed() {
-            let (hash, key) = keys[0];
-            self.note_lookup(Target { place, hash, key }, (spec, &args), (!missed, hold));
+        let is_counted = notify::is_counted(spec, &args);
+        for nth in notify::read_keys(spec, keys.len()) {
+            let ((hash, key), hit) = (keys[nth], hits[nth]);
+            if is_counted {
+                self.stats.note_read(hit);
+            }
+            if self.changes.are_observed() {
+                self.note_lookup(Target { place, hash, key }, (spec, &args), (hit, hold));
+            }
         }
         for Decided { key, what, event } in decided {
             let (hash, key) = keys[key];

@@ -19,7 +19,7 @@ const LIFE: u64 = 64;
 /// Most that all requests may add to the process, bytes.
 const GROWTH_MAX: u64 = 64 << 20;
 
-const WORDS: [&str; 72] = [
+const WORDS: [&str; 94] = [
     "NX",
     "XX",
     "GT",
@@ -92,6 +92,28 @@ const WORDS: [&str; 72] = [
     "c*",
     "*",
     "secret",
+    "AND",
+    "OR",
+    "XOR",
+    "NOT",
+    "BIT",
+    "BYTE",
+    "INCRBY",
+    "OVERFLOW",
+    "WRAP",
+    "SAT",
+    "FAIL",
+    "u8",
+    "i64",
+    "u63",
+    "#1",
+    "LEN",
+    "IDX",
+    "MINMATCHLEN",
+    "WITHMATCHLEN",
+    "ABSTTL",
+    "IDLETIME",
+    "FREQ",
 ];
 
 /// At and around what commands take; nothing that would rightly make a value of many megabytes.
@@ -192,7 +214,17 @@ fn request(spec: &Spec, rng: &mut Rng) -> Vec<Vec<u8>> {
         let keyed = first > 0 && is_key && rng.below(16) > 0;
         words.push(if keyed { rng.of(&KEYS).to_vec() } else { argument(rng) });
     }
+    if ["setbit", "bitfield"].contains(&spec.name) {
+        // As offsets they would rightly make a value of many megabytes.
+        let is_far =
+            |word: &&mut Vec<u8>| number_of(word).is_some_and(|n| n > 65_536 && n >> 32 == 0);
+        words.iter_mut().skip(2).filter(is_far).for_each(|word| *word = b"65536".to_vec());
+    }
     words
+}
+
+fn number_of(word: &[u8]) -> Option<i64> {
+    std::str::from_utf8(word).ok()?.trim_start_matches('#').parse().ok()
 }
 
 /// Length of the one reply at the start, if it is whole.
