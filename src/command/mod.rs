@@ -45,6 +45,7 @@ mod introspect;
 mod key;
 mod keyspace;
 pub mod latency;
+mod lcs;
 mod memory;
 pub mod monitor;
 pub mod notify;

@@ -199,6 +199,7 @@ pub fn is_read(spec: &Spec, args: &Args<'_>) -> bool {
 pub fn read_keys(spec: &Spec, keys_count: usize) -> std::ops::Range<usize> {
     match spec.name {
         "bitop" => 1..keys_count,
+        "lcs" => 0..keys_count,
         _ => 0..1,
     }
 }

@@ -48,6 +48,7 @@ fn of_keys(name: &str) -> &'static str {
              INCRBY encoding offset increment)]..."
         }
         "bitfield_ro" => "key [GET encoding offset]...",
+        "lcs" => "key1 key2 [LEN] [IDX] [MINMATCHLEN min-match-len] [WITHMATCHLEN]",
         "incrby" | "incrbyfloat" => "key increment",
         "decrby" => "key decrement",
         "expire" => "key seconds [NX|XX|GT|LT]",
@@ -235,11 +236,11 @@ fn parse_words(rest: &mut &str) -> Argument {
 
 fn named(name: &str) -> Argument {
     let kind = match name {
-        "key" | "newkey" | "source" | "destination" | "destkey" => "key",
+        "key" | "newkey" | "source" | "destination" | "destkey" | "key1" | "key2" => "key",
         "pattern" => "pattern",
         "seconds" | "milliseconds" | "offset" | "start" | "end" | "decrement" | "index"
         | "cursor" | "count" | "slot" | "timeout" | "numreplicas" | "numlocal" | "client-id"
-        | "protover" | "destination-db" | "bit" => {
+        | "protover" | "destination-db" | "bit" | "min-match-len" => {
             "integer"
         }
         "unix-time-seconds" | "unix-time-milliseconds" => "unix-time",
