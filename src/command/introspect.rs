@@ -151,6 +151,7 @@ fn tips(spec: &Spec) -> &'static [&'static str] {
         "command" | "command|info" | "command|docs" | "command|list" => &[ANY_ORDER],
         "ttl"
         | "pttl"
+        | "dump"
         | "time"
         | "client|info"
         | "client|list"
@@ -198,7 +199,7 @@ fn categories(spec: &Spec) -> impl Iterator<Item = &'static str> + Clone {
         ("@slow", !has(Flags::FAST)),
         (
             "@dangerous",
-            has(Flags::ADMIN) || named(&["info", "flushall", "flushdb", "keys", "role"]),
+            has(Flags::ADMIN) || named(&["info", "flushall", "flushdb", "keys", "role", "restore"]),
         ),
         (
             "@connection",

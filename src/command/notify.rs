@@ -141,6 +141,8 @@ pub enum Event {
     RenameFrom,
     /// RENAME, of the new name.
     RenameTo,
+    /// RESTORE.
+    Restore,
     /// The key was deleted, by a command or a deadline that has passed already.
     Delete,
     /// The key was deleted since its time was over.
@@ -166,6 +168,7 @@ impl Event {
             Self::CopyTo => &[(Classes::GENERIC, "copy_to")],
             Self::RenameFrom => &[(Classes::GENERIC, "rename_from")],
             Self::RenameTo => &[(Classes::GENERIC, "rename_to")],
+            Self::Restore => &[(Classes::GENERIC, "restore")],
             Self::Delete => &[(Classes::GENERIC, "del")],
             Self::Expired => &[(Classes::EXPIRED, "expired")],
         }
@@ -176,10 +179,10 @@ impl Event {
         matches!(self, Self::Delete | Self::RenameFrom | Self::Expired)
     }
 
-    /// Whether the key counts as new even if there was one: COPY and RENAME put theirs in its
-    /// place.
+    /// Whether the key counts as new even if there was one: COPY, RENAME and RESTORE put theirs in
+    /// its place.
     pub fn replaces(self) -> bool {
-        matches!(self, Self::CopyTo | Self::RenameTo)
+        matches!(self, Self::CopyTo | Self::RenameTo | Self::Restore)
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) fn syntax(name: &str) -> &'static str {
 
 fn of_keys(name: &str) -> &'static str {
     match name {
-        "get" | "getdel" | "strlen" | "incr" | "decr" | "type" | "ttl" | "pttl"
+        "get" | "getdel" | "strlen" | "dump" | "incr" | "decr" | "type" | "ttl" | "pttl"
         | "expiretime" | "pexpiretime" | "persist" | "object|encoding" | "object|freq"
         | "object|idletime" | "object|refcount" | "cluster|keyslot" => "key",
         "set" => {
@@ -48,6 +48,9 @@ fn of_keys(name: &str) -> &'static str {
              INCRBY encoding offset increment)]..."
         }
         "bitfield_ro" => "key [GET encoding offset]...",
+        "restore" => {
+            "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]"
+        }
         "lcs" => "key1 key2 [LEN] [IDX] [MINMATCHLEN min-match-len] [WITHMATCHLEN]",
         "incrby" | "incrbyfloat" => "key increment",
         "decrby" => "key decrement",
@@ -240,7 +243,7 @@ fn named(name: &str) -> Argument {
         "pattern" => "pattern",
         "seconds" | "milliseconds" | "offset" | "start" | "end" | "decrement" | "index"
         | "cursor" | "count" | "slot" | "timeout" | "numreplicas" | "numlocal" | "client-id"
-        | "protover" | "destination-db" | "bit" | "min-match-len" => {
+        | "protover" | "destination-db" | "bit" | "ttl" | "frequency" | "min-match-len" => {
             "integer"
         }
         "unix-time-seconds" | "unix-time-milliseconds" => "unix-time",

@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::{
     Args, Effect, Error, Facts, Input, Scan, Session, Then, bitfield, bits, cluster, connection,
-    counter, expire, key, keyspace, lcs, monitor, pubsub, question, server, string, together,
+    counter, dump, expire, key, keyspace, lcs, monitor, pubsub, question, server, string, together,
     transaction,
 };
 use crate::id::Slot;
@@ -449,13 +449,14 @@ pub fn numbered() -> impl ExactSizeIterator<Item = &'static Spec> {
     ROWS.iter()
 }
 
-static FAMILIES: [&[Spec]; 15] = [
+static FAMILIES: [&[Spec]; 16] = [
     string::SPECS,
     counter::SPECS,
     bits::SPECS,
     bitfield::SPECS,
     lcs::SPECS,
     key::SPECS,
+    dump::SPECS,
     expire::SPECS,
     keyspace::SPECS,
     together::SPECS,

@@ -29,7 +29,7 @@ pub(super) fn uses(spec: &Spec) -> &'static [Use] {
         "del" | "unlink" => &[REMOVE],
         "getdel" | "delifeq" => &[TAKE],
         "setnx" | "msetnx" => &[CREATE],
-        "setex" | "psetex" | "mset" => &[SET],
+        "setex" | "psetex" | "mset" | "restore" => &[SET],
         "append" => &[EXTEND],
         "setrange" | "persist" | "expire" | "pexpire" | "expireat" | "pexpireat" => &[UPDATE],
         "ssubscribe" | "sunsubscribe" | "spublish" => &[CHANNEL],
