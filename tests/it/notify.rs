@@ -26,6 +26,14 @@ const SCRIPT: &str = "
     RENAME {k}a {k}q | RENAME {k}q {k}b | RENAME {k}b {k}b | RENAME {k}none {k}b
     RENAMENX {k}b {k}c | RENAMENX {k}b {k}r | COPY {k}r {k}s | COPY {k}r {k}s
     COPY {k}r {k}c REPLACE | COPY {k}none {k}c | COPY {k}r {k}r2 DB 3
+    SETBIT {k}B 7 1 | SETBIT {k}B 7 1 | SETBIT {k}B 7 0 | SETBIT {k}B 80 0 | SETBIT {k}B x 0
+    BITFIELD {k}C SET u8 0 0 | BITFIELD {k}C SET u8 0 0 | BITFIELD {k}C SET u8 0 1
+    BITFIELD {k}C GET u8 0 | BITFIELD {k}none GET u8 0 | BITFIELD {k}none
+    BITFIELD {k}D OVERFLOW FAIL INCRBY u2 0 5 | BITFIELD {k}D OVERFLOW FAIL INCRBY u2 0 5
+    BITFIELD_RO {k}none GET u8 0 | GETBIT {k}none 1 | BITCOUNT {k}none | BITPOS {k}none 1
+    BITOP OR {k}E {k}B {k}none {k}C {k}none | BITOP NOT {k}E {k}E | BITOP AND {k}E {k}none
+    BITOP AND {k}E {k}none | LCS {k}B {k}none | LCS {k}none {k}none | LCS {k}none {k}C IDX LEN
+    DUMP {k}none | DUMP {k}B
     DEL {k}c {k}none {k}d | UNLINK {k}e {k}none | DEL {k}none
     GET {k}none | GET {k}r | MGET {k}none {k}r {k}none2 | STRLEN {k}none | GETRANGE {k}none 0 1
     EXISTS {k}none {k}r {k}none2 | TYPE {k}none | TTL {k}none | PTTL {k}none | TOUCH {k}none

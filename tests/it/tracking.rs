@@ -19,6 +19,11 @@ const SCRIPTS: &[&str] = &[
      w: SET {t}m 1 | a: MGET {t}m {t}n | w: RENAME {t}m {t}n | a: GET {t}n | w: COPY {t}n {t}o
      w: COPY {t}o {t}n REPLACE | a: GET {t}n | w: INCR {t}n | a: GET {t}n | w: GETDEL {t}n
      a: GET n | w: SETRANGE n 2 z | w: SETNX n 1
+     a: GETBIT n 3 | w: SETBIT n 3 1 | w: SETBIT n 4 1 | a: BITCOUNT n | w: SETBIT n 3 1
+     w: BITFIELD n SET u8 0 1 | a: BITPOS n 1 | w: BITFIELD n SET u8 0 1 | w: BITOP NOT n n
+     a: BITFIELD_RO n GET u8 0 | w: DEL n | a: LCS {t}1 {t}2 | w: SET {t}2 1 | w: SET {t}1 1
+     a: LCS {t}1 {t}1 | w: BITOP OR {t}1 {t}1 {t}2 | a: BITFIELD n GET u8 0 | w: SET n 1
+     a: DUMP n | w: APPEND n 1
      a: GET e | w: SET e 1 PX 300 | a: GET e | ~ | a: TYPE e | w: SET e 1 | a: OBJECT ENCODING e
      w: SET e 2 | a: GET e | w: FLUSHALL | w: SET e 1 | a: GET e | w: FLUSHDB
      a: CLIENT TRACKINGINFO | a: CLIENT GETREDIR | a: CLIENT TRACKING OFF | w: SET e 2

@@ -36,7 +36,7 @@ pub struct Model {
 }
 
 /// Least and most arguments, the name included.
-const ARITIES: [(&str, usize, usize); 44] = [
+const ARITIES: [(&str, usize, usize); 48] = [
     ("GET", 2, 2),
     ("SET", 3, 99),
     ("SETNX", 3, 3),
@@ -51,6 +51,10 @@ const ARITIES: [(&str, usize, usize); 44] = [
     ("GETRANGE", 4, 4),
     ("SUBSTR", 4, 4),
     ("SETRANGE", 4, 4),
+    ("SETBIT", 4, 4),
+    ("GETBIT", 3, 3),
+    ("BITCOUNT", 2, 2),
+    ("BITOP", 4, 99),
     ("INCR", 2, 2),
     ("DECR", 2, 2),
     ("INCRBY", 3, 3),
@@ -275,6 +279,10 @@ impl Model {
                 Ok(bulk(range(&value(), start, end)))
             }
             "SETRANGE" => self.setrange(id, value(), until_ms, words),
+            "SETBIT" => self.setbit(id, value(), until_ms, words),
+            "GETBIT" => int(bit_at(&value(), offset(&words[2])?)),
+            "BITCOUNT" => int(value().iter().map(|byte| i64::from(byte.count_ones())).sum()),
+            "BITOP" => self.bitop(words),
             "INCR" => self.add(id, value(), until_ms, 1),
             "DECR" => self.add(id, value(), until_ms, -1),
             "INCRBY" => self.add(id, value(), until_ms, number(&words[2])?),
@@ -440,6 +448,58 @@ impl Model {
         int(len)
     }
 
+    fn setbit(
+        &mut self,
+        id: Id,
+        mut value: Vec<u8>,
+        until_ms: Option<i64>,
+        words: &[Vec<u8>],
+    ) -> Answer {
+        let at = offset(&words[2])?;
+        let bit = number(&words[3]).ok().filter(|bit| [0, 1].contains(bit));
+        let bit = bit.ok_or("ERR bit is not an integer or out of range")?;
+        let (byte, was, len) = (at / 8, bit_at(&value, at), value.len());
+        value.resize(len.max(byte + 1), 0);
+        if value.len() == len && was == bit {
+            return int(was);
+        }
+        value[byte] = value[byte] & !(0x80 >> (at % 8)) | (bit as u8) << (7 - at % 8);
+        self.put(id, value, until_ms);
+        int(was)
+    }
+
+    fn bitop(&mut self, words: &[Vec<u8>]) -> Answer {
+        let operation = text(&words[1]);
+        if !["AND", "OR", "XOR", "NOT"].contains(&operation.as_str()) {
+            return Err(SYNTAX.to_owned());
+        }
+        if operation == "NOT" && words.len() > 4 {
+            return Err("ERR BITOP NOT must be called with a single source key.".to_owned());
+        }
+        let sources = words[3..].iter().map(|key| self.get(key));
+        let values: Vec<_> =
+            sources.map(|old| old.map_or(vec![], |old| old.value.clone())).collect();
+        let len = values.iter().map(Vec::len).max().unwrap_or(0);
+        let byte = |at: usize| {
+            let mut bytes = values.iter().map(|value| value.get(at).copied().unwrap_or(0));
+            let first = bytes.next().expect("the arity sees to it");
+            match operation.as_str() {
+                "AND" => bytes.fold(first, |a, b| a & b),
+                "OR" => bytes.fold(first, |a, b| a | b),
+                "XOR" => bytes.fold(first, |a, b| a ^ b),
+                _ => !first,
+            }
+        };
+        let result: Vec<u8> = (0..len).map(byte).collect();
+        let id = (self.db, words[2].clone());
+        if len == 0 {
+            self.remove(&id);
+        } else {
+            self.put(id, result, None);
+        }
+        int(len as i64)
+    }
+
     fn add(&mut self, id: Id, value: Vec<u8>, until_ms: Option<i64>, by: i64) -> Answer {
         let start = if self.entries.contains_key(&id) { number(&value)? } else { 0 };
         let sum = start.checked_add(by).ok_or(OVERFLOW)?;
@@ -514,6 +574,17 @@ impl Model {
             _ => int(0),
         }
     }
+}
+
+/// The place of a bit.
+fn offset(word: &[u8]) -> Result<usize, String> {
+    let offset = number(word).ok().filter(|offset| (0..1 << 32).contains(offset));
+    let error = || "ERR bit offset is not an integer or out of range".to_owned();
+    offset.map(|offset| offset as usize).ok_or_else(error)
+}
+
+fn bit_at(value: &[u8], at: usize) -> i64 {
+    value.get(at / 8).map_or(0, |byte| i64::from(byte >> (7 - at % 8) & 1))
 }
 
 fn deadline(amount: &[u8], unit: i64, command: &str) -> Result<i64, String> {

@@ -51,7 +51,7 @@ const FLOATS: [&str; 4] = ["0.5", "-1.5", "2", "abc"];
 /// Gone, far away, and what is none.
 const DEADLINES: [&str; 6] = ["1", "33000000000", "34000000000", "0", "-5", "x"];
 const DEADLINES_MS: [&str; 4] = ["1", "33000000000500", "34000000000499", "y"];
-const KEYED: [&str; 30] = [
+const KEYED: [&str; 33] = [
     "GET",
     "GET",
     "SET",
@@ -68,6 +68,9 @@ const KEYED: [&str; 30] = [
     "GETRANGE",
     "SUBSTR",
     "SETRANGE",
+    "SETBIT",
+    "GETBIT",
+    "BITCOUNT",
     "INCR",
     "DECR",
     "INCRBY",
@@ -83,7 +86,8 @@ const KEYED: [&str; 30] = [
     "PEXPIRETIME",
     "PERSIST",
 ];
-const OTHERS: [&str; 20] = [
+const OTHERS: [&str; 21] = [
+    "BITOP",
     "RENAME",
     "RENAMENX",
     "COPY",
@@ -123,7 +127,7 @@ fn command(rng: &mut Rng, model: &Model) -> Vec<Vec<u8>> {
     }
     // Keys that are judged together have to live together.
     let together = model.is_queueing()
-        || ["RENAME", "RENAMENX", "COPY", "MSETNX", "MULTI", "WATCH"].contains(&name);
+        || ["RENAME", "RENAMENX", "COPY", "MSETNX", "BITOP", "MULTI", "WATCH"].contains(&name);
     let key = |rng: &mut Rng| {
         let list = if together || rng.below(2) == 0 { &TAGGED[..] } else { &ALONE[..] };
         of(rng, list).to_vec()
@@ -153,6 +157,17 @@ fn command(rng: &mut Rng, model: &Model) -> Vec<Vec<u8>> {
         "SETRANGE" => {
             let offset = of(rng, &["0", "1", "10", "100", "-1", "x", "536870912"]);
             words.extend([key(rng), offset.as_bytes().to_vec(), of(rng, &VALUES).to_vec()]);
+        }
+        "SETBIT" | "GETBIT" => {
+            let offset = of(rng, &["0", "1", "7", "8", "100", "999", "-1", "x", "4294967296"]);
+            words.extend([key(rng), offset.as_bytes().to_vec()]);
+            if name == "SETBIT" {
+                words.push(word(rng, &["0", "1", "1", "2", "x"]));
+            }
+        }
+        "BITOP" => {
+            words.push(word(rng, &["AND", "OR", "XOR", "NOT", "or", "FOO"]));
+            words.extend((0..2 + rng.below(3)).map(|_| key(rng)));
         }
         "INCRBY" | "DECRBY" => words.extend([key(rng), word(rng, &NUMBERS)]),
         "INCRBYFLOAT" => {
@@ -212,7 +227,7 @@ fn set_options(rng: &mut Rng, words: &mut Vec<Vec<u8>>) {
 
 /// Once in a while there is no such command, or it has too few or too many arguments.
 fn mangle(rng: &mut Rng, model: &Model, words: &mut Vec<Vec<u8>>) {
-    let fixed = ["EXEC", "WATCH", "PING", "FLUSHDB"];
+    let fixed = ["EXEC", "WATCH", "PING", "FLUSHDB", "BITCOUNT"];
     let fixed = fixed.iter().any(|name| words[0].eq_ignore_ascii_case(name.as_bytes()));
     match rng.below(100) {
         0 => *words = vec![b"NOSUCH".to_vec()],
