@@ -7,7 +7,7 @@
 //! takes where there are several.
 //!
 //! Two values are refused when Redis would not have the memory for them, at 512 MiB: 134 M cells
-//! or so, two values of 11 KiB. That bounds the time on a core as well, to some 10 ms, plus what it
+//! or so, two values of 11 KiB. That bounds the time on a core as well, to tens of ms, plus what it
 //! takes to look through both values; and the memory to some 50 MiB.
 
 use std::sync::Arc;
