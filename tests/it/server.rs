@@ -1,6 +1,6 @@
 //! `stave serve` as a guard: started on free ports, killed and cleaned up when its test ends.
 //!
-//! The binary is the one that `STAVE_BIN` names (optimised, under `tools/test`), or cargo's
+//! The binary is the one that `STAVE_BIN` names (`tools/test` does), or cargo's
 //! own. It gets a data directory below cargo's target directory, since `/tmp` may be without
 //! direct I/O, and dies with the thread that started it, also when the test run is killed.
 

@@ -251,6 +251,44 @@ fn a_sole_voter_says_nothing_as_a_leader_before_its_vote_is_durable() {
     assert_ne!(net.wires_to(2), 0);
 }
 
+/// It crashes before, with all that it alone knew of: that others vote with it now.
+#[test]
+fn who_was_a_sole_voter_votes_in_a_term_that_it_led_unheard() {
+    let mut net = Net::with(2, 2, 1);
+    net.group(1).campaign();
+    net.settle();
+    net.propose_members(1, &[2], &[]).expect("it leads");
+    net.turn(1);
+    net.sync(1);
+    for turn in 0.. {
+        net.tick(1);
+        net.deliver_to(2);
+        while net.sync(2) {}
+        net.deliver_to(1);
+        if net.group(2).applied_index() == 2 {
+            break;
+        }
+        assert!(turn < 100, "no snapshot comes");
+    }
+
+    let crash = |net: &mut Net| {
+        net.crash(1);
+        net.restart(1);
+        net.wires.clear();
+        (0..7).for_each(|_| net.tick(1));
+    };
+    crash(&mut net);
+    net.group(1).campaign();
+    net.turn(1);
+    let led = (net.group(1).role(), net.group(1).term());
+    crash(&mut net);
+    net.group(2).campaign();
+    net.settle();
+
+    assert_eq!(led, (Role::Leader, 2));
+    assert_eq!((net.leader(), net.group(2).term()), (Some(2), 2));
+}
+
 #[test]
 fn a_change_that_is_none_or_comes_too_early_is_refused() {
     let mut net = Net::with(1, 4, 1);

@@ -42,7 +42,7 @@ pub(super) struct Net {
     /// What some replica applied at an index; any other must apply the same.
     pub(super) chosen: BTreeMap<u64, Entry>,
     pub(super) reads: Vec<(u64, ReadState)>,
-    /// Who led in a term; nobody else does.
+    /// Who led in a term for which its vote was durable; nobody else does.
     leaders: BTreeMap<u64, u64>,
     seed: u64,
     /// The voters at the group's birth.
@@ -148,11 +148,7 @@ impl Net {
         let mut out = Effects::default();
         self.group(id).drain(&mut out);
         self.narrate(id, &out);
-        if self.group(id).role() == Role::Leader {
-            let term = self.group(id).term();
-            let known = *self.leaders.entry(term).or_insert(id);
-            assert_eq!(known, id, "two leaders in term {term}");
-        }
+        self.check_leader(id);
         let Effects { append, hard_state, write, messages, commit, reads, install, .. } = out;
         let node = &mut self.nodes[id as usize - 1];
         match write {
@@ -170,6 +166,17 @@ impl Net {
             let applied = self.nodes[id as usize - 1].applied;
             self.say(&format!("{id} offers {peer} a snapshot at {applied}"));
             self.group(id).offer_snapshot(peer, applied);
+        }
+    }
+
+    /// A sole voter leads before its vote is durable, but neither says nor commits anything: should
+    /// it crash then, another may lead in that term.
+    fn check_leader(&mut self, id: u64) {
+        let node = &self.nodes[id as usize - 1];
+        let term = node.group.term();
+        if node.group.role() == Role::Leader && node.disk.hard_state.term == term {
+            let known = *self.leaders.entry(term).or_insert(id);
+            assert_eq!(known, id, "two leaders in term {term}");
         }
     }
 
