@@ -115,17 +115,14 @@ impl Seat {
 
     /// The cluster of a data directory that was made for it.
     pub(super) fn members(&self, identity: &Identity, config: &Config) -> Arc<Members> {
-        let Identity { cluster_id, node_id, cores, partitions, .. } = *identity;
+        let Identity { cluster_id, node_id, cores, partitions, incarnation, .. } = *identity;
         let configured = self.configured.clone();
         let topology = self.topology.clone();
         let members = Members::new(node_id, cluster_id, topology, cores, partitions);
-        let members = members.at(configured).patient_for(config.replace_dead_after);
+        let members = members.at(configured).born(incarnation);
+        let members = members.patient_for(config.replace_dead_after);
         Arc::new(members.stale_for(config.read_staleness_max))
     }
-}
-
-fn member(id: u64, peer: SocketAddr, zone: &str) -> Member {
-    Member { id, peer, zone: zone.to_owned(), state: State::Serving }
 }
 
 /// One of those that found a cluster together.
@@ -158,7 +155,7 @@ fn founder(config: &Config, replicas: u8) -> anyhow::Result<Seat> {
     let (cluster_id, nodes) = (xxh3_128(told.as_bytes()), names.len() as u16);
     let birth = Some(Birth { cluster_id, node_id: NodeId(config.node_id), nodes });
     let configured: Vec<_> = (1..).zip(addrs).collect();
-    let founders = configured.iter().map(|(id, addr)| member(*id, *addr, "")).collect();
+    let founders = configured.iter().map(|(id, addr)| Member::new(*id, *addr, "")).collect();
     let topology = Topology::founded(founders, replicas);
     Ok(Seat { birth, topology, configured, moved: false })
 }
@@ -178,7 +175,7 @@ fn host(
             "this node is one of several that founded a cluster: give it the --initial-cluster and \
              --node-id that it was born with, or --join"
         ),
-        None if id == 1 => Topology::founded(vec![member(1, own, "")], replicas),
+        None if id == 1 => Topology::founded(vec![Member::new(1, own, "")], replicas),
         None => bail!("this node has joined a cluster and lacks {TOPOLOGY}: give it --join"),
     };
     let birth = identity.map(Birth::of);
@@ -367,7 +364,7 @@ mod tests {
     fn one_of_several_founders_does_not_become_a_cluster_of_its_own() {
         let identity = |nodes| {
             let (node_id, cores, partitions) = (NodeId(1), 1, PARTITIONS_PER_SHARD);
-            Some(Identity { cluster_id: 7, node_id, cores, partitions, nodes })
+            Some(Identity { cluster_id: 7, node_id, cores, partitions, nodes, incarnation: 1 })
         };
         let own = SocketAddr::from(([127, 0, 0, 1], 7401));
 

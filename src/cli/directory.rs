@@ -3,19 +3,27 @@
 //! ```text
 //! DIR/LOCK            flock'ed for as long as a server runs; holds its pid
 //! DIR/identity.toml   written once, at birth
+//! DIR/begun           empty; there since all shards have logs
 //! ```
-//! `identity.toml`, format 1: a comment, then one `key = value` per line, then the checksum:
+//! A directory that has begun and lacks a shard's log has lost data, and is not served: a lone node
+//! would show nothing, one of a cluster would have forgotten what it acknowledged.
+//!
+//! `identity.toml`, format 3: a comment, then one `key = value` per line, then the checksum:
 //! ```toml
 //! # Stave's data directory. Written once, at its birth; not to be edited.
-//! format = 1
+//! format = 3
 //! cluster-id = "9f86d081884c7d659a2feaa0c55ad015"
 //! node-id = 1
 //! cores = 2
 //! partitions = 32
+//! nodes = 3
+//! incarnation = 3735928559
 //! checksum = "92409d48bcbaf7c0"
 //! ```
-//! A node of a cluster has format 2, which says of how many nodes it was founded: `nodes = 3` after
-//! `partitions`. The checksum is the xxh3 (64 bits, hexadecimal) of all bytes before its line.
+//! `nodes` says of how many nodes the cluster was founded, 1: of this one alone. `incarnation` is a
+//! random number by which the others tell this directory from a new one of the same node. Formats
+//! before lack it, format 1 (of a lone node) lacks `nodes` too. The checksum is the xxh3 (64 bits,
+//! hexadecimal) of all bytes before its line.
 //!
 //! Why a lock that the kernel holds and not a pid file: it can not outlive its process, so a crash
 //! leaves nothing to clean up. The file itself stays: removing it would let two processes lock two
@@ -32,14 +40,17 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::id::NodeId;
+use crate::id::{NodeId, ShardId};
 use crate::limits::PARTITIONS_PER_SHARD;
-use crate::server::IDENTITY;
+use crate::server::{IDENTITY, log_dir};
+use crate::wal::segment_seq;
 
 /// The format this program writes, and the newest it reads.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 const LOCK: &str = "LOCK";
 const IDENTITY_TMP: &str = "identity.toml.tmp";
+/// Says that all shards have logs.
+pub(super) const BEGUN: &str = "begun";
 
 /// What a data directory is, from its birth to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +65,8 @@ pub struct Identity {
     pub partitions: u32,
     /// Nodes that the cluster was founded of; 1: this one alone.
     pub nodes: u16,
+    /// Of this directory alone, random; 0: it is from before there was one.
+    pub incarnation: u32,
 }
 
 /// As what a directory is made that is to be a node of a cluster.
@@ -158,6 +171,7 @@ impl DataDir {
                 return Err(Error::Cores { path, asked: cores, born: identity.cores });
             }
             check_birth(path, &identity, birth)?;
+            check_logs(path, identity.cores)?;
             return Ok(Self { path: path.to_owned(), identity, born: false, _lock: lock });
         }
         refuse_foreign(path)?;
@@ -165,9 +179,23 @@ impl DataDir {
             || random_id().map(|cluster_id| Birth { cluster_id, node_id: NodeId(1), nodes: 1 });
         let Birth { cluster_id, node_id, nodes } = birth.map_or_else(alone, Ok)?;
         let partitions = u32::from(cores) * PARTITIONS_PER_SHARD;
-        let identity = Identity { cluster_id, node_id, cores, partitions, nodes };
+        let incarnation = random_id()? as u32 | 1;
+        let identity = Identity { cluster_id, node_id, cores, partitions, nodes, incarnation };
         write_identity(path, &identity)?;
         Ok(Self { path: path.to_owned(), identity, born: true, _lock: lock })
+    }
+
+    /// Notes that all shards have logs, which never are without a file from now on.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn note_begun(&self) -> Result<(), Error> {
+        let path = self.path.join(BEGUN);
+        if path.exists() {
+            return Ok(());
+        }
+        let made = File::create(&path).and_then(|file| file.sync_all());
+        made.and_then(|()| sync_dir_of(&self.path)).map_err(io_error("create", &path))
     }
 
     /// Where it is.
@@ -245,6 +273,17 @@ pub enum Error {
         what: &'static str,
     },
 
+    /// A part of it is gone.
+    #[error(
+        "{} holds no log, though it did: the data directory has lost data; restore it from a \
+         backup, or, of a node of a cluster, remove the node (stave cluster remove) and let it \
+         join anew with an empty directory", path.display()
+    )]
+    Lost {
+        /// Where the log was.
+        path: PathBuf,
+    },
+
     /// Another node than at its birth.
     #[error(
         "data directory {} was born as node {} of {} and can not be served as node {} of {}: give \
@@ -293,7 +332,11 @@ fn create(path: &Path) -> Result<(), Error> {
 }
 
 fn sync_dir(path: &Path) -> Result<(), Error> {
-    File::open(path).and_then(|dir| dir.sync_all()).map_err(io_error("sync", path))
+    sync_dir_of(path).map_err(io_error("sync", path))
+}
+
+fn sync_dir_of(path: &Path) -> io::Result<()> {
+    File::open(path).and_then(|dir| dir.sync_all())
 }
 
 fn lock(dir: &Path) -> Result<File, Error> {
@@ -346,6 +389,19 @@ fn check_birth(path: &Path, identity: &Identity, asked: Option<Birth>) -> Result
     Err(Error::Node { path, asked: (id, nodes), born })
 }
 
+/// Each shard that has begun has a file of its log.
+fn check_logs(path: &Path, cores: u16) -> Result<(), Error> {
+    let is_segment = |entry: io::Result<fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name().to_str().and_then(segment_seq).is_some())
+    };
+    let has_log = |dir: &PathBuf| fs::read_dir(dir).is_ok_and(|mut names| names.any(is_segment));
+    let mut dirs = (0..cores).map(|shard| log_dir(path, ShardId(shard)));
+    match dirs.find(|dir| !has_log(dir)).filter(|_| path.join(BEGUN).exists()) {
+        Some(path) => Err(Error::Lost { path }),
+        None => Ok(()),
+    }
+}
+
 fn random_id() -> Result<u128, Error> {
     let path = Path::new("/dev/urandom");
     let mut bytes = [0; 16];
@@ -355,16 +411,12 @@ fn random_id() -> Result<u128, Error> {
 }
 
 fn encode(identity: &Identity) -> String {
-    let Identity { cluster_id, node_id, cores, partitions, nodes } = identity;
-    // What a lone node says, every version reads.
-    let (format, last) = match nodes {
-        1 => (1, String::new()),
-        nodes => (2, format!("nodes = {nodes}\n")),
-    };
+    let Identity { cluster_id, node_id, cores, partitions, nodes, incarnation } = identity;
     let body = format!(
         "# Stave's data directory. Written once, at its birth; not to be edited.\n\
-         format = {format}\ncluster-id = \"{cluster_id:032x}\"\nnode-id = {node_id}\n\
-         cores = {cores}\npartitions = {partitions}\n{last}"
+         format = {FORMAT}\ncluster-id = \"{cluster_id:032x}\"\nnode-id = {node_id}\n\
+         cores = {cores}\npartitions = {partitions}\nnodes = {nodes}\n\
+         incarnation = {incarnation}\n"
     );
     let checksum = xxh3_64(body.as_bytes());
     format!("{body}checksum = \"{checksum:016x}\"\n")
@@ -398,6 +450,7 @@ struct Fields {
     cores: u16,
     partitions: u32,
     nodes: Option<u16>,
+    incarnation: Option<u32>,
     checksum: String,
 }
 
@@ -430,9 +483,11 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Identity, Error> {
         cores: fields.cores,
         partitions: fields.partitions,
         nodes: fields.nodes.unwrap_or(1),
+        incarnation: fields.incarnation.unwrap_or(0),
     };
-    if identity.nodes == 0 || (identity.nodes > 1) != (versioned.format == 2) {
-        return Err(damaged("nodes"));
+    let has = (fields.nodes.is_some(), fields.incarnation.is_some());
+    if identity.nodes == 0 || has != (versioned.format > 1, versioned.format > 2) {
+        return Err(damaged("nodes or incarnation"));
     }
     if identity.cores == 0 || identity.partitions == 0 || fields.node_id == 0 {
         return Err(damaged("a zero"));
@@ -534,7 +589,7 @@ pub(super) mod tests {
         let outcomes = [
             text.replace("cores = 2", "cores = 3"),
             text.replace("cores = 2\n", ""),
-            text.replace("format = 1", "format = 9"),
+            text.replace("format = 3", "format = 9"),
             String::new(),
         ]
         .map(|text| {
@@ -545,7 +600,7 @@ pub(super) mod tests {
         for (shown, expected) in outcomes.iter().zip([
             "damaged (wrong checksum)",
             "damaged (unknown or missing fields)",
-            "is of format 9, this program reads up to 2",
+            "is of format 9, this program reads up to 3",
             "damaged (no format)",
         ]) {
             assert!(shown.contains(expected), "{shown}");
@@ -555,8 +610,9 @@ pub(super) mod tests {
     #[test]
     fn no_flipped_bit_makes_another_identity() {
         for nodes in [1, 3] {
-            let (cluster_id, node_id) = (7, NodeId(1));
-            let identity = Identity { cluster_id, node_id, cores: 2, partitions: 32, nodes };
+            let (cluster_id, node_id, cores, partitions) = (7, NodeId(1), 2, 32);
+            let incarnation = 12_345;
+            let identity = Identity { cluster_id, node_id, cores, partitions, nodes, incarnation };
             let text = encode(&identity);
             assert_eq!(decode(Path::new(IDENTITY), text.as_bytes()).ok(), Some(identity));
 
@@ -591,10 +647,32 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn format_1_is_read_for_ever() {
-        let golden = include_bytes!("testdata/identity-1.toml");
+    fn a_directory_that_lacks_a_log_which_it_had_is_refused_with_the_cure() {
+        let temp = TempDir::new("lost");
+        let dir = DataDir::open(temp.path(), 2, false).expect("it is new");
+        drop(dir);
+        drop(DataDir::open(temp.path(), 2, false).expect("a crash may have come first"));
+        for shard in [0, 1] {
+            let log = log_dir(temp.path(), ShardId(shard));
+            fs::create_dir_all(&log).expect("it is ours");
+            fs::write(crate::wal::segment_path(&log, 1), "x").expect("it is ours");
+        }
+        let dir = DataDir::open(temp.path(), 2, false).expect("it is its own");
+        dir.note_begun().expect("it is ours");
+        dir.note_begun().expect("it may have begun before");
+        drop(dir);
+        drop(DataDir::open(temp.path(), 2, false).expect("nothing is missing"));
 
-        let identity = decode(Path::new(IDENTITY), golden).expect("it was written by format 1");
+        fs::remove_dir_all(temp.path().join("shard-01")).expect("it is ours");
+        let error = DataDir::open(temp.path(), 2, false).expect_err("half of it is gone");
+
+        let text = error.to_string();
+        assert!(text.contains("shard-01/wal holds no log, though it did"), "{text}");
+    }
+
+    #[test]
+    fn formats_are_read_for_ever() {
+        let decoded = |golden: &[u8]| decode(Path::new(IDENTITY), golden).expect("it was written");
 
         let expected = Identity {
             cluster_id: 0x9f86_d081_884c_7d65_9a2f_eaa0_c55a_d015,
@@ -602,8 +680,12 @@ pub(super) mod tests {
             cores: 2,
             partitions: 32,
             nodes: 1,
+            incarnation: 0,
         };
-        assert_eq!(identity, expected);
-        assert_eq!(encode(&expected).as_bytes(), golden);
+        assert_eq!(decoded(include_bytes!("testdata/identity-1.toml")), expected);
+        let expected = Identity { nodes: 3, incarnation: 0xdead_beef, ..expected };
+        let newest = include_bytes!("testdata/identity-3.toml");
+        assert_eq!(String::from_utf8_lossy(newest), encode(&expected));
+        assert_eq!(decoded(newest), expected);
     }
 }

@@ -160,7 +160,7 @@ fn count(told: &Told, what: impl Fn(&PartitionStatus) -> bool) -> usize {
 }
 
 fn line(told: &Told, member: &Member) -> String {
-    let Member { id, peer, zone, state } = member;
+    let Member { id, peer, zone, state, .. } = member;
     let state = format!("{state:?}").to_lowercase();
     let zone = if zone.is_empty() { "-" } else { zone };
     let leads = count(told, |partition| partition.leader == *id);

@@ -219,6 +219,9 @@ fn serve(resolved: Resolved) -> anyhow::Result<()> {
     }
     let plan = Plan { config, identity: dir.identity(), seat };
     let running = start::start(&plan)?;
+    if let Err(error) = dir.note_begun() {
+        tracing::warn!(%error, "the loss of a shard would not be noticed at the next start");
+    }
     if let Some(seat) = &plan.seat {
         seat.announce(&plan.config);
     }

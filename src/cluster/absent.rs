@@ -66,7 +66,7 @@ mod tests {
     fn nodes(count: u64) -> Topology {
         let member = |id| {
             let peer = std::net::SocketAddr::from(([10, 0, 0, id as u8], 7401));
-            Member { id, peer, zone: String::new(), state: State::Serving }
+            Member::new(id, peer, "")
         };
         Topology::founded((1..=count).map(member).collect(), 3)
     }

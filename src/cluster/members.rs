@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::topology::NODES_MAX;
-use super::{Fed, Member, State, Topology, Wanted, Witness};
+use super::{Action, Fed, Member, State, Topology, Wanted, Witness};
 use crate::consensus::Membership;
 use crate::id::{NodeId, PartitionId, ShardId};
 
@@ -61,6 +61,12 @@ pub struct Members {
     wanted: Mutex<Arc<[Wanted]>>,
     /// Where nodes are reached, whatever they have agreed on.
     configured: Vec<(u64, SocketAddr)>,
+    /// That of this node's data directory; 0: it is from before there was one.
+    incarnation: u32,
+    /// Those that other nodes have said, as their greetings came.
+    said: Mutex<BTreeMap<u64, u32>>,
+    /// Those that a topology says which the log has, and which is not known to be agreed on.
+    undecided: Mutex<BTreeMap<u64, u32>>,
     /// How long a node may be silent before others have its replicas; zero: for ever.
     patience: Duration,
     /// How old what a replica that follows is asked may be; zero: none is.
@@ -108,6 +114,9 @@ impl Members {
             wanted: Mutex::new(topology.place(partitions).into()),
             topology: Mutex::new(Arc::new(topology)),
             configured: Vec::new(),
+            incarnation: 0,
+            said: Mutex::default(),
+            undecided: Mutex::default(),
             patience: Duration::ZERO,
             stale_max: Duration::ZERO,
             shards,
@@ -131,6 +140,34 @@ impl Members {
         let known = self.topology().as_ref().clone();
         *locked(&self.topology) = Arc::new(self.configure(known));
         self
+    }
+
+    /// The same, of a node whose data directory has this incarnation.
+    #[must_use]
+    pub fn born(self, incarnation: u32) -> Self {
+        Self { incarnation, ..self }
+    }
+
+    /// That of this node's data directory.
+    pub fn incarnation(&self) -> u32 {
+        self.incarnation
+    }
+
+    /// Notes of which incarnation another node says to be.
+    pub fn note_incarnation(&self, node: NodeId, incarnation: u32) {
+        locked(&self.said).insert(node.0, incarnation);
+    }
+
+    /// What the topology should say of a node that was heard of and is unknown to it.
+    pub fn unknown(&self, topology: &Topology) -> Option<Action> {
+        let said = locked(&self.said);
+        let of = |id: u64| match id == self.own.0 {
+            true => self.incarnation,
+            false => said.get(&id).copied().unwrap_or(0),
+        };
+        let mut nodes = topology.nodes.iter().filter(|member| member.incarnation == 0);
+        let new = nodes.find(|member| of(member.id) != 0)?;
+        Some(Action::Known { node: new.id, incarnation: of(new.id) })
     }
 
     /// The same, of a node that takes others for lost that are silent for so long.
@@ -198,6 +235,22 @@ impl Members {
         topology
     }
 
+    /// Notes a topology that the log has. A leader has heard what it says of incarnations, so it is
+    /// true, also if a crash has made this node forget that it was agreed on.
+    pub fn note_undecided(&self, topology: &Topology) {
+        let said = topology.nodes.iter().filter(|member| member.incarnation != 0);
+        locked(&self.undecided).extend(said.map(|member| (member.id, member.incarnation)));
+    }
+
+    /// Which incarnation a node is known to be of; 0: it is not.
+    pub fn incarnation_of(&self, node: NodeId) -> u32 {
+        let agreed = self.topology().get(node.0).map_or(0, |member| member.incarnation);
+        match agreed {
+            0 => locked(&self.undecided).get(&node.0).copied().unwrap_or(0),
+            agreed => agreed,
+        }
+    }
+
     /// This node.
     pub fn own(&self) -> NodeId {
         self.own
@@ -239,6 +292,11 @@ impl Members {
     pub fn all(&self) -> Vec<Member> {
         let topology = self.topology();
         topology.nodes.iter().filter(|member| member.state != State::Removed).cloned().collect()
+    }
+
+    /// Their ids, and incarnations as far as they are known.
+    pub fn known(&self) -> Vec<(NodeId, u32)> {
+        self.ids().into_iter().map(|node| (node, self.incarnation_of(node))).collect()
     }
 
     /// Their ids.
@@ -415,8 +473,7 @@ mod tests {
     /// Node 2 of three, of so many shards and eight partitions.
     fn second_of_three(shards: u16) -> Members {
         let addr = SocketAddr::from(([127, 0, 0, 1], 7401));
-        let (zone, state) = (String::new(), State::Serving);
-        let member = |id| Member { id, peer: addr, zone: zone.clone(), state };
+        let member = |id| Member::new(id, addr, "");
         let topology = Topology::founded([1, 2, 3].map(member).into(), 3);
         Members::new(NodeId(2), 1, topology, shards, 8)
     }

@@ -183,12 +183,12 @@ impl Ground {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use super::super::{Action, State};
+    use super::super::Action;
     use super::*;
 
     fn member(id: u64, zone: &str) -> Member {
         let peer = std::net::SocketAddr::from(([10, 0, 0, id as u8], 7401));
-        Member { id, peer, zone: zone.to_owned(), state: State::Serving }
+        Member::new(id, peer, zone)
     }
 
     /// So many nodes without zones.

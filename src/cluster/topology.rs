@@ -48,6 +48,13 @@ pub struct Member {
     pub zone: String,
     /// What is to become of it.
     pub state: State,
+    /// That of its data directory when it was first heard of; 0: it was not yet, or has none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub incarnation: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// See the module's header.
@@ -127,6 +134,13 @@ pub enum Action {
         /// Which.
         node: u64,
     },
+    /// A node is heard of for the first time; of the leader's own accord.
+    Known {
+        /// Which.
+        node: u64,
+        /// See [`Member::incarnation`].
+        incarnation: u32,
+    },
     /// So many nodes are to have a replica of each partition.
     Replicas {
         /// How many: see [`check_replicas`].
@@ -183,6 +197,11 @@ pub fn check_replicas(count: u8) -> Result<(), Refusal> {
 pub type Refusal = String;
 
 impl Member {
+    /// One that serves, and was not heard of yet.
+    pub fn new(id: u64, peer: SocketAddr, zone: &str) -> Self {
+        Self { id, peer, zone: zone.to_owned(), state: State::Serving, incarnation: 0 }
+    }
+
     /// Its number.
     pub fn node(&self) -> NodeId {
         NodeId(self.id)
@@ -250,6 +269,7 @@ impl Topology {
             }
             // Somebody has decided otherwise meanwhile.
             Action::Lost { node } | Action::Found { node } => *node,
+            Action::Known { node, incarnation } => after.know(*node, *incarnation),
             Action::Replicas { count } => {
                 check_replicas(*count)?;
                 after.replicas = *count;
@@ -306,8 +326,16 @@ impl Topology {
         if id > NODES_MAX {
             return Err(format!("{NODES_MAX} nodes have been in this cluster: no more can join"));
         }
-        self.nodes.push(Member { id, peer, zone: zone.to_owned(), state: State::Serving });
+        self.nodes.push(Member::new(id, peer, zone));
         Ok(id)
+    }
+
+    fn know(&mut self, id: u64, incarnation: u32) -> u64 {
+        let mut nodes = self.nodes.iter_mut();
+        if let Some(new) = nodes.find(|member| member.id == id && member.incarnation == 0) {
+            new.incarnation = incarnation;
+        }
+        id
     }
 
     fn announce(&mut self, id: u64, peer: SocketAddr) -> Result<u64, Refusal> {
@@ -367,7 +395,7 @@ mod tests {
 
     fn member(id: u64) -> Member {
         let peer = addr(7000 + 10 * id as u16);
-        Member { id, peer, zone: String::new(), state: State::Serving }
+        Member::new(id, peer, "")
     }
 
     fn three() -> Topology {

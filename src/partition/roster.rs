@@ -136,6 +136,19 @@ impl Partition {
         self.decreed > self.committed.index
     }
 
+    /// The newest topology that the log has and that is not applied, and may never be.
+    pub fn undecided_topology(&self) -> Option<&[u8]> {
+        let replica = self.replica.as_ref()?;
+        let behind = self.group.applied_index() + 1..=self.group.last_index();
+        let contents = behind.rev().filter_map(|index| replica.content_at(index));
+        contents.filter_map(|content| Decree::of(&content.payload)).find_map(
+            |decree| match decree {
+                Decree::Topology(topology) => Some(topology),
+                _ => None,
+            },
+        )
+    }
+
     /// Proposes another topology; returns the entry to wait for. For a leader whose open entry was
     /// sealed; to be sealed before anything else is proposed.
     pub fn propose_topology(&mut self, topology: &[u8]) -> u64 {

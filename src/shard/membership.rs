@@ -75,8 +75,9 @@ impl<E: Env> Shard<E> {
         Ok(Granted { node, topology, hold: Some(hold) })
     }
 
-    /// Does without nodes that are not heard of for long, and has those back that are.
-    fn look_for_absent(
+    /// Has the topology say who the nodes are that are heard of for the first time, does without
+    /// those that are not heard of for long, and has those back that are.
+    fn look_after_nodes(
         &mut self,
         place: u32,
         topology: &Topology,
@@ -87,11 +88,14 @@ impl<E: Env> Shard<E> {
             return self.replicas.absent.forget();
         }
         let (whose, when) = ((members.own(), up), (self.env.now(), members.patience()));
-        if let Some(action) = self.replicas.absent.look(topology, whose, when) {
+        let absent = self.replicas.absent.look(topology, whose, when);
+        if let Some(action) = &absent {
             tracing::warn!(?action, "a node was not heard of for long, or is again");
-            if let Err(error) = self.change_topology(place, &action) {
-                tracing::debug!(?error, "the topology is not changed now");
-            }
+        }
+        if let Some(action) = absent.or_else(|| members.unknown(topology))
+            && let Err(error) = self.change_topology(place, &action)
+        {
+            tracing::debug!(?error, "the topology is not changed now");
         }
     }
 
@@ -154,7 +158,14 @@ impl<E: Env> Shard<E> {
         let Some(members) = self.members().cloned() else { return };
         if let Some(place) = self.place_of(KNOWING) {
             let topology = decreed(self.partition(place), &members);
-            self.look_for_absent(place, &topology, &members, up);
+            self.look_after_nodes(place, &topology, &members, up);
+            if topology.nodes.iter().any(|member| member.incarnation == 0) {
+                let undecided = self.partition(place).undecided_topology();
+                undecided
+                    .and_then(Topology::decode)
+                    .iter()
+                    .for_each(|of| members.note_undecided(of));
+            }
             members.note_topology(topology);
         }
         let (has_leader, now) = (members.topology().leader.is_some(), self.env.now());

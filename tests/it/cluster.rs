@@ -7,6 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::client::{Client, Reply};
+use crate::members::{ask, node, settle};
 use crate::server::Server;
 
 /// How long a change of leaders may take, on a machine that is busy with other tests.
@@ -235,6 +236,43 @@ fn a_node_of_another_cluster_is_refused_by_name() {
     let nodes = start(2, &[]);
     let text = nodes[0].second(&["--initial-cluster", "127.0.0.1:1,127.0.0.1:2", "--node-id", "2"]);
     assert!(text.1.contains("in use by process"), "{text:?}");
+}
+
+/// Its operator has it start on an empty directory as who it was, finds out, and does what the log
+/// says.
+#[test]
+fn a_node_that_has_lost_all_it_had_is_not_spoken_with_and_joins_anew() {
+    let mut nodes = start(3, &[]);
+    let mut kept = BTreeMap::new();
+    write_some(&mut Patient::of(&nodes), 0, &mut kept);
+    let begun = Instant::now();
+    let topology = |node: &Server| ask(node, "topology").1;
+    while topology(&nodes[2]).matches("incarnation").count() < 3 {
+        assert!(begun.elapsed() < CHANGE_MAX, "they do not know each other");
+        sleep(Duration::from_millis(50));
+    }
+
+    nodes[1].kill();
+    std::fs::remove_dir_all(nodes[1].dir().join("data")).expect("it is ours");
+    nodes[1].restart();
+    let said = |node: &Server| node.log().contains("node 2 has another data directory than it had");
+    while !nodes.iter().all(said) {
+        assert!(begun.elapsed() < 2 * CHANGE_MAX, "nobody says so");
+        sleep(Duration::from_millis(50));
+    }
+    assert_kept(&mut Patient::of([&nodes[0], &nodes[2]]), &kept);
+
+    nodes[1].kill();
+    let (code, text) = ask(&nodes[0], "remove 2");
+    assert_eq!(code, Some(0), "{text}");
+    let text = topology(&nodes[0]);
+    let (_, first) = text.split_once("127.0.0.1:").expect("where it is");
+    let port: String = first.chars().take_while(char::is_ascii_digit).collect();
+    let (new, _) = node(port.parse().ok(), &[]);
+    settle(&new);
+    nodes[0].kill();
+    write_some(&mut Patient::of([&new, &nodes[2]]), 1, &mut kept);
+    assert_kept(&mut Patient::of([&new]), &kept);
 }
 
 /// Clients of a cluster are told where to go, by any node.

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use super::report::{Finding, MOVE_AWAY, PUT_BACK, Report};
 use super::{log, table};
 use crate::cli::cluster::TOPOLOGY;
+use crate::cli::directory::BEGUN;
 use crate::cli::inspect::manifest::newest;
 use crate::cluster::SlotMap;
 use crate::lsm::manifest::file::seq_of;
@@ -212,7 +213,7 @@ pub(super) fn strays(
 pub(super) fn is_of_directory(name: &str, cores: u16) -> Named {
     let shard = name.strip_prefix("shard-").and_then(|number| number.parse::<u16>().ok());
     match name {
-        "LOCK" | IDENTITY | TOPOLOGY | "checkpoints" | "lost+found" => Named::Ours,
+        "LOCK" | IDENTITY | BEGUN | TOPOLOGY | "checkpoints" | "lost+found" => Named::Ours,
         "identity.toml.tmp" | "cluster.json.tmp" => Named::Left("a file that was not finished"),
         _ if shard.is_some_and(|shard| shard < cores) => Named::Ours,
         _ => Named::Stranger,

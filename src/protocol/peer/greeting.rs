@@ -4,7 +4,7 @@ use crate::codec::{Fields, put_u16};
 use crate::id::{NodeId, ShardId};
 
 /// What this program speaks behind the greeting.
-pub const SPOKEN: u16 = 4;
+pub const SPOKEN: u16 = 5;
 
 /// Longest text of a refusal, bytes.
 const TEXT_LEN_MAX: usize = 512;
@@ -22,6 +22,9 @@ pub struct Place {
     pub shard_count: u16,
     /// Partitions of the cluster.
     pub partition_count: u32,
+    /// Of the node's data directory, random: a new one of the same node has another; 0: it is from
+    /// before there was one.
+    pub incarnation: u32,
 }
 
 /// The dialler's first frame.
@@ -44,7 +47,7 @@ impl Hello {
     }
 
     pub(super) fn decode(body: &[u8]) -> Result<Self, &'static str> {
-        let hello = Self::read(Fields(body)).ok_or("not 48 bytes, or reserved ones in use")?;
+        let hello = Self::read(Fields(body)).ok_or("not 48 bytes")?;
         let Place { node, shard, shard_count, .. } = hello.from;
         if node.0 == 0 || hello.to_node.0 == 0 {
             return Err("a node without a number");
@@ -59,22 +62,22 @@ impl Hello {
         let version = fields.u16()?;
         let (shard, to_shard) = (ShardId(fields.u16()?), ShardId(fields.u16()?));
         let (shard_count, partition_count) = (fields.u16()?, fields.u32()?);
-        fields.zero(4)?;
-        let cluster = fields.u128()?;
+        let (incarnation, cluster) = (fields.u32()?, fields.u128()?);
         let (node, to_node) = (NodeId(fields.u64()?), NodeId(fields.u64()?));
         fields.end()?;
-        let from = Place { cluster, node, shard, shard_count, partition_count };
+        let from = Place { cluster, node, shard, shard_count, partition_count, incarnation };
         Some(Self { version, from, to_node, to_shard })
     }
 
     /// Appends the body.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let Place { cluster, node, shard, shard_count, partition_count } = self.from;
+        let Place { cluster, node, shard, shard_count, .. } = self.from;
         for short in [self.version, shard.0, self.to_shard.0, shard_count] {
             out.extend_from_slice(&short.to_le_bytes());
         }
-        out.extend_from_slice(&partition_count.to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
+        for long in [self.from.partition_count, self.from.incarnation] {
+            out.extend_from_slice(&long.to_le_bytes());
+        }
         out.extend_from_slice(&cluster.to_le_bytes());
         out.extend_from_slice(&node.0.to_le_bytes());
         out.extend_from_slice(&self.to_node.0.to_le_bytes());
@@ -90,26 +93,27 @@ pub struct Welcome {
     pub node: NodeId,
     /// Which of its shards.
     pub shard: ShardId,
+    /// See [`Place::incarnation`].
+    pub incarnation: u32,
 }
 
 impl Welcome {
     pub(super) fn decode(body: &[u8]) -> Result<Self, &'static str> {
-        Self::read(Fields(body)).ok_or("not 16 bytes, or reserved ones in use")
+        Self::read(Fields(body)).ok_or("not 16 bytes")
     }
 
     fn read(mut fields: Fields<'_>) -> Option<Self> {
         let (version, shard) = (fields.u16()?, ShardId(fields.u16()?));
-        fields.zero(4)?;
-        let node = NodeId(fields.u64()?);
+        let (incarnation, node) = (fields.u32()?, NodeId(fields.u64()?));
         fields.end()?;
-        Some(Self { version, node, shard })
+        Some(Self { version, node, shard, incarnation })
     }
 
     /// Appends the body.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.version.to_le_bytes());
         out.extend_from_slice(&self.shard.0.to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&self.incarnation.to_le_bytes());
         out.extend_from_slice(&self.node.0.to_le_bytes());
     }
 }
@@ -132,6 +136,25 @@ pub enum Reason {
     ShardCount = 6,
     /// It has another number of partitions.
     PartitionCount = 7,
+    /// Its data directory is another than it was.
+    Incarnation = 8,
+}
+
+/// What is known of a node: its number, and the incarnation of its data directory; 0: unknown.
+pub type Known = (NodeId, u32);
+
+/// Whether a node that says to be of an incarnation may be the one that is known.
+pub fn is_same(said: u32, known: u32) -> bool {
+    known == 0 || said == known
+}
+
+/// What is said of a node that is another than it was, and to it.
+pub fn reborn(node: NodeId) -> String {
+    format!(
+        "node {node} has another data directory than it had: it has forgotten what it acknowledged \
+         and whom it voted for; give it back the one that it had, or remove the node (stave \
+         cluster remove {node}) and let its machine join anew with an empty one (--join)"
+    )
 }
 
 /// The answer to a hello that is wrong.
@@ -178,14 +201,15 @@ impl Place {
     ///
     /// # Errors
     /// The refusal to send.
-    pub fn judge(&self, hello: &Hello, nodes: &[NodeId]) -> Result<Welcome, Refusal> {
-        match self.objection(hello, nodes) {
-            Some((reason, text)) => Err(Refusal::new(reason, text)),
-            None => Ok(Welcome { version: SPOKEN, node: self.node, shard: hello.to_shard }),
+    pub fn judge(&self, hello: &Hello, nodes: &[Known]) -> Result<Welcome, Refusal> {
+        if let Some((reason, text)) = self.objection(hello, nodes) {
+            return Err(Refusal::new(reason, text));
         }
+        let (node, shard, incarnation) = (self.node, hello.to_shard, self.incarnation);
+        Ok(Welcome { version: SPOKEN, node, shard, incarnation })
     }
 
-    fn objection(&self, hello: &Hello, nodes: &[NodeId]) -> Option<(Reason, String)> {
+    fn objection(&self, hello: &Hello, nodes: &[Known]) -> Option<(Reason, String)> {
         let (own, Hello { version, from, to_node, .. }) = (self, hello);
         let (me, you) = (own.node, from.node);
         let objection = if *version != SPOKEN {
@@ -213,7 +237,7 @@ impl Place {
         Some(objection)
     }
 
-    fn objection_to_sender(&self, from: &Self, nodes: &[NodeId]) -> Option<(Reason, String)> {
+    fn objection_to_sender(&self, from: &Self, nodes: &[Known]) -> Option<(Reason, String)> {
         let (own, me, you) = (self, self.node, from.node);
         let count = |what: &str, yours: u32, ours: u32| {
             format!(
@@ -222,15 +246,18 @@ impl Place {
                  the number of the others"
             )
         };
+        let known = nodes.iter().find(|(node, _)| *node == you);
         if you == me {
             let text = format!(
                 "there are two nodes {me}: one of them runs on a copy of the other's data \
                  directory; stop it and start it with an empty one"
             );
             Some((Reason::Twin, text))
-        } else if !nodes.contains(&you) {
+        } else if known.is_none() {
             let text = format!("node {you} is none of this cluster's: add it, or stop it");
             Some((Reason::Stranger, text))
+        } else if known.is_some_and(|(_, known)| !is_same(from.incarnation, *known)) {
+            Some((Reason::Incarnation, reborn(you)))
         } else if from.shard_count != own.shard_count {
             let text = count("shards", from.shard_count.into(), own.shard_count.into());
             Some((Reason::ShardCount, text))

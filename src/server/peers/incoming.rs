@@ -27,6 +27,8 @@ pub(super) struct Incoming {
     pub conn: ConnId,
     /// Whose it is, once that is known.
     pub from: Option<ShardId>,
+    /// That of its node's data directory.
+    pub incarnation: u32,
     /// When something came last.
     pub heard: Duration,
     parser: Parser,
@@ -42,8 +44,9 @@ impl<E: Env> Server<E> {
     pub(in crate::server) fn accept_peer(&mut self, conn: ConnId) {
         let Some(peers) = self.peers.as_mut() else { return self.env.close(conn) };
         let (parser, blobs, mail) = Default::default();
-        let (from, heard) = (None, self.env.now());
-        peers.incoming.insert(conn.index, Incoming { conn, from, heard, parser, blobs, mail });
+        let (from, incarnation, heard) = (None, 0, self.env.now());
+        let new = Incoming { conn, from, incarnation, heard, parser, blobs, mail };
+        peers.incoming.insert(conn.index, new);
     }
 
     /// Whether the first that comes over a connection is of the binary protocol: of a node that
@@ -71,7 +74,8 @@ impl<E: Env> Server<E> {
             let topology = self.node.topology();
             let own = topology.endpoints.get(topology.myself);
             let own = own.map_or(("", 0), |own| (own.host.as_str(), own.port));
-            if !link.receive(bytes, now, own) {
+            let known = peers.members.incarnation_of(link.node);
+            if !link.receive(bytes, now, own, known) {
                 self.drop_link(&mut peers, number);
             }
         } else if let Some(mut incoming) = peers.incoming.remove(&conn.index) {
@@ -207,7 +211,7 @@ impl<E: Env> Server<E> {
     ) -> Result<(), Broken> {
         let mut out = Vec::new();
         let at = start(&mut out);
-        let judged = peers.own.judge(hello, &peers.members.ids());
+        let judged = peers.own.judge(hello, &peers.members.known());
         match &judged {
             Ok(welcome) => welcome.encode(&mut out),
             Err(refusal) => refusal.encode(&mut out),
@@ -220,7 +224,8 @@ impl<E: Env> Server<E> {
         }
         let (node, shard) = (hello.from.node, hello.from.shard);
         let number = peers.members.number(node, shard);
-        incoming.from = Some(number);
+        (incoming.from, incoming.incarnation) = (Some(number), hello.from.incarnation);
+        peers.members.note_incarnation(node, hello.from.incarnation);
         peers.want(node, shard);
         // The one before is as good as gone.
         let stale = peers.incoming.values().find(|other| other.from == Some(number));

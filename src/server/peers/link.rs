@@ -13,7 +13,7 @@ use crate::id::{NodeId, PartitionId, ShardId};
 use crate::partition::Content;
 use crate::protocol::peer::{
     self, Batch, Blob, Body, Closed, Endpoint, GREETING_LEN_MAX, HEADER_LEN, Hello, Kind, Led,
-    MAIL_LEN_MAX, Parser, Place, SnapshotStep, finish, start,
+    MAIL_LEN_MAX, Parser, Place, SnapshotStep, finish, is_same, reborn, start,
 };
 use crate::shard::mailbox::{Parcel, wire};
 
@@ -40,6 +40,8 @@ pub(super) struct Link {
     pub shard: ShardId,
     pub addr: SocketAddr,
     pub conn: Option<ConnId>,
+    /// That of the other's data directory, as it said when it was up last.
+    pub incarnation: u32,
     state: State,
     parser: Parser,
     /// Answers that were there before it was up.
@@ -72,6 +74,7 @@ impl Link {
             shard,
             addr,
             conn: None,
+            incarnation: 0,
             state: State::Down,
             parser: Parser::default(),
             early: Vec::new(),
@@ -156,11 +159,23 @@ impl Link {
         self.send(env);
     }
 
-    /// What the other answers. False: the link is of no use. `own`: where clients reach this shard.
-    pub fn receive(&mut self, mut bytes: &[u8], now: Duration, own: (&str, u16)) -> bool {
+    /// What the other answers. False: the link is of no use. `own`: where clients reach this shard;
+    /// `known`: of which incarnation the other has to be.
+    pub fn receive(
+        &mut self,
+        mut bytes: &[u8],
+        now: Duration,
+        own: (&str, u16),
+        known: u32,
+    ) -> bool {
         while let Ok(Some(frame)) = self.parser.next(&mut bytes, GREETING_LEN_MAX) {
             match frame.decode() {
-                Ok(Body::Welcome(_)) if self.state == State::Greeting => {
+                Ok(Body::Welcome(welcome)) if !is_same(welcome.incarnation, known) => {
+                    self.tell_once(&reborn(self.node));
+                    return false;
+                }
+                Ok(Body::Welcome(welcome)) if self.state == State::Greeting => {
+                    self.incarnation = welcome.incarnation;
                     (self.state, self.since, self.is_told) = (State::Up, now, false);
                     self.spoke = now;
                     let (at, (host, port)) = (start(&mut self.out), own);
@@ -173,16 +188,21 @@ impl Link {
                     }
                 }
                 Ok(Body::Refused(refusal)) => {
-                    if !std::mem::replace(&mut self.is_told, true) {
-                        let (node, addr) = (self.node, self.addr);
-                        tracing::error!(%node, %addr, "a peer refuses this node: {}", refusal.text);
-                    }
+                    self.tell_once(&format!("a peer refuses this node: {}", refusal.text));
                     return false;
                 }
                 _ => return false,
             }
         }
         bytes.is_empty()
+    }
+
+    /// Why there is no link, for the operator.
+    fn tell_once(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.is_told, true) {
+            let (node, addr) = (self.node, self.addr);
+            tracing::error!(%node, %addr, "{why}");
+        }
     }
 
     /// Appends a message; false: it is lost.

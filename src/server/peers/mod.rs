@@ -21,7 +21,7 @@ use crate::cluster::{Members, ReplicaSet};
 use crate::consensus::{Message, Outlook};
 use crate::env::{ConnId, Env, ListenerId};
 use crate::id::{NodeId, PartitionId, ShardId};
-use crate::protocol::peer::{Closed, Led, Place};
+use crate::protocol::peer::{Closed, Led, Place, is_same};
 use crate::shard::mailbox::Parcel;
 
 use incoming::Incoming;
@@ -64,6 +64,7 @@ impl Peers {
             shard,
             shard_count: members.shard_count(),
             partition_count,
+            incarnation: members.incarnation(),
         };
         let mut peers = Self {
             own,
@@ -99,6 +100,21 @@ impl Peers {
         let leads_elsewhere = |link: &Link| self.addr_of(link.node, link.shard) != Some(link.addr);
         let stale = self.links.iter().filter(|(_, link)| leads_elsewhere(link));
         stale.map(|(number, _)| *number).collect()
+    }
+
+    /// Those that are connected and turn out to be of a data directory which is not their node's.
+    fn reborn(&self) -> Vec<ShardId> {
+        let is_other = |node, incarnation| {
+            let known = self.members.incarnation_of(node);
+            !is_same(incarnation, known)
+        };
+        let links = self.links.iter().filter(|(_, link)| link.is_up());
+        let links = links.filter(|(_, link)| is_other(link.node, link.incarnation));
+        let of = |incoming: &Incoming| Some((incoming.from?, incoming.incarnation));
+        let incoming = self.incoming.values().filter_map(of).filter(|(from, incarnation)| {
+            self.members.far(*from).is_some_and(|(node, _)| is_other(node, *incarnation))
+        });
+        links.map(|(number, _)| *number).chain(incoming.map(|(from, _)| from)).collect()
     }
 
     /// Whether a connection is one of theirs.
@@ -258,6 +274,9 @@ impl<E: Env> Server<E> {
             peers.links.remove(&number);
         }
         peers.look_at_members();
+        for number in peers.reborn() {
+            self.drop_link(peers, number);
+        }
     }
 
     /// Dials who is not there, drops who was not heard of, beats where nothing else is to say.

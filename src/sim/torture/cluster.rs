@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::house::{House, PATIENCE, PEER_PORT, Shape};
 use super::talk::{Talk, Value};
-use crate::cluster::{Member, Source, State, Told, Topology};
+use crate::cluster::{Member, Source, Told, Topology};
 use crate::id::NodeId;
 use crate::sim::Sim;
 
@@ -40,10 +40,7 @@ impl Cluster {
         follows: Option<Source>,
     ) -> Self {
         let ids = ids.map(NodeId);
-        let member = |id: NodeId| {
-            let (peer, zone) = (sim.node(id).addr(PEER_PORT), String::new());
-            Member { id: id.0, peer, zone, state: State::Serving }
-        };
+        let member = |id: NodeId| Member::new(id.0, sim.node(id).addr(PEER_PORT), "");
         let mut topology = Topology::founded(ids.clone().map(member).collect(), shape.replicas);
         topology.follows = follows;
         let house = |id| House::in_cluster(sim, id, Some(topology.clone()), shape.clone());

@@ -72,7 +72,7 @@ pub struct Shape {
     pub planted: Option<Planted>,
     /// A bug of the log's.
     pub log_planted: Option<wal::Planted>,
-    /// A fault of the operator's: a node that has lost its data is started as who it was.
+    /// A node that has lost its data is started as who it was, and no other notices.
     pub careless: bool,
 }
 
@@ -121,6 +121,8 @@ pub struct House {
     /// What its shards count since they started.
     pub stats: Vec<Arc<ShardStats>>,
     id: NodeId,
+    /// How often it began with nothing.
+    births: u32,
     /// What it starts from, if it is one of a cluster.
     topology: Option<Topology>,
     /// What it knows of its cluster then.
@@ -169,8 +171,8 @@ impl House {
         let (sim, node) = (Rc::clone(sim), sim.node(machine));
         node.make_dir("/data");
         let (stats, life, stop) = (Vec::new(), Rc::default(), Arc::default());
-        let witness = Arc::default();
-        Self { sim, node, shape, stats, id, topology, members: None, witness, life, stop }
+        let (births, members, witness) = (0, None, Arc::default());
+        Self { sim, node, shape, stats, id, births, topology, members, witness, life, stop }
     }
 
     /// Its number in its cluster: not that of its machine, if the machine was another node before.
@@ -198,8 +200,8 @@ impl House {
         self.node.set_drift_ppm(drift[self.node.id().0 as usize % drift.len()]);
         (self.life, self.stop) = (Rc::default(), Arc::default());
         let count = self.shape.shards;
-        let options =
-            Arc::new(options(&self.shape, self.id, self.topology.as_ref(), &self.witness));
+        let whose = (self.id, self.incarnation());
+        let options = Arc::new(options(&self.shape, whose, self.topology.as_ref(), &self.witness));
         self.members = options.members.clone();
         self.stats = (0..count).map(|_| Arc::default()).collect();
         let common = Arc::new(server::common(&options, &self.stats));
@@ -226,6 +228,21 @@ impl House {
             Some(error) => Err(error),
             None => Ok(life.serving.get() == count),
         }
+    }
+
+    /// That of its data directory, which has it from its birth on.
+    fn incarnation(&mut self) -> u32 {
+        const PREFIX: &str = "incarnation-";
+        if self.topology.is_none() || self.shape.careless {
+            return 0;
+        }
+        let names = self.node.names("/data");
+        let known = names.iter().find_map(|name| name.strip_prefix(PREFIX)?.parse().ok());
+        known.unwrap_or_else(|| {
+            self.births += 1;
+            self.node.make_dir(format!("/data/{PREFIX}{}", self.births));
+            self.births
+        })
     }
 
     fn wakers(&self) -> Vec<SimWaker> {
@@ -337,14 +354,15 @@ impl House {
 
 fn options(
     shape: &Shape,
-    node: NodeId,
+    (node, incarnation): (NodeId, u32),
     topology: Option<&Topology>,
     witness: &Arc<Witness>,
 ) -> Options {
     let partitions = u32::from(shape.shards) * shape.partitions;
     let members = |topology: &Topology| {
         let members = Members::new(node, shape.cluster, topology.clone(), shape.shards, partitions);
-        let members = members.patient_for(shape.replace_after).stale_for(shape.stale_max);
+        let members =
+            members.born(incarnation).patient_for(shape.replace_after).stale_for(shape.stale_max);
         Arc::new(match shape.watched {
             true => members.seen_by(Arc::clone(witness)),
             false => members,

@@ -109,6 +109,8 @@ pub struct Done {
     pub cycles: u64,
     /// Nodes of a cluster that lost all they had.
     pub wiped: u64,
+    /// Of these, those that were started for a while as who they were.
+    pub impostors: u64,
     /// Bits that were flipped.
     pub flips: u64,
     /// Of these: a start, or a key, was refused.
@@ -141,8 +143,8 @@ impl Done {
     }
 
     /// Everything that is counted, with its name.
-    pub fn counts(&self) -> [(&'static str, u64); 22] {
-        const NAMES: [&str; 22] = [
+    pub fn counts(&self) -> [(&'static str, u64); 23] {
+        const NAMES: [&str; 23] = [
             "lives",
             "power_cuts",
             "kills",
@@ -155,6 +157,7 @@ impl Done {
             "calls",
             "cycles",
             "wiped",
+            "impostors",
             "flips",
             "detected",
             "harmless",
@@ -171,7 +174,7 @@ impl Done {
         std::array::from_fn(|at| (NAMES[at], *counts[at]))
     }
 
-    fn counts_mut(&mut self) -> [&mut u64; 22] {
+    fn counts_mut(&mut self) -> [&mut u64; 23] {
         [
             &mut self.lives,
             &mut self.power_cuts,
@@ -185,6 +188,7 @@ impl Done {
             &mut self.calls,
             &mut self.cycles,
             &mut self.wiped,
+            &mut self.impostors,
             &mut self.flips,
             &mut self.detected,
             &mut self.harmless,

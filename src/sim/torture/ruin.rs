@@ -1,9 +1,10 @@
 //! A node that loses what it had, all of it or single bits, and what its operator does then.
 //!
-//! Who is wiped does not come back as who it was: it would have forgotten whom it voted for, and
-//! what it acknowledged. Its operator removes it, and has its machine join anew, under a number of
-//! its own. So it is done, too, with a node that refuses its start because bits of its files were
-//! flipped: it may serve as if nothing was, if nothing is missing, or has to name a file.
+//! Who is wiped can not come back as who it was, having forgotten whom it voted for and what it
+//! acknowledged: if its operator tries, nobody speaks with it. The operator removes it, and has its
+//! machine join anew, under a number of its own. So it is done, too, with a node that refuses its
+//! start because bits of its files were flipped: it may serve as if nothing was, if nothing is
+//! missing, or has to name a file.
 //!
 //! What one node has lost is with the others as long as a partition has three replicas or more,
 //! whichever of them agreed on it. So one machine is struck in a storm at most, and whoever wishes
@@ -48,6 +49,10 @@ pub(super) struct Ruin {
     is_flipped: bool,
     /// Its disk is empty, and it is no node yet.
     is_wiped: bool,
+    /// It may be started as who it was.
+    may_err: bool,
+    /// It runs as who it was.
+    is_astray: bool,
     /// The operator does nothing before.
     rests_until: Duration,
     joining: Option<Knock>,
@@ -73,6 +78,8 @@ impl Ruin {
             victim: None,
             is_flipped: false,
             is_wiped: false,
+            may_err: false,
+            is_astray: false,
             rests_until: Duration::ZERO,
             joining: None,
             wishes: Vec::new(),
@@ -118,6 +125,7 @@ impl Ruin {
         house.node.wipe();
         done.wiped += 1;
         (self.is_wiped, self.is_flipped) = (true, false);
+        (self.is_astray, self.may_err) = (false, self.rng.one_in(2));
     }
 
     /// One bit each of some files, in sectors that have something in them.
@@ -209,6 +217,19 @@ impl Ruin {
             return cluster.houses[at].boot();
         }
         self.rests_until = cluster.sim.now() + drawn(&mut self.rng, TENDED_MAX);
+        if std::mem::take(&mut self.is_astray) {
+            let node = &cluster.houses[at].node;
+            node.kill();
+            node.wipe();
+        } else if std::mem::take(&mut self.may_err) && is_known(cluster, at) {
+            let house = &mut cluster.houses[at];
+            house.node.set_faults(Faults::none());
+            house.node.set_capacity(u64::MAX);
+            house.node.make_dir("/data");
+            self.is_astray = true;
+            done.impostors += 1;
+            return house.boot();
+        }
         let count = cluster.houses.len();
         let other = &cluster.houses[(at + 1 + self.rng.index(count - 1)) % count];
         let peer = cluster.houses[at].node.addr(PEER_PORT);
@@ -254,6 +275,14 @@ impl Ruin {
             action => action,
         }
     }
+}
+
+/// Whether all others would tell a machine's node from another: it was heard of for a while.
+fn is_known(cluster: &Cluster, at: usize) -> bool {
+    let id = cluster.houses[at].id();
+    let others = cluster.houses.iter().filter(|house| house.id() != id);
+    let mut members = others.filter_map(|house| house.members.as_ref());
+    members.all(|members| members.incarnation_of(id) != 0)
 }
 
 /// A node's files that may be hit: log, tables, manifest.

@@ -177,11 +177,6 @@ mod tests {
     }
 
     #[test]
-    fn bugs_of_what_is_logged_are_seen() {
-        seen(Planted::FollowerUnwritten, 45);
-    }
-
-    #[test]
     fn bugs_of_leaders_that_come_and_go_are_seen() {
         seen(Planted::KeepProposed, 10);
         seen(Planted::KeepLease, 12);

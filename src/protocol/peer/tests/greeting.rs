@@ -3,11 +3,11 @@
 use super::super::*;
 use crate::id::{NodeId, ShardId};
 
-const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
+const NODES: [Known; 3] = [(NodeId(1), 0), (NodeId(2), 7), (NodeId(3), 0)];
 
 fn place(node: u64) -> Place {
-    let (cluster, shard) = (0xC1, ShardId(0));
-    Place { cluster, node: NodeId(node), shard, shard_count: 2, partition_count: 32 }
+    let (cluster, node, shard, incarnation) = (0xC1, NodeId(node), ShardId(0), 7);
+    Place { cluster, node, shard, shard_count: 2, partition_count: 32, incarnation }
 }
 
 #[test]
@@ -16,7 +16,10 @@ fn a_node_of_the_same_cluster_is_welcome() {
 
     let welcome = place(1).judge(&hello, &NODES);
 
-    assert_eq!(welcome, Ok(Welcome { version: SPOKEN, node: NodeId(1), shard: ShardId(1) }));
+    let (node, shard, incarnation) = (NodeId(1), ShardId(1), 7);
+    assert_eq!(welcome, Ok(Welcome { version: SPOKEN, node, shard, incarnation }));
+    let unknown = Hello { from: Place { incarnation: 8, ..place(3) }, ..hello };
+    assert!(place(1).judge(&unknown, &NODES).is_ok(), "nobody knows what it was");
 }
 
 #[test]
@@ -31,6 +34,8 @@ fn whoever_is_wrong_is_told_why() {
         (Reason::Twin, with(place(1))),
         (Reason::Stranger, with(place(4))),
         (Reason::ShardCount, with(Place { shard_count: 4, ..from })),
+        (Reason::Incarnation, with(Place { incarnation: 8, ..from })),
+        (Reason::Incarnation, with(Place { incarnation: 0, ..from })),
         (Reason::PartitionCount, with(Place { partition_count: 64, ..from })),
     ];
 
