@@ -27,6 +27,7 @@ use super::directory::{Birth, Identity};
 use super::seeds;
 use crate::cluster::{Action, Member, Members, REPLICAS, REPLICAS_MAX, State, Told, Topology};
 use crate::config::Config;
+use crate::env::os::random_seed;
 use crate::id::NodeId;
 use crate::limits::PARTITIONS_PER_SHARD;
 
@@ -119,7 +120,7 @@ impl Seat {
         let configured = self.configured.clone();
         let topology = self.topology.clone();
         let members = Members::new(node_id, cluster_id, topology, cores, partitions);
-        let members = members.at(configured).born(incarnation);
+        let members = members.at(configured).born(incarnation, random_seed());
         let members = members.patient_for(config.replace_dead_after);
         Arc::new(members.stale_for(config.read_staleness_max))
     }

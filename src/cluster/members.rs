@@ -63,6 +63,8 @@ pub struct Members {
     configured: Vec<(u64, SocketAddr)>,
     /// That of this node's data directory; 0: it is from before there was one.
     incarnation: u32,
+    /// That of this process; random.
+    life: u64,
     /// Those that other nodes have said, as their greetings came.
     said: Mutex<BTreeMap<u64, u32>>,
     /// Those that a topology says which the log has, and which is not known to be agreed on.
@@ -115,6 +117,7 @@ impl Members {
             topology: Mutex::new(Arc::new(topology)),
             configured: Vec::new(),
             incarnation: 0,
+            life: 0,
             said: Mutex::default(),
             undecided: Mutex::default(),
             patience: Duration::ZERO,
@@ -142,10 +145,15 @@ impl Members {
         self
     }
 
-    /// The same, of a node whose data directory has this incarnation.
+    /// The same, of a node whose data directory has this incarnation, and whose process this life.
     #[must_use]
-    pub fn born(self, incarnation: u32) -> Self {
-        Self { incarnation, ..self }
+    pub fn born(self, incarnation: u32, life: u64) -> Self {
+        Self { incarnation, life, ..self }
+    }
+
+    /// That of this process.
+    pub fn life(&self) -> u64 {
+        self.life
     }
 
     /// That of this node's data directory.

@@ -25,6 +25,8 @@ pub struct Place {
     /// Of the node's data directory, random: a new one of the same node has another; 0: it is from
     /// before there was one.
     pub incarnation: u32,
+    /// Of the node's process, random.
+    pub life: u64,
 }
 
 /// The dialler's first frame.
@@ -47,7 +49,7 @@ impl Hello {
     }
 
     pub(super) fn decode(body: &[u8]) -> Result<Self, &'static str> {
-        let hello = Self::read(Fields(body)).ok_or("not 48 bytes")?;
+        let hello = Self::read(Fields(body)).ok_or("not 56 bytes")?;
         let Place { node, shard, shard_count, .. } = hello.from;
         if node.0 == 0 || hello.to_node.0 == 0 {
             return Err("a node without a number");
@@ -64,8 +66,9 @@ impl Hello {
         let (shard_count, partition_count) = (fields.u16()?, fields.u32()?);
         let (incarnation, cluster) = (fields.u32()?, fields.u128()?);
         let (node, to_node) = (NodeId(fields.u64()?), NodeId(fields.u64()?));
+        let life = fields.u64()?;
         fields.end()?;
-        let from = Place { cluster, node, shard, shard_count, partition_count, incarnation };
+        let from = Place { cluster, node, shard, shard_count, partition_count, incarnation, life };
         Some(Self { version, from, to_node, to_shard })
     }
 
@@ -79,8 +82,9 @@ impl Hello {
             out.extend_from_slice(&long.to_le_bytes());
         }
         out.extend_from_slice(&cluster.to_le_bytes());
-        out.extend_from_slice(&node.0.to_le_bytes());
-        out.extend_from_slice(&self.to_node.0.to_le_bytes());
+        for longest in [node.0, self.to_node.0, self.from.life] {
+            out.extend_from_slice(&longest.to_le_bytes());
+        }
     }
 }
 
@@ -128,7 +132,7 @@ pub enum Reason {
     Cluster = 2,
     /// It means another node.
     Node = 3,
-    /// It says that it is who it speaks to.
+    /// It says that it is who it speaks to, or somebody else who is heard of.
     Twin = 4,
     /// It is not one of the cluster's nodes.
     Stranger = 5,
@@ -142,6 +146,15 @@ pub enum Reason {
 
 /// What is known of a node: its number, and the incarnation of its data directory; 0: unknown.
 pub type Known = (NodeId, u32);
+
+/// Refuses a node of which another process is heard of right now.
+pub fn cloned(node: NodeId) -> Refusal {
+    let text = format!(
+        "two processes say that they are node {node}: one of them runs on a copy of the other's \
+         data directory; stop it, and let it join anew with an empty one (--join)"
+    );
+    Refusal::new(Reason::Twin, text)
+}
 
 /// Whether a node that says to be of an incarnation may be the one that is known.
 pub fn is_same(said: u32, known: u32) -> bool {

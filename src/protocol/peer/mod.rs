@@ -34,17 +34,18 @@
 //!
 //! ```text
 //! hello   := version:u16 shard:u16 to_shard:u16 shard_count:u16 partition_count:u32
-//!            incarnation:u32 cluster:u128 node:u64 to_node:u64
+//!            incarnation:u32 cluster:u128 node:u64 to_node:u64 life:u64
 //! welcome := version:u16 shard:u16 incarnation:u32 node:u64
 //! refused := code:u16 text_len:u16 | text (UTF-8, one line: the cause, and what to do)
 //! ```
 //!
 //! `version` is what is spoken behind the greeting, 5: in 1 `leads` named no members, and there was
 //! no `topology`, no `slow`, no `ask` and no `closed`; in 2 nobody waited for a snapshot to be
-//! taken; in 3 a parcel was one frame; in 4 the incarnations were zeros. A hello names the sender
-//! and whom it takes the receiver for; a connection may be taken by another shard of the right
-//! node, which hands it on. Both sides judge the other's incarnation, which tells the data
-//! directory that a node had from a new one. The codes of a refusal: [`Reason`].
+//! taken; in 3 a parcel was one frame; in 4 nobody said an incarnation or a life. A hello names the
+//! sender and whom it takes the receiver for; a connection may be taken by another shard of the
+//! right node, which hands it on. Both sides judge the other's incarnation, which tells the data
+//! directory that a node had from a new one; its life tells its process from one on a copy of the
+//! directory. The codes of a refusal: [`Reason`].
 //!
 //! # After it
 //!
@@ -133,6 +134,8 @@ pub use frame::{
     BODY_LEN_MAX, GREETING_LEN_MAX, HEADER_LEN, Header, Kind, MAGIC, MAIL_LEN_MAX, VERSION, finish,
     start,
 };
-pub use greeting::{Hello, Known, Place, Reason, Refusal, SPOKEN, Welcome, is_same, reborn};
+pub use greeting::{
+    Hello, Known, Place, Reason, Refusal, SPOKEN, Welcome, cloned, is_same, reborn,
+};
 pub use groups::{Batch, Messages, Received};
 pub use parser::{Frame, Parser};

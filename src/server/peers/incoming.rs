@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Peers;
+use super::{Peers, THERE_MAX};
 use crate::cluster::{ReplicaSet, Topology};
 use crate::env::{ConnId, Env};
 use crate::id::ShardId;
@@ -14,7 +14,7 @@ use crate::partition::Content;
 use crate::protocol::binary;
 use crate::protocol::peer::{
     BODY_LEN_MAX, Blob, Body, Endpoint, Frame, GREETING_LEN_MAX, Hello, Kind, Led, MAIL_LEN_MAX,
-    Parser, Received, finish, start,
+    Parser, Received, cloned, finish, start,
 };
 use crate::server::Server;
 use crate::shard::mailbox::wire;
@@ -27,8 +27,9 @@ pub(super) struct Incoming {
     pub conn: ConnId,
     /// Whose it is, once that is known.
     pub from: Option<ShardId>,
-    /// That of its node's data directory.
+    /// That of its node's data directory, and of its process.
     pub incarnation: u32,
+    life: u64,
     /// When something came last.
     pub heard: Duration,
     parser: Parser,
@@ -44,8 +45,8 @@ impl<E: Env> Server<E> {
     pub(in crate::server) fn accept_peer(&mut self, conn: ConnId) {
         let Some(peers) = self.peers.as_mut() else { return self.env.close(conn) };
         let (parser, blobs, mail) = Default::default();
-        let (from, incarnation, heard) = (None, 0, self.env.now());
-        let new = Incoming { conn, from, incarnation, heard, parser, blobs, mail };
+        let (from, incarnation, life, heard) = (None, 0, 0, self.env.now());
+        let new = Incoming { conn, from, incarnation, life, heard, parser, blobs, mail };
         peers.incoming.insert(conn.index, new);
     }
 
@@ -211,7 +212,17 @@ impl<E: Env> Server<E> {
     ) -> Result<(), Broken> {
         let mut out = Vec::new();
         let at = start(&mut out);
+        let (node, shard, life) = (hello.from.node, hello.from.shard, hello.from.life);
+        let now = self.env.now();
+        // A process that has ended is not heard of any more, whatever its connection looks like.
+        let is_twin = |before: &&Incoming| {
+            before.life != life && now.saturating_sub(before.heard) < THERE_MAX
+        };
         let judged = peers.own.judge(hello, &peers.members.known());
+        let judged = judged.and_then(|welcome| match peers.from(node, shard).filter(is_twin) {
+            Some(_) => Err(cloned(node)),
+            None => Ok(welcome),
+        });
         match &judged {
             Ok(welcome) => welcome.encode(&mut out),
             Err(refusal) => refusal.encode(&mut out),
@@ -222,14 +233,12 @@ impl<E: Env> Server<E> {
         if let Err(refusal) = judged {
             return Err(refusal.text);
         }
-        let (node, shard) = (hello.from.node, hello.from.shard);
-        let number = peers.members.number(node, shard);
-        (incoming.from, incoming.incarnation) = (Some(number), hello.from.incarnation);
+        let stale = peers.from(node, shard).map(|before| before.conn);
+        incoming.from = Some(peers.members.number(node, shard));
+        (incoming.incarnation, incoming.life) = (hello.from.incarnation, life);
         peers.members.note_incarnation(node, hello.from.incarnation);
         peers.want(node, shard);
-        // The one before is as good as gone.
-        let stale = peers.incoming.values().find(|other| other.from == Some(number));
-        if let Some(conn) = stale.map(|other| other.conn) {
+        if let Some(conn) = stale {
             self.drop_incoming(peers, conn);
         }
         Ok(())

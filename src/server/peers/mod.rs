@@ -34,6 +34,8 @@ pub const LISTENER: ListenerId = ListenerId(3);
 
 /// A peer that was not heard of for so long is taken for gone.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
+/// A peer that was heard of within this time is there.
+const THERE_MAX: Duration = Duration::from_secs(1);
 /// A link that carries nothing else carries a beat so often.
 const BEAT_EVERY: Duration = Duration::from_millis(500);
 
@@ -65,6 +67,7 @@ impl Peers {
             shard_count: members.shard_count(),
             partition_count,
             incarnation: members.incarnation(),
+            life: members.life(),
         };
         let mut peers = Self {
             own,
@@ -123,6 +126,12 @@ impl Peers {
             || self.incoming.get(&conn.index).is_some_and(|incoming| incoming.conn == conn)
     }
 
+    /// The connection from a shard of a node.
+    fn from(&self, node: NodeId, shard: ShardId) -> Option<&Incoming> {
+        let number = Some(self.members.number(node, shard));
+        self.incoming.values().find(|incoming| incoming.from == number)
+    }
+
     /// The number of the shard to which a connection is the link.
     fn link_of(&self, conn: ConnId) -> Option<ShardId> {
         let number = (*self.dialled.get(conn.index as usize)?)?;
@@ -167,6 +176,13 @@ impl Peers {
     /// Whether requests for a shard would be sent.
     pub fn reaches(&self, number: ShardId) -> bool {
         self.links.get(&number).is_some_and(Link::is_up)
+    }
+
+    /// One shard of each node that is reached.
+    pub fn twins(&self) -> impl Iterator<Item = ShardId> + '_ {
+        let own = self.own.shard;
+        let twins = self.links.iter().filter(move |(_, link)| link.shard == own && link.is_up());
+        twins.map(|(number, _)| *number)
     }
 
     /// The shards that would be.

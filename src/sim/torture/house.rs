@@ -123,6 +123,8 @@ pub struct House {
     id: NodeId,
     /// How often it began with nothing.
     births: u32,
+    /// How often it was started.
+    lives: u64,
     /// What it starts from, if it is one of a cluster.
     topology: Option<Topology>,
     /// What it knows of its cluster then.
@@ -171,8 +173,8 @@ impl House {
         let (sim, node) = (Rc::clone(sim), sim.node(machine));
         node.make_dir("/data");
         let (stats, life, stop) = (Vec::new(), Rc::default(), Arc::default());
-        let (births, members, witness) = (0, None, Arc::default());
-        Self { sim, node, shape, stats, id, births, topology, members, witness, life, stop }
+        let (births, lives, members, witness) = (0, 0, None, Arc::default());
+        Self { sim, node, shape, stats, id, births, lives, topology, members, witness, life, stop }
     }
 
     /// Its number in its cluster: not that of its machine, if the machine was another node before.
@@ -200,7 +202,9 @@ impl House {
         self.node.set_drift_ppm(drift[self.node.id().0 as usize % drift.len()]);
         (self.life, self.stop) = (Rc::default(), Arc::default());
         let count = self.shape.shards;
-        let whose = (self.id, self.incarnation());
+        self.lives += 1;
+        let life = self.node.id().0 << 32 | self.lives;
+        let whose = (self.id, self.incarnation(), life);
         let options = Arc::new(options(&self.shape, whose, self.topology.as_ref(), &self.witness));
         self.members = options.members.clone();
         self.stats = (0..count).map(|_| Arc::default()).collect();
@@ -354,15 +358,15 @@ impl House {
 
 fn options(
     shape: &Shape,
-    (node, incarnation): (NodeId, u32),
+    (node, incarnation, life): (NodeId, u32, u64),
     topology: Option<&Topology>,
     witness: &Arc<Witness>,
 ) -> Options {
     let partitions = u32::from(shape.shards) * shape.partitions;
     let members = |topology: &Topology| {
         let members = Members::new(node, shape.cluster, topology.clone(), shape.shards, partitions);
-        let members =
-            members.born(incarnation).patient_for(shape.replace_after).stale_for(shape.stale_max);
+        let members = members.born(incarnation, life);
+        let members = members.patient_for(shape.replace_after).stale_for(shape.stale_max);
         Arc::new(match shape.watched {
             true => members.seen_by(Arc::clone(witness)),
             false => members,

@@ -77,7 +77,15 @@ fn messages() -> Vec<(PartitionId, Message)> {
 fn frames() -> Vec<(&'static str, Vec<u8>)> {
     let (node, shard) = (NodeId(1), ShardId(1));
     let cluster = 0x0011_2233_4455_6677_8899_AABB_CCDD_EEFF;
-    let place = Place { cluster, node, shard, shard_count: 2, partition_count: 32, incarnation: 9 };
+    let place = Place {
+        cluster,
+        node,
+        shard,
+        shard_count: 2,
+        partition_count: 32,
+        incarnation: 9,
+        life: 10,
+    };
     let hello = Hello::new(place, NodeId(2), ShardId(0));
     let welcome = Welcome { version: SPOKEN, node, shard, incarnation: 9 };
     let refusal = Refusal { code: Reason::Node as u16, text: "this is node 1".to_owned() };

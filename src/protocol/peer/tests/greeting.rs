@@ -7,7 +7,8 @@ const NODES: [Known; 3] = [(NodeId(1), 0), (NodeId(2), 7), (NodeId(3), 0)];
 
 fn place(node: u64) -> Place {
     let (cluster, node, shard, incarnation) = (0xC1, NodeId(node), ShardId(0), 7);
-    Place { cluster, node, shard, shard_count: 2, partition_count: 32, incarnation }
+    let (shard_count, partition_count, life) = (2, 32, 5);
+    Place { cluster, node, shard, shard_count, partition_count, incarnation, life }
 }
 
 #[test]
