@@ -77,10 +77,13 @@ impl<E: Env> Server<E> {
         request.spec.key_indices(&args).map(|at| key::slot_of(args.get(at))).collect()
     }
 
-    /// Requests that could not be sent wait.
+    /// Requests that could not be sent wait; messages to subscribers do not: they were for that
+    /// node.
     pub(super) fn postpone_all(&mut self, parcel: &Parcel) {
         let own = self.shard.id();
-        parcel.requests.iter().for_each(|request| self.postpone_request(own, request, parcel));
+        let requests = parcel.requests.iter();
+        let requests = requests.filter(|request| !matches!(request.spec.run, Run::PubSub(_)));
+        requests.for_each(|request| self.postpone_request(own, request, parcel));
         parcel.typed.iter().for_each(|request| self.postpone_typed(own, request, parcel));
     }
 

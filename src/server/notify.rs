@@ -53,7 +53,7 @@ impl<E: Env> Server<E> {
         }
     }
 
-    /// To all who listen to the channel, wherever.
+    /// To all who listen to the channel, wherever; in cluster mode, here.
     fn publish(&mut self, channel: &[u8], payload: &[u8]) {
         self.deliver(Kind::Channel, Arg::Bytes(channel), Arg::Bytes(payload));
         if !self.node.is_cluster_mode() {

@@ -1,17 +1,19 @@
-//! Pub/sub on one shard, and between the shards of a node.
+//! Pub/sub on one shard, between the shards of a node, and between nodes.
 //!
 //! A message goes to the subscribers of the publisher's own shard at once, and by mail to each
 //! shard whose [`Interest`](super::channels::Interest) says that somebody there may listen; the
-//! reply is the sum of who got it. It is encoded once per shard and protocol, and a large payload
-//! is shared by all who get it. Nobody waits for a subscriber ([`super::push`]).
+//! reply is the sum of who got it. Each other node that is reached gets it at one shard, which does
+//! the same there; nobody counts those, nor is told if a link breaks meanwhile. It is encoded once
+//! per shard and protocol, and a large payload is shared by all who get it. Nobody waits for a
+//! subscriber ([`super::push`]).
 //!
 //! Order: what one connection publishes reaches each subscriber in that order, since it takes one
 //! way, from shard to shard in order; and in the order of the replies around it, since a message is
 //! appended to them. Messages of different publishers have no order among each other. A message
 //! tells nothing of writes that were not acknowledged before it was sent: it may come before them.
 //!
-//! In cluster mode a channel of SSUBSCRIBE is on the shard of its slot alone, and PUBSUB answers
-//! for the shard that was asked, as a node of a cluster does.
+//! In cluster mode keyspace events, and the channels of SSUBSCRIBE, are of one shard, and PUBSUB
+//! answers for the one that was asked, as a node of a cluster does.
 
 use smallvec::SmallVec;
 
@@ -52,6 +54,9 @@ impl<E: Env> Server<E> {
                 let (channel, payload) = (args.arg(1), args.arg(2));
                 let asked = self.interested(kind, channel.as_slice());
                 let count = self.deliver(kind, channel, payload);
+                if kind != Kind::Shard || !self.node.is_cluster_mode() {
+                    self.mail_to_nodes(spec, args);
+                }
                 self.ask(
                     index,
                     spec,
@@ -121,26 +126,44 @@ impl<E: Env> Server<E> {
         }
     }
 
-    /// Sends a message that nobody counts to the other shards where somebody may listen.
+    /// Sends a message that nobody counts to the other shards where somebody may listen, and to the
+    /// other nodes.
     pub(super) fn mail_message(&mut self, channel: &[u8], payload: &[u8]) {
-        for shard in self.interested(Kind::Channel, channel) {
-            let spec = command::lookup(b"publish").expect("it is in the table");
-            let message = ArgsBuf::from_iter([&b"publish"[..], channel, payload]);
+        let spec = command::lookup(b"publish").expect("it is in the table");
+        let message = ArgsBuf::from_iter([&b"publish"[..], channel, payload]);
+        let shards = self.interested(Kind::Channel, channel);
+        self.mail_to(&shards, spec, message.args());
+        self.mail_to_nodes(spec, message.args());
+    }
+
+    fn mail_to_nodes(&mut self, spec: &'static Spec, message: Args<'_>) {
+        let Some(peers) = self.peers.as_deref() else { return };
+        let twins: SmallVec<[ShardId; 8]> = peers.twins().collect();
+        self.mail_to(&twins, spec, message);
+    }
+
+    fn mail_to(&mut self, shards: &[ShardId], spec: &'static Spec, message: Args<'_>) {
+        for shard in shards {
             let to = Address::plain(NOBODY, NO_TICKET);
-            self.forward(shard, to, spec, message.args(), (0, Proto::Resp2));
+            self.forward(*shard, to, spec, message, (0, Proto::Resp2));
         }
     }
 
-    /// This shard's part of another shard's command.
+    /// This shard's part of another shard's command; what comes from another node is given to all
+    /// of this one.
     pub(super) fn serve_pubsub(
         &mut self,
-        from: ShardId,
-        address: Address,
+        (from, address): (ShardId, Address),
+        spec: &'static Spec,
         what: PubSub,
         args: &Args<'_>,
     ) {
         let answered = match what {
             PubSub::Publish(kind) => {
+                if self.is_far(from) {
+                    let shards = self.interested(kind, args.arg(1).as_slice());
+                    self.mail_to(&shards, spec, *args);
+                }
                 let count = self.deliver(kind, args.arg(1), args.arg(2)) as i64;
                 Answered { count, ..Answered::default() }
             }

@@ -261,7 +261,7 @@ impl<E: Env> Server<E> {
         let Request { conn, spec, .. } = *request;
         let address = Address::of_request(request);
         if let Run::PubSub(what) = spec.run {
-            return self.serve_pubsub(from, address, what, &args);
+            return self.serve_pubsub((from, address), spec, what, &args);
         }
         // Of those at the connection only MONITOR's lines are mailed.
         if let Run::Connection(_) = spec.run {

@@ -1,6 +1,7 @@
 //! Subscribers that do not read, under a flood of messages: they are slowed, then closed, both are
-//! counted, and the others hear everything.
+//! counted, and the others hear everything. Subscribers of several nodes.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,6 +9,7 @@ use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
 use crate::client::{Client, Reply, encode};
+use crate::cluster::{self, CHANGE_MAX, Patient, write_some};
 use crate::server::Server;
 
 /// Bytes of a payload.
@@ -94,5 +96,68 @@ fn who_does_not_read_is_slowed_then_closed_and_the_others_hear_everything() {
     for sleeper in &mut sleepers {
         let got = std::iter::from_fn(|| sleeper.try_reply()).count();
         assert!((1..COUNT).contains(&got), "{got} messages, and closed");
+    }
+}
+
+/// Waits until what is published at any node is heard at every other.
+fn await_links(nodes: &[Server]) {
+    let subscribe = |node: &Server| {
+        let mut client = node.client();
+        assert!(matches!(client.run(&["SUBSCRIBE", "links"]), Reply::Array(_)));
+        (client, BTreeSet::new())
+    };
+    let mut heard: Vec<(Client, BTreeSet<String>)> = nodes.iter().map(subscribe).collect();
+    let begun = Instant::now();
+    while heard.iter().any(|(_, from)| from.len() < nodes.len()) {
+        assert!(begun.elapsed() < CHANGE_MAX, "not all nodes hear of each other");
+        for (at, node) in nodes.iter().enumerate() {
+            node.client().run(&["PUBLISH", "links", &at.to_string()]);
+        }
+        sleep(Duration::from_millis(50));
+        for (client, from) in &mut heard {
+            while client.has_more() {
+                from.insert(format!("{:?}", client.reply()));
+            }
+        }
+    }
+}
+
+/// Of messages and of keyspace events; the keys are led by any node.
+#[test]
+fn the_subscribers_of_all_nodes_of_a_cluster_hear_of_everything() {
+    const KEYS: usize = 60;
+    let nodes = cluster::start(3, &["--notify-keyspace-events", "KEA"]);
+    let mut kept = BTreeMap::new();
+    write_some(&mut Patient::of(&nodes), 0, &mut kept);
+    await_links(&nodes);
+    let subscribe = |node: &Server| {
+        let mut client = node.client();
+        assert!(matches!(client.run(&["SUBSCRIBE", "news"]), Reply::Array(_)));
+        assert!(matches!(client.run(&["PSUBSCRIBE", "__keyspace@0__:event:*"]), Reply::Array(_)));
+        client
+    };
+    let mut subscribers: Vec<Client> = nodes.iter().map(subscribe).collect();
+
+    for (at, node) in nodes.iter().enumerate() {
+        let mut client = node.client();
+        assert_eq!(client.run(&["PUBLISH", "news", &at.to_string()]), Reply::Integer(1));
+        for n in (at..KEYS).step_by(nodes.len()) {
+            assert_eq!(client.run(&["SET", &format!("event:{n}"), "x"]), Reply::ok());
+        }
+    }
+
+    for subscriber in &mut subscribers {
+        let heard: BTreeSet<_> = (0..KEYS + nodes.len())
+            .map(|_| match subscriber.reply() {
+                Reply::Array(items) => items[items.len() - 2..].to_vec(),
+                other => panic!("{other:?} is no message"),
+            })
+            .map(|last| format!("{last:?}"))
+            .collect();
+        let news = (0..nodes.len()).map(|at| [Reply::bulk("news"), Reply::bulk(at.to_string())]);
+        let event = |n| [Reply::bulk(format!("__keyspace@0__:event:{n}")), Reply::bulk("set")];
+        let expected = news.chain((0..KEYS).map(event)).map(|last| format!("{last:?}"));
+        assert_eq!(heard, expected.collect());
+        assert!(!subscriber.has_more(), "something came twice");
     }
 }

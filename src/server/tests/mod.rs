@@ -7,6 +7,7 @@ use crate::sim::torture::{house, talk};
 
 mod away;
 mod caches;
+mod channels;
 mod clones;
 mod introspection;
 mod memory;

@@ -21,7 +21,7 @@ use crate::shard::mailbox::{Invalidation, Listener};
 use crate::shard::{Client, Observers};
 
 impl<E: Env> Server<E> {
-    pub(super) fn is_far(&self, shard: ShardId) -> bool {
+    pub(in crate::server) fn is_far(&self, shard: ShardId) -> bool {
         shard >= ShardId(self.shard.map().shard_count())
     }
 
