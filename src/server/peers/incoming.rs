@@ -85,7 +85,9 @@ impl<E: Env> Server<E> {
                 Ok(()) => drop(peers.incoming.insert(conn.index, incoming)),
                 Err(broken) => {
                     let from = incoming.from;
-                    tracing::warn!(?from, "a peer's connection is closed: {broken}");
+                    if peers.is_news(&broken, now) {
+                        tracing::warn!(?from, "a peer's connection is closed: {broken}");
+                    }
                     peers.incoming.insert(conn.index, incoming);
                     self.drop_incoming(&mut peers, conn);
                 }

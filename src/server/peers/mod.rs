@@ -34,6 +34,8 @@ pub const LISTENER: ListenerId = ListenerId(3);
 
 /// A peer that was not heard of for so long is taken for gone.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
+/// The same is told so often.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
 /// A peer that was heard of within this time is there.
 const THERE_MAX: Duration = Duration::from_secs(1);
 /// A link that carries nothing else carries a beat so often.
@@ -53,6 +55,8 @@ pub struct Peers {
     mail: VecDeque<(ShardId, Parcel)>,
     /// The version of the members that was looked at.
     known: u64,
+    /// Why a connection was closed that the operator was told of last, and when.
+    told: (String, Duration),
     /// Scratch.
     messages: Vec<(PartitionId, Message)>,
 }
@@ -76,6 +80,7 @@ impl Peers {
             incoming: BTreeMap::new(),
             mail: VecDeque::new(),
             known: members.topology().version,
+            told: (String::new(), Duration::ZERO),
             messages: Vec::new(),
             members,
         };
@@ -124,6 +129,17 @@ impl Peers {
     pub fn has(&self, conn: ConnId) -> bool {
         self.link_of(conn).is_some()
             || self.incoming.get(&conn.index).is_some_and(|incoming| incoming.conn == conn)
+    }
+
+    /// Whether the operator is to be told why a connection was closed: who is refused dials again
+    /// ten times a second.
+    fn is_news(&mut self, why: &str, now: Duration) -> bool {
+        let (told, at) = &self.told;
+        let is_news = told != why || now.saturating_sub(*at) > TOLD_EVERY;
+        if is_news {
+            self.told = (why.to_owned(), now);
+        }
+        is_news
     }
 
     /// The connection from a shard of a node.
