@@ -141,12 +141,11 @@ impl Partition {
         let replica = self.replica.as_ref()?;
         let behind = self.group.applied_index() + 1..=self.group.last_index();
         let contents = behind.rev().filter_map(|index| replica.content_at(index));
-        contents.filter_map(|content| Decree::of(&content.payload)).find_map(
-            |decree| match decree {
-                Decree::Topology(topology) => Some(topology),
-                _ => None,
-            },
-        )
+        let mut decrees = contents.filter_map(|content| Decree::of(&content.payload));
+        decrees.find_map(|decree| match decree {
+            Decree::Topology(topology) => Some(topology),
+            _ => None,
+        })
     }
 
     /// Proposes another topology; returns the entry to wait for. For a leader whose open entry was

@@ -55,7 +55,8 @@ impl<E: Env> Server<E> {
                 let asked = self.interested(kind, channel.as_slice());
                 let count = self.deliver(kind, channel, payload);
                 if kind != Kind::Shard || !self.node.is_cluster_mode() {
-                    self.mail_to_nodes(spec, args);
+                    let twins = self.twins();
+                    self.mail_to(&twins, spec, args);
                 }
                 self.ask(
                     index,
@@ -129,17 +130,19 @@ impl<E: Env> Server<E> {
     /// Sends a message that nobody counts to the other shards where somebody may listen, and to the
     /// other nodes.
     pub(super) fn mail_message(&mut self, channel: &[u8], payload: &[u8]) {
+        let mut shards = self.interested(Kind::Channel, channel);
+        shards.extend(self.twins());
+        if shards.is_empty() {
+            return;
+        }
         let spec = command::lookup(b"publish").expect("it is in the table");
         let message = ArgsBuf::from_iter([&b"publish"[..], channel, payload]);
-        let shards = self.interested(Kind::Channel, channel);
         self.mail_to(&shards, spec, message.args());
-        self.mail_to_nodes(spec, message.args());
     }
 
-    fn mail_to_nodes(&mut self, spec: &'static Spec, message: Args<'_>) {
-        let Some(peers) = self.peers.as_deref() else { return };
-        let twins: SmallVec<[ShardId; 8]> = peers.twins().collect();
-        self.mail_to(&twins, spec, message);
+    /// A shard of each other node, to which messages for that node go.
+    fn twins(&self) -> SmallVec<[ShardId; 8]> {
+        self.peers.as_deref().map_or_else(SmallVec::new, |peers| peers.twins().collect())
     }
 
     fn mail_to(&mut self, shards: &[ShardId], spec: &'static Spec, message: Args<'_>) {

@@ -161,10 +161,9 @@ impl<E: Env> Shard<E> {
             self.look_after_nodes(place, &topology, &members, up);
             if topology.nodes.iter().any(|member| member.incarnation == 0) {
                 let undecided = self.partition(place).undecided_topology();
-                undecided
-                    .and_then(Topology::decode)
-                    .iter()
-                    .for_each(|of| members.note_undecided(of));
+                if let Some(undecided) = undecided.and_then(Topology::decode) {
+                    members.note_undecided(&undecided);
+                }
             }
             members.note_topology(topology);
         }

@@ -176,9 +176,7 @@ impl Peers {
     fn note_heard(&self, now: Duration) {
         let is_meant = |link: &&Link| link.shard == self.own.shard && link.is_up();
         let heard = self.links.values().filter(is_meant).map(|link| {
-            let number = Some(self.members.number(link.node, link.shard));
-            let from_there = self.incoming.values().find(|other| other.from == number);
-            let heard = from_there.map_or(Duration::ZERO, |other| other.heard);
+            let heard = self.from(link.node, link.shard).map_or(Duration::ZERO, |from| from.heard);
             (link.node, link.silent_for(heard, now))
         });
         self.members.note_heard(self.own.shard, &heard.collect::<Vec<_>>());
