@@ -391,12 +391,15 @@ fn check_birth(path: &Path, identity: &Identity, asked: Option<Birth>) -> Result
 
 /// Each shard that has begun has a file of its log.
 fn check_logs(path: &Path, cores: u16) -> Result<(), Error> {
+    if !path.join(BEGUN).exists() {
+        return Ok(());
+    }
     let is_segment = |entry: io::Result<fs::DirEntry>| {
         entry.is_ok_and(|entry| entry.file_name().to_str().and_then(segment_seq).is_some())
     };
     let has_log = |dir: &PathBuf| fs::read_dir(dir).is_ok_and(|mut names| names.any(is_segment));
     let mut dirs = (0..cores).map(|shard| log_dir(path, ShardId(shard)));
-    match dirs.find(|dir| !has_log(dir)).filter(|_| path.join(BEGUN).exists()) {
+    match dirs.find(|dir| !has_log(dir)) {
         Some(path) => Err(Error::Lost { path }),
         None => Ok(()),
     }
@@ -683,6 +686,13 @@ pub(super) mod tests {
             incarnation: 0,
         };
         assert_eq!(decoded(include_bytes!("testdata/identity-1.toml")), expected);
+        let second = Identity {
+            cluster_id: 0xff50_3ca0_66c2_a582_46b3_cac2_f7bf_59c0,
+            node_id: NodeId(2),
+            nodes: 3,
+            ..expected
+        };
+        assert_eq!(decoded(include_bytes!("testdata/identity-2.toml")), second);
         let expected = Identity { nodes: 3, incarnation: 0xdead_beef, ..expected };
         let newest = include_bytes!("testdata/identity-3.toml");
         assert_eq!(String::from_utf8_lossy(newest), encode(&expected));

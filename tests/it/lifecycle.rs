@@ -70,6 +70,20 @@ fn a_second_server_on_the_same_data_is_refused_by_name() {
 }
 
 #[test]
+fn a_directory_that_has_lost_a_shard_is_refused_with_the_cure() {
+    let mut server = Server::start(&["--cores", "2"]);
+    server.kill();
+    let lost = server.dir().join("data/shard-01");
+    std::fs::remove_dir_all(&lost).expect("it is ours");
+
+    let (code, said) = server.second(&["--cores", "2"]);
+
+    assert_ne!(code, Some(0), "{said}");
+    assert!(said.contains("shard-01/wal holds no log, though it did"), "{said}");
+    assert!(!lost.exists(), "nothing is made in its place");
+}
+
+#[test]
 fn a_second_server_on_the_same_port_is_refused_by_name() {
     let server = Server::start(&[]);
 
