@@ -29,7 +29,6 @@ use crate::cluster::{Action, Member, Members, REPLICAS, REPLICAS_MAX, State, Tol
 use crate::config::Config;
 use crate::env::os::random_seed;
 use crate::id::NodeId;
-use crate::limits::PARTITIONS_PER_SHARD;
 
 /// Most nodes that found a cluster.
 const FOUNDERS_MAX: usize = 7;
@@ -59,11 +58,11 @@ pub(super) struct Seat {
 
 impl Seat {
     /// Of a configuration; none: the node is alone. `insist`: the operator asked for that number of
-    /// cores; else a node that joins takes as many as the others have.
+    /// cores, and of partitions; else a node that joins takes as many as the others have.
     ///
     /// # Errors
     /// The configuration makes no sense, a name is not known, or nobody lets this node in.
-    pub(super) fn of(config: &mut Config, insist: bool) -> anyhow::Result<Option<Self>> {
+    pub(super) fn of(config: &mut Config, insist: (bool, bool)) -> anyhow::Result<Option<Self>> {
         let joins = !config.join.is_empty();
         let founds = !config.initial_cluster.is_empty();
         ensure!(!(joins && founds), "initial-cluster founds a cluster, join joins one: give one");
@@ -184,14 +183,19 @@ fn host(
 }
 
 /// A node that is new.
-fn join(config: &mut Config, own: SocketAddr, insist: bool) -> anyhow::Result<Seat> {
-    if !insist {
-        config.cores = ask(config, &Action::Status, JOIN_PATIENCE)?.cores;
+fn join(config: &mut Config, own: SocketAddr, insist: (bool, bool)) -> anyhow::Result<Seat> {
+    let others = ask(config, &Action::Status, JOIN_PATIENCE)?;
+    if !insist.0 {
+        config.cores = others.cores;
     }
+    let each = (others.partitions / u32::from(others.cores.max(1))) as u16;
+    ensure!(
+        !insist.1 || config.partitions_per_core == each,
+        "the cluster has {each} partitions per core: leave --partitions-per-core out"
+    );
+    config.partitions_per_core = each;
     let (zone, cores) = (config.zone.clone(), config.cores);
     let told = ask(config, &Action::Join { peer: own, zone, cores }, JOIN_PATIENCE)?;
-    let expected = u32::from(told.cores) * PARTITIONS_PER_SHARD;
-    ensure!(told.partitions == expected, "a cluster of {} partitions", told.partitions);
     let cluster_id = u128::from_str_radix(&told.cluster, 16).context("the cluster's id")?;
     let nodes = told.topology.founders.len() as u16;
     let birth = Some(Birth { cluster_id, node_id: NodeId(told.node), nodes });
@@ -331,7 +335,7 @@ mod tests {
     }
 
     fn seat(mut config: Config) -> anyhow::Result<Option<Seat>> {
-        Seat::of(&mut config, false)
+        Seat::of(&mut config, (false, false))
     }
 
     #[test]
@@ -364,7 +368,7 @@ mod tests {
     #[test]
     fn one_of_several_founders_does_not_become_a_cluster_of_its_own() {
         let identity = |nodes| {
-            let (node_id, cores, partitions) = (NodeId(1), 1, PARTITIONS_PER_SHARD);
+            let (node_id, cores, partitions) = (NodeId(1), 1, 4);
             Some(Identity { cluster_id: 7, node_id, cores, partitions, nodes, incarnation: 1 })
         };
         let own = SocketAddr::from(([127, 0, 0, 1], 7401));

@@ -41,7 +41,6 @@ use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::id::{NodeId, ShardId};
-use crate::limits::PARTITIONS_PER_SHARD;
 use crate::server::{IDENTITY, log_dir};
 use crate::wal::segment_seq;
 
@@ -80,6 +79,20 @@ pub struct Birth {
     pub nodes: u16,
 }
 
+/// What a new directory is cut into. A directory that was born otherwise is taken as it is, but
+/// for what the operator asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Shards, one per core.
+    pub cores: u16,
+    /// Partitions of each.
+    pub partitions_per_core: u16,
+    /// The operator asked for that number of cores.
+    pub insist_cores: bool,
+    /// The operator asked for that number of partitions.
+    pub insist_partitions: bool,
+}
+
 impl Birth {
     /// That of a directory that was born.
     pub fn of(identity: Identity) -> Self {
@@ -92,6 +105,11 @@ impl Identity {
     /// The number that the directory's logs carry, so that a log of another is told apart.
     pub fn log_id(&self) -> u128 {
         self.cluster_id ^ u128::from(self.node_id.0)
+    }
+
+    /// Partitions of each core.
+    pub fn partitions_per_core(&self) -> u16 {
+        (self.partitions / u32::from(self.cores)) as u16
     }
 
     /// What the data directory at `path` is; none if it is none. Changes nothing.
@@ -144,32 +162,16 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Opens `path` for this process alone, creating it for `cores` cores if it is new. `insist`:
-    /// the operator asked for that number, so a directory of another one is refused.
+    /// Opens `path` for this process alone, creating it of that `shape` if it is new: as the node
+    /// of a cluster, if there is a `birth`.
     ///
     /// # Errors
     /// See [`Error`]; nothing was changed then, but `LOCK` may have been created.
-    pub fn open(path: &Path, cores: u16, insist: bool) -> Result<Self, Error> {
-        Self::open_as(path, cores, insist, None)
-    }
-
-    /// As [`DataDir::open`], as the node of a cluster, if there is a `birth`.
-    ///
-    /// # Errors
-    /// As there; also if it was made for another node, or for none.
-    pub fn open_as(
-        path: &Path,
-        cores: u16,
-        insist: bool,
-        birth: Option<Birth>,
-    ) -> Result<Self, Error> {
+    pub fn open(path: &Path, shape: Shape, birth: Option<Birth>) -> Result<Self, Error> {
         create(path)?;
         let lock = lock(path)?;
         if let Some(identity) = read_identity(path)? {
-            if insist && identity.cores != cores {
-                let path = path.to_owned();
-                return Err(Error::Cores { path, asked: cores, born: identity.cores });
-            }
+            check_shape(path, &identity, shape)?;
             check_birth(path, &identity, birth)?;
             check_logs(path, identity.cores)?;
             return Ok(Self { path: path.to_owned(), identity, born: false, _lock: lock });
@@ -178,7 +180,8 @@ impl DataDir {
         let alone =
             || random_id().map(|cluster_id| Birth { cluster_id, node_id: NodeId(1), nodes: 1 });
         let Birth { cluster_id, node_id, nodes } = birth.map_or_else(alone, Ok)?;
-        let partitions = u32::from(cores) * PARTITIONS_PER_SHARD;
+        let Shape { cores, partitions_per_core, .. } = shape;
+        let partitions = u32::from(cores) * u32::from(partitions_per_core);
         let incarnation = random_id()? as u32 | 1;
         let identity = Identity { cluster_id, node_id, cores, partitions, nodes, incarnation };
         write_identity(path, &identity)?;
@@ -313,6 +316,20 @@ pub enum Error {
         /// What it has.
         born: u16,
     },
+
+    /// Another number of partitions than at its birth.
+    #[error(
+        "data directory {} was born with {born} partitions per core and can not be served with \
+         {asked}: leave --partitions-per-core out", path.display()
+    )]
+    Partitions {
+        /// The directory.
+        path: PathBuf,
+        /// What the operator asked for.
+        asked: u16,
+        /// What it has.
+        born: u16,
+    },
 }
 
 fn io_error(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
@@ -375,6 +392,19 @@ fn refuse_foreign(dir: &Path) -> Result<(), Error> {
         if !ours.contains(&&*name) {
             return Err(Error::Foreign { path: dir.to_owned(), found: name.into_owned() });
         }
+    }
+    Ok(())
+}
+
+/// Nothing is taken otherwise than the operator asked for.
+fn check_shape(path: &Path, identity: &Identity, shape: Shape) -> Result<(), Error> {
+    let (path, born) = (path.to_owned(), identity.cores);
+    if shape.insist_cores && born != shape.cores {
+        return Err(Error::Cores { path, asked: shape.cores, born });
+    }
+    let (asked, born) = (shape.partitions_per_core, identity.partitions_per_core());
+    if shape.insist_partitions && born != asked {
+        return Err(Error::Partitions { path, asked, born });
     }
     Ok(())
 }
@@ -524,53 +554,63 @@ pub(super) mod tests {
         }
     }
 
+    pub(in crate::cli) const SHAPE: Shape =
+        Shape { cores: 2, partitions_per_core: 4, insist_cores: false, insist_partitions: false };
+
     #[test]
     fn a_second_process_is_refused_by_name() {
         let temp = TempDir::new("lock");
         let dir = temp.path().join("new/nested");
-        let first = DataDir::open(&dir, 2, false).expect("it is new");
+        let first = DataDir::open(&dir, SHAPE, None).expect("it is new");
 
-        let error = DataDir::open(&dir, 2, false).expect_err("it is locked");
+        let error = DataDir::open(&dir, SHAPE, None).expect_err("it is locked");
 
         let pid = std::process::id();
         let expected = format!("data directory {} is in use by process {pid}", dir.display());
         assert_eq!(error.to_string(), expected);
         drop(first);
-        DataDir::open(&dir, 2, false).expect("the lock goes with its owner");
+        DataDir::open(&dir, SHAPE, None).expect("the lock goes with its owner");
     }
 
     #[test]
     fn identity_outlives_its_process() {
         let temp = TempDir::new("identity");
-        let first = DataDir::open(temp.path(), 2, false).expect("it is new");
+        let first = DataDir::open(temp.path(), SHAPE, None).expect("it is new");
         let (identity, born) = (first.identity(), first.is_born());
         drop(first);
 
-        let second = DataDir::open(temp.path(), 8, false).expect("it is its own");
+        let second =
+            DataDir::open(temp.path(), Shape { cores: 8, ..SHAPE }, None).expect("it is its own");
 
         assert!(born && !second.is_born());
         assert_eq!(second.identity(), identity);
-        assert_eq!((identity.cores, identity.partitions), (2, 2 * PARTITIONS_PER_SHARD));
+        assert_eq!((identity.cores, identity.partitions), (2, 8));
         assert_ne!(identity.cluster_id, 0);
     }
 
     #[test]
-    fn another_number_of_cores_is_refused_with_the_cure() {
-        let temp = TempDir::new("cores");
-        drop(DataDir::open(temp.path(), 2, true).expect("it is new"));
+    fn another_shape_is_refused_with_the_cure() {
+        let temp = TempDir::new("shape");
+        drop(DataDir::open(temp.path(), SHAPE, None).expect("it is new"));
+        let cores = Shape { cores: 4, insist_cores: true, ..SHAPE };
+        let partitions = Shape { partitions_per_core: 7, insist_partitions: true, ..SHAPE };
 
-        let error = DataDir::open(temp.path(), 4, true).expect_err("it was born with 2");
-
-        let shown = error.to_string();
-        assert!(shown.contains("2 core(s) and can not be served with 4"), "{shown}");
-        assert!(shown.ends_with("start with --cores 2"), "{shown}");
+        for (shape, expected, cure) in [
+            (cores, "2 core(s) and can not be served with 4", "start with --cores 2"),
+            (partitions, "4 partitions per core", "leave --partitions-per-core out"),
+        ] {
+            let shown = DataDir::open(temp.path(), shape, None).expect_err("other").to_string();
+            assert!(shown.contains(expected) && shown.ends_with(cure), "{shown}");
+        }
+        let same = Shape { insist_cores: true, insist_partitions: true, ..SHAPE };
+        DataDir::open(temp.path(), same, None).expect("it is as it was born");
     }
 
     #[test]
     fn a_directory_stays_the_node_that_it_was_made_as() {
         let temp = TempDir::new("node");
         let birth = Birth { cluster_id: 7, node_id: NodeId(2), nodes: 3 };
-        let open = |birth| DataDir::open_as(temp.path(), 2, false, birth);
+        let open = |birth| DataDir::open(temp.path(), SHAPE, birth);
         assert_eq!(open(Some(birth)).expect("it is new").identity().nodes, 3);
 
         for other in
@@ -585,7 +625,7 @@ pub(super) mod tests {
     #[test]
     fn an_edited_identity_is_refused() {
         let temp = TempDir::new("edited");
-        drop(DataDir::open(temp.path(), 2, false).expect("it is new"));
+        drop(DataDir::open(temp.path(), SHAPE, None).expect("it is new"));
         let path = temp.path().join(IDENTITY);
         let text = fs::read_to_string(&path).expect("it was written");
 
@@ -597,7 +637,7 @@ pub(super) mod tests {
         ]
         .map(|text| {
             fs::write(&path, text).expect("it is ours");
-            DataDir::open(temp.path(), 2, false).expect_err("edited").to_string()
+            DataDir::open(temp.path(), SHAPE, None).expect_err("edited").to_string()
         });
 
         for (shown, expected) in outcomes.iter().zip([
@@ -633,7 +673,7 @@ pub(super) mod tests {
         let temp = TempDir::new("foreign");
         fs::write(temp.path().join("thesis.txt"), "x").expect("it is ours");
 
-        let error = DataDir::open(temp.path(), 2, false).expect_err("not empty");
+        let error = DataDir::open(temp.path(), SHAPE, None).expect_err("not empty");
 
         assert!(error.to_string().contains("holds thesis.txt but no identity.toml"), "{error}");
     }
@@ -644,7 +684,7 @@ pub(super) mod tests {
         fs::write(temp.path().join(IDENTITY_TMP), "format = ").expect("it is ours");
         fs::write(temp.path().join(LOCK), "12\n").expect("it is ours");
 
-        let dir = DataDir::open(temp.path(), 2, false).expect("nothing of value is there");
+        let dir = DataDir::open(temp.path(), SHAPE, None).expect("nothing of value is there");
 
         assert!(dir.is_born());
     }
@@ -652,22 +692,22 @@ pub(super) mod tests {
     #[test]
     fn a_directory_that_lacks_a_log_which_it_had_is_refused_with_the_cure() {
         let temp = TempDir::new("lost");
-        let dir = DataDir::open(temp.path(), 2, false).expect("it is new");
+        let dir = DataDir::open(temp.path(), SHAPE, None).expect("it is new");
         drop(dir);
-        drop(DataDir::open(temp.path(), 2, false).expect("a crash may have come first"));
+        drop(DataDir::open(temp.path(), SHAPE, None).expect("a crash may have come first"));
         for shard in [0, 1] {
             let log = log_dir(temp.path(), ShardId(shard));
             fs::create_dir_all(&log).expect("it is ours");
             fs::write(crate::wal::segment_path(&log, 1), "x").expect("it is ours");
         }
-        let dir = DataDir::open(temp.path(), 2, false).expect("it is its own");
+        let dir = DataDir::open(temp.path(), SHAPE, None).expect("it is its own");
         dir.note_begun().expect("it is ours");
         dir.note_begun().expect("it may have begun before");
         drop(dir);
-        drop(DataDir::open(temp.path(), 2, false).expect("nothing is missing"));
+        drop(DataDir::open(temp.path(), SHAPE, None).expect("nothing is missing"));
 
         fs::remove_dir_all(temp.path().join("shard-01")).expect("it is ours");
-        let error = DataDir::open(temp.path(), 2, false).expect_err("half of it is gone");
+        let error = DataDir::open(temp.path(), SHAPE, None).expect_err("half of it is gone");
 
         let text = error.to_string();
         assert!(text.contains("shard-01/wal holds no log, though it did"), "{text}");

@@ -63,7 +63,7 @@ pub(super) fn start(plan: &Plan) -> anyhow::Result<Running> {
 
 fn options(plan: &Plan) -> server::Options {
     let Plan { config, identity, .. } = plan;
-    let per_shard = identity.partitions / u32::from(identity.cores);
+    let per_shard = u32::from(identity.partitions_per_core());
     let memory_max = usize::try_from(config.memory).unwrap_or(usize::MAX);
     server::Options {
         members: plan.seat.as_ref().map(|seat| seat.members(identity, config)),

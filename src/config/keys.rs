@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::text::{is_log_level, parse_duration, parse_size, quote, show_duration, show_size};
-use super::{CORES_MAX, Config, Engine, LogFormat, Runtime, Secret};
+use super::{CORES_MAX, Config, Engine, LogFormat, PARTITIONS_PER_CORE_MAX, Runtime, Secret};
 use crate::ack::Ack;
 use crate::cluster::check_replicas;
 use crate::command::notify::Classes;
@@ -48,7 +48,7 @@ const SEEDS: &str = "HOST:PORT, or a service's name such as _stave._tcp.example.
 const SWITCH: &str = "true or false";
 
 /// Every setting there is, in the order of the help.
-pub static KEYS: [Key; 33] = [
+pub static KEYS: [Key; 34] = [
     Key {
         name: "data-dir",
         value_name: "DIR",
@@ -68,6 +68,19 @@ pub static KEYS: [Key; 33] = [
             put(&mut config.cores, cores, "a number of cores, 1 to 1024")
         },
         show: |config| Some(config.cores.to_string()),
+    },
+    Key {
+        name: "partitions-per-core",
+        value_name: "N",
+        help: "Parts, 1 to 64, that each core's share of the keys is cut into, each with a log and \
+               a leader of its own: fewer are faster, more spread better over many nodes. Fixed at \
+               the birth of a cluster [default: the cluster's, for a new one 6]",
+        secret: false,
+        set: |config, value| {
+            let each = value.parse().ok().filter(|n| (1..=PARTITIONS_PER_CORE_MAX).contains(n));
+            put(&mut config.partitions_per_core, each, "a number of partitions, 1 to 64")
+        },
+        show: |config| Some(config.partitions_per_core.to_string()),
     },
     Key {
         name: "memory",

@@ -22,6 +22,7 @@ use std::time::Duration;
 use crate::ack::Ack;
 use crate::command::notify::Classes;
 use crate::env::machine::Machine;
+use crate::limits::SLOT_COUNT;
 
 mod keys;
 mod text;
@@ -35,8 +36,11 @@ pub use text::{is_log_level, parse_duration};
 /// Least memory of one core, bytes: below it nothing is left beside the log's buffers.
 pub const MEMORY_PER_CORE_MIN: u64 = 32 << 20;
 
-/// Most cores of a node: 16 partitions each share out all 16,384 slots.
+/// Most cores of a node.
 pub const CORES_MAX: u16 = 1024;
+
+/// Most partitions of a core.
+pub const PARTITIONS_PER_CORE_MAX: u16 = 64;
 
 /// Where the keys and values are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +93,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// At least 1, at most [`CORES_MAX`].
     pub cores: u16,
+    /// Of a data directory that is born; at least 1, at most [`PARTITIONS_PER_CORE_MAX`].
+    pub partitions_per_core: u16,
     /// Bytes.
     pub memory: u64,
     /// An address of this machine.
@@ -161,6 +167,7 @@ impl Config {
         Self {
             data_dir: PathBuf::from("stave-data"),
             cores,
+            partitions_per_core: crate::limits::PARTITIONS_PER_CORE,
             memory: quarter.max(u64::from(cores) * MEMORY_PER_CORE_MIN),
             bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
             engine: Engine::Lsm,
@@ -204,6 +211,10 @@ impl Config {
         let least = u64::from(self.cores) * MEMORY_PER_CORE_MIN;
         if self.memory < least {
             return Err(Error::MemoryTooSmall { memory: self.memory, least, cores: self.cores });
+        }
+        if u32::from(self.cores) * u32::from(self.partitions_per_core) > u32::from(SLOT_COUNT) {
+            let (cores, each) = (self.cores, self.partitions_per_core);
+            return Err(Error::PartitionsTooMany { cores, each });
         }
         if !self.bind.is_loopback() && self.requirepass.is_none() && !self.insecure {
             return Err(Error::Exposed { bind: self.bind });
@@ -475,6 +486,18 @@ pub enum Error {
         least: u64,
         /// How many share it.
         cores: u16,
+    },
+
+    /// A partition without a slot.
+    #[error(
+        "{cores} core(s) of partitions-per-core = {each} are more than the {SLOT_COUNT} slots: \
+         give fewer of either"
+    )]
+    PartitionsTooMany {
+        /// How many have them.
+        cores: u16,
+        /// How many each has.
+        each: u16,
     },
 
     /// The last core's port would be beyond 65535.

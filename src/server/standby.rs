@@ -364,8 +364,8 @@ impl<E: Env> Server<E> {
                     Some("it wants a password: give this cluster the same one".to_owned())
                 }
                 Reply::Hello(welcome) if welcome.partition_count != own => Some(format!(
-                    "it has {} partitions and this cluster {own}: a standby has as many cores per \
-                     node",
+                    "it has {} partitions and this cluster {own}: a standby has as many: as \
+                     many cores per node, and --partitions-per-core",
                     welcome.partition_count
                 )),
                 Reply::Hello(_) => None,

@@ -12,7 +12,7 @@ use crate::client::Reply;
 use crate::cluster::{Patient, free_port, start};
 use crate::server::Server;
 
-const PARTITIONS: u32 = 16;
+const PARTITIONS: u32 = stavekv::limits::PARTITIONS_PER_CORE as u32;
 
 type Row = (u64, Vec<u8>, Option<SystemTime>);
 

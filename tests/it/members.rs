@@ -137,7 +137,7 @@ fn a_node_is_drained_and_restored_while_others_write_and_all_come_back_after_a_c
     nodes.iter().for_each(settle);
     assert_kept(&mut Patient::of(&nodes), &kept);
     let (_, text) = ask(&nodes[0], "status");
-    assert!(text.contains("all 16 partitions are as they are to be"), "{text}");
+    assert!(text.contains("all 6 partitions are as they are to be"), "{text}");
 }
 
 /// A figure of a node's INFO.
@@ -205,11 +205,41 @@ fn what_can_not_be_is_refused_with_the_cure() {
     assert!(text.contains("loses [2]") && text.contains("nothing was done"), "{text}");
     let join = format!("127.0.0.1:{seed}");
     let new = alone.dir().join("new");
-    let mut command = Command::new(binary());
-    command.args(["serve", "--resp-port", "0", "--join", &join, "--cores", "2"]);
-    let (code, text) = told(command.arg("--data-dir").arg(&new).output().expect("it runs"));
+    for (flag, value, cure) in [
+        ("--cores", "2", "start it with --cores 1"),
+        (
+            "--partitions-per-core",
+            "7",
+            "has 6 partitions per core: leave --partitions-per-core out",
+        ),
+    ] {
+        let mut command = Command::new(binary());
+        command.args(["serve", "--resp-port", "0", "--join", &join, flag, value]);
+        let (code, text) = told(command.arg("--data-dir").arg(&new).output().expect("it runs"));
+        assert_ne!(code, Some(0));
+        assert!(text.contains(cure), "{text}");
+    }
+    let (_, text) = ask(&first, "status");
+    assert!(!text.contains("node 3"), "nobody was let in: {text}");
+}
+
+#[test]
+fn who_joins_has_as_many_partitions_as_the_cluster_was_founded_with() {
+    let (first, seed) = node(None, &["--partitions-per-core", "2"]);
+    let (mut second, _) = node(Some(seed), &[]);
+    settle(&second);
+    let mut kept = BTreeMap::new();
+    write_some(&mut Patient::of([&second]), 0, &mut kept);
+    let (_, text) = ask(&second, "status");
+    assert!(text.contains("all 2 partitions are as they are to be"), "{text}");
+
+    second.kill();
+    let (code, text) = second.second(&["--partitions-per-core", "6"]);
     assert_ne!(code, Some(0));
-    assert!(text.contains("start it with --cores 1"), "{text}");
+    assert!(text.contains("was born with 2 partitions per core"), "{text}");
+    second.restart();
+    settle(&first);
+    assert_kept(&mut Patient::of([&second]), &kept);
 }
 
 #[test]
@@ -307,7 +337,7 @@ fn five_nodes_keep_three_copies_of_each_key_or_as_many_as_they_are_told_to() {
         assert!(rows.iter().all(|voters| voters.len() == 3), "{rows:?}");
         for id in 1..=5 {
             let count = rows.iter().filter(|voters| voters.contains(&id)).count();
-            assert!((9..=10).contains(&count), "node {id} has {count} of 48: {rows:?}");
+            assert!((3..=4).contains(&count), "node {id} has {count} of 18: {rows:?}");
         }
         assert_kept(&mut Patient::of([node]), &kept);
         write_some(&mut Patient::of([node]), 1, &mut kept);
@@ -322,7 +352,7 @@ fn five_nodes_keep_three_copies_of_each_key_or_as_many_as_they_are_told_to() {
         let (_, text) = ask(&nodes[3], "replicas 4");
         assert!(text.contains("1, 3, 5 or 7 replicas and not 4"), "{text}");
         let (_, text) = ask(&nodes[3], "replicas 5 --dry-run");
-        assert!(text.contains("16 of 16 partitions would change"), "{text}");
+        assert!(text.contains("6 of 6 partitions would change"), "{text}");
         change(&nodes[3], "replicas 5");
         assert!(replicas(&nodes[0]).iter().all(|voters| voters.len() == 5));
         change(&nodes[1], "replicas 1");

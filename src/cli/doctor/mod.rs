@@ -84,8 +84,7 @@ fn examine(dir: &Path, report: &mut Report<'_>) -> anyhow::Result<()> {
     let dir = dir.canonicalize().with_context(|| dir.display().to_string())?;
     let _visit = Visit::begin(&dir)?;
     let Some(identity) = identity(&dir, report)? else { return Ok(()) };
-    let per_shard = identity.partitions / u32::from(identity.cores);
-    let map = SlotMap::new(identity.cores, per_shard);
+    let map = SlotMap::new(identity.cores, identity.partitions_per_core().into());
     report.count_file(&dir.join(IDENTITY));
     let shards = || (0..identity.cores).map(ShardId);
     let was_served = shards().any(|shard| tree_dir(&dir, shard).parent().is_some_and(Path::is_dir));

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::Doctor;
 use super::report::{Finding, Report};
 use crate::cli::directory::DataDir;
-use crate::cli::directory::tests::TempDir;
+use crate::cli::directory::tests::{SHAPE, TempDir};
 use crate::cli::parts::Parts;
 use crate::cli::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE};
 use crate::limits::SECTOR_LEN;
@@ -23,7 +23,7 @@ fn a_directory_that_was_never_served_is_sound_and_none_is_no_directory() {
     let temp = TempDir::new("doctor-new");
     assert_eq!(doctor(temp.path(), false), (EXIT_USAGE, String::new()), "no identity");
 
-    let open = DataDir::open(temp.path(), 2, false).expect("it is new");
+    let open = DataDir::open(temp.path(), SHAPE, None).expect("it is new");
     assert_eq!(doctor(temp.path(), false), (EXIT_USAGE, String::new()), "it is in use");
     drop(open);
 
@@ -34,7 +34,7 @@ fn a_directory_that_was_never_served_is_sound_and_none_is_no_directory() {
 #[test]
 fn a_damaged_identity_strangers_and_a_lost_shard_are_told() {
     let temp = TempDir::new("doctor-identity");
-    drop(DataDir::open(temp.path(), 2, false).expect("it is new"));
+    drop(DataDir::open(temp.path(), SHAPE, None).expect("it is new"));
     fs::create_dir_all(temp.path().join("shard-00/wal")).expect("ours");
     fs::write(temp.path().join("thesis.txt"), "x").expect("ours");
 

@@ -7,7 +7,7 @@ use clap::Parser as _;
 
 use super::sstable::Sstable;
 use super::wal::Wal;
-use crate::cli::directory::tests::TempDir;
+use crate::cli::directory::tests::{SHAPE, TempDir};
 use crate::cli::directory::{DataDir, Identity};
 use crate::cli::{EXIT_DATA_DIR, EXIT_OK};
 use crate::id::{Lsn, PartitionId, ShardId, Slot, Timestamp};
@@ -233,7 +233,7 @@ fn nothing_is_changed_and_a_served_directory_is_refused() {
     let after: Vec<_> = paths.iter().map(|path| fs::read(path).expect("it is there")).collect();
     assert!(before == after && !temp.path().join("LOCK").exists(), "an inspection left traces");
 
-    let served = DataDir::open(temp.path(), 2, false).expect("nobody has it");
+    let served = DataDir::open(temp.path(), SHAPE, None).expect("nobody has it");
     for path in [temp.path(), &paths[0]] {
         assert_eq!(inspect(temp.path(), path, false), (String::new(), EXIT_DATA_DIR));
     }

@@ -19,7 +19,7 @@ use stavekv::command::{self, Spec};
 use stavekv::env::uring::{self, Features, UringEnv};
 use stavekv::env::{Class, Env as _, os};
 use stavekv::id::{NodeId, ShardId};
-use stavekv::limits::PARTITIONS_PER_SHARD;
+use stavekv::limits::PARTITIONS_PER_CORE;
 use stavekv::lsm::key;
 use stavekv::metrics::ShardStats;
 use stavekv::partition::Waiter;
@@ -94,7 +94,7 @@ fn options(run: &Run) -> shard::Options {
     shard::Options {
         node: NodeId(1),
         shard,
-        map: SlotMap::new(1, PARTITIONS_PER_SHARD),
+        map: SlotMap::new(1, PARTITIONS_PER_CORE.into()),
         ack: if run.workload.is_synced() { Ack::Quorum } else { Ack::Relaxed },
         memory_max: run.memory as usize,
         log: wal::Options::new(run.dir.join("shard-00/wal"), log_id, shard),
