@@ -71,7 +71,7 @@ fn options(plan: &Plan) -> server::Options {
         node: identity.node_id,
         log_id: identity.log_id(),
         map: SlotMap::new(identity.cores, per_shard),
-        pin: true,
+        pin: os::has_whole_cores(),
         memory_max,
         runtime: config.runtime,
         ack: config.ack,

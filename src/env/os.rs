@@ -85,21 +85,37 @@ pub fn spawn(
     })
 }
 
+/// Whether this process has whole cores to itself, so that its threads are best pinned to them.
+///
+/// Why not under a CPU quota: containers with one see all cores of their machine, so that those of
+/// several would all be pinned to the same first ones, and share them while others are idle.
+pub fn has_whole_cores() -> bool {
+    std::thread::available_parallelism().is_ok_and(|cores| cores.get() == usable_cores().len())
+}
+
+/// The cores that this thread may run on.
+fn usable_cores() -> Vec<usize> {
+    // SAFETY: `allowed` is a plain bit set of the size named, zero is a valid value of it.
+    let (failed, allowed) = unsafe {
+        let mut allowed: libc::cpu_set_t = std::mem::zeroed();
+        (libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut allowed) != 0, allowed)
+    };
+    // SAFETY: no core is beyond the end of the set.
+    let is_usable = |core: &usize| !failed && unsafe { libc::CPU_ISSET(*core, &allowed) };
+    (0..libc::CPU_SETSIZE as usize).filter(is_usable).collect()
+}
+
 /// Runs this thread on the `n`th of the cores it may use.
 fn pin_to(n: usize) {
-    // SAFETY: `allowed` and `wanted` are plain bit sets of the size named, zero is a valid value.
+    let usable = usable_cores();
+    if usable.is_empty() {
+        return;
+    }
+    // SAFETY: `wanted` is a plain bit set of the size named, zero is a valid value of it.
     unsafe {
-        let mut allowed: libc::cpu_set_t = std::mem::zeroed();
-        let size = size_of::<libc::cpu_set_t>();
-        if libc::sched_getaffinity(0, size, &mut allowed) != 0 {
-            return;
-        }
-        let usable: Vec<usize> = (0..libc::CPU_SETSIZE as usize)
-            .filter(|core| libc::CPU_ISSET(*core, &allowed))
-            .collect();
         let mut wanted: libc::cpu_set_t = std::mem::zeroed();
         libc::CPU_SET(usable[n % usable.len()], &mut wanted);
-        libc::sched_setaffinity(0, size, &wanted);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &wanted);
     }
 }
 
