@@ -526,7 +526,8 @@ impl<E: Env> Shard<E> {
         if self.writes_behind && !self.crowd.waits() {
             self.log.flush(wal::Flush::Lazy);
         } else {
-            let company = self.crowd.end_turn(self.env.now());
+            let is_replicated = self.replicas.members.is_some();
+            let company = wal::Company { is_replicated, ..self.crowd.end_turn(self.env.now()) };
             self.log.flush(match has_followed {
                 // A leader waits for what was logged here.
                 true => wal::Flush::Now,
