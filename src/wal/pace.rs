@@ -14,13 +14,12 @@
 //! delay would make a lone client wait for nobody, and a fixed count a small crowd. What would
 //! change it: a disk whose commits cost no CPU.
 //!
-//! Why 3 are enough, but where other nodes have replicas: 8, 12, 16 and 24 clients did 1.04 to
-//! 1.45, 1.32, 1.03 to 1.31 and 1.16 times as much in runs of different hours, at 0.68 to 0.94 of
-//! the CPU per SET (a disk that does 7.1, 9.6, 11.5 thousand writes a second with 1, 2, 4 in
-//! flight), 3 and 6 the same; 4 of which 2 met 0.81 to 1.04. With replicas a block holds entries of
-//! other leaders too, whose clients wait for two disks in a row: 16 and 50 clients of 3 nodes did
-//! 0.84 to 0.90 and 0.81 to 0.84 times as much. Waiting for nothing but the write before: 0.89 and
-//! 0.78 times with 8 and 16.
+//! Why 3 are enough, but where other nodes have replicas: 6, 8, 12, 16 and 24 clients did 1.19,
+//! 1.12, 1.20, 1.19 and 1.28 times as much as with 12, at 0.79 to 0.83 of the CPU per SET (a disk
+//! that does 7.1, 9.6, 11.5 thousand writes a second with 1, 2, 4 in flight); 4 of which 2 met 0.81
+//! to 1.04. With replicas a block holds entries of other leaders too, whose clients wait for two
+//! disks in a row: 16 and 50 clients of 3 nodes did 0.84 to 0.90 and 0.81 to 0.84 times as much.
+//! Waiting for nothing but the write before: 0.89 and 0.78 times with 8 and 16.
 
 use std::time::Duration;
 
