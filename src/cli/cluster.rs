@@ -23,7 +23,7 @@ use anyhow::{Context as _, anyhow, bail, ensure};
 use stavekv_client::{Options, Retry};
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::directory::{Birth, Identity};
+use super::directory::{Asked, Birth, Identity};
 use super::seeds;
 use crate::cluster::{Action, Member, Members, REPLICAS, REPLICAS_MAX, State, Told, Topology};
 use crate::config::Config;
@@ -57,12 +57,12 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    /// Of a configuration; none: the node is alone. `insist`: the operator asked for that number of
-    /// cores, and of partitions; else a node that joins takes as many as the others have.
+    /// Of a configuration; none: the node is alone. What was not `asked` for, a node that joins
+    /// takes from the others.
     ///
     /// # Errors
     /// The configuration makes no sense, a name is not known, or nobody lets this node in.
-    pub(super) fn of(config: &mut Config, insist: (bool, bool)) -> anyhow::Result<Option<Self>> {
+    pub(super) fn of(config: &mut Config, asked: Asked) -> anyhow::Result<Option<Self>> {
         let joins = !config.join.is_empty();
         let founds = !config.initial_cluster.is_empty();
         ensure!(!(joins && founds), "initial-cluster founds a cluster, join joins one: give one");
@@ -81,7 +81,7 @@ impl Seat {
         }
         let own = own_addr(config, if joins { PEER_PORT } else { 0 })?;
         let seat = match (joins, identity) {
-            (true, None) => join(config, own, insist)?,
+            (true, None) => join(config, own, asked)?,
             (true, Some(identity)) => come_back(config, &identity, known, own)?,
             (false, identity) => host(identity, known, own, config.replication_factor)?,
         };
@@ -183,14 +183,14 @@ fn host(
 }
 
 /// A node that is new.
-fn join(config: &mut Config, own: SocketAddr, insist: (bool, bool)) -> anyhow::Result<Seat> {
+fn join(config: &mut Config, own: SocketAddr, asked: Asked) -> anyhow::Result<Seat> {
     let others = ask(config, &Action::Status, JOIN_PATIENCE)?;
-    if !insist.0 {
+    if !asked.cores {
         config.cores = others.cores;
     }
     let each = (others.partitions / u32::from(others.cores.max(1))) as u16;
     ensure!(
-        !insist.1 || config.partitions_per_core == each,
+        !asked.partitions || config.partitions_per_core == each,
         "the cluster has {each} partitions per core: leave --partitions-per-core out"
     );
     config.partitions_per_core = each;
@@ -335,7 +335,7 @@ mod tests {
     }
 
     fn seat(mut config: Config) -> anyhow::Result<Option<Seat>> {
-        Seat::of(&mut config, (false, false))
+        Seat::of(&mut config, Asked::default())
     }
 
     #[test]

@@ -87,10 +87,17 @@ pub struct Shape {
     pub cores: u16,
     /// Partitions of each.
     pub partitions_per_core: u16,
-    /// The operator asked for that number of cores.
-    pub insist_cores: bool,
-    /// The operator asked for that number of partitions.
-    pub insist_partitions: bool,
+    /// What is not to be taken otherwise.
+    pub asked: Asked,
+}
+
+/// What of a shape the operator asked for; the rest are defaults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// That number of cores.
+    pub cores: bool,
+    /// That number of partitions.
+    pub partitions: bool,
 }
 
 impl Birth {
@@ -399,11 +406,11 @@ fn refuse_foreign(dir: &Path) -> Result<(), Error> {
 /// Nothing is taken otherwise than the operator asked for.
 fn check_shape(path: &Path, identity: &Identity, shape: Shape) -> Result<(), Error> {
     let (path, born) = (path.to_owned(), identity.cores);
-    if shape.insist_cores && born != shape.cores {
+    if shape.asked.cores && born != shape.cores {
         return Err(Error::Cores { path, asked: shape.cores, born });
     }
     let (asked, born) = (shape.partitions_per_core, identity.partitions_per_core());
-    if shape.insist_partitions && born != asked {
+    if shape.asked.partitions && born != asked {
         return Err(Error::Partitions { path, asked, born });
     }
     Ok(())
@@ -554,8 +561,11 @@ pub(super) mod tests {
         }
     }
 
-    pub(in crate::cli) const SHAPE: Shape =
-        Shape { cores: 2, partitions_per_core: 4, insist_cores: false, insist_partitions: false };
+    pub(in crate::cli) const SHAPE: Shape = Shape {
+        cores: 2,
+        partitions_per_core: 4,
+        asked: Asked { cores: false, partitions: false },
+    };
 
     #[test]
     fn a_second_process_is_refused_by_name() {
@@ -592,8 +602,9 @@ pub(super) mod tests {
     fn another_shape_is_refused_with_the_cure() {
         let temp = TempDir::new("shape");
         drop(DataDir::open(temp.path(), SHAPE, None).expect("it is new"));
-        let cores = Shape { cores: 4, insist_cores: true, ..SHAPE };
-        let partitions = Shape { partitions_per_core: 7, insist_partitions: true, ..SHAPE };
+        let asked = Asked { cores: true, partitions: true };
+        let cores = Shape { cores: 4, asked, ..SHAPE };
+        let partitions = Shape { partitions_per_core: 7, asked, ..SHAPE };
 
         for (shape, expected, cure) in [
             (cores, "2 core(s) and can not be served with 4", "start with --cores 2"),
@@ -602,7 +613,7 @@ pub(super) mod tests {
             let shown = DataDir::open(temp.path(), shape, None).expect_err("other").to_string();
             assert!(shown.contains(expected) && shown.ends_with(cure), "{shown}");
         }
-        let same = Shape { insist_cores: true, insist_partitions: true, ..SHAPE };
+        let same = Shape { asked, ..SHAPE };
         DataDir::open(temp.path(), same, None).expect("it is as it was born");
     }
 

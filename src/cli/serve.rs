@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 
 use super::cluster::Seat;
-use super::directory::{self, DataDir, Shape};
+use super::directory::{self, Asked, DataDir, Shape};
 use super::ready::{Ready, ReadyFile};
 use super::settings::Settings;
 use super::start::{self, Plan, Running};
@@ -194,7 +194,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 /// The whole life after the configuration.
 fn serve(resolved: Resolved) -> anyhow::Result<()> {
     let asked = |name| resolved.source(name) != Source::Default;
-    let asked = (asked("cores"), asked("partitions-per-core"));
+    let asked = Asked { cores: asked("cores"), partitions: asked("partitions-per-core") };
     let mut config = resolved.config;
     // It may wait for others; there is nothing to drain yet, so that a signal ends it there.
     let seat = Seat::of(&mut config, asked)?;
@@ -205,12 +205,8 @@ fn serve(resolved: Resolved) -> anyhow::Result<()> {
     // Never dropped: only when the process is gone does nothing of it write there any more, also
     // when a shard did not end. The kernel releases the lock then.
     let birth = seat.as_ref().and_then(|seat| seat.birth);
-    let shape = Shape {
-        cores: config.cores,
-        partitions_per_core: config.partitions_per_core,
-        insist_cores: asked.0,
-        insist_partitions: asked.1,
-    };
+    let Config { cores, partitions_per_core, .. } = config;
+    let shape = Shape { cores, partitions_per_core, asked };
     let opened = DataDir::open(&config.data_dir, shape, birth)?;
     let dir = ManuallyDrop::new(opened);
     if let Some(seat) = &seat {
