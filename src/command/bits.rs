@@ -296,7 +296,7 @@ pub(super) static SPECS: &[Spec] = &[
         .about("Where a value, or a part, has its first bit that is set or clear", "2.8.7"),
     Spec {
         keys: Keys::FROM_SECOND,
-        run: Run::Together(Together { dbs: same_db, judge: bitop }),
+        run: Run::Together(Together { dbs: same_db, is_in_both: false, judge: bitop }),
         ..row("bitop", -4, GROW, setbit)
     }
     .about("AND, OR, XOR or NOT of values of one partition, into a key", "2.6.0"),

@@ -209,6 +209,8 @@ pub struct Counters {
     pub subscribers_closed: u64,
     /// Commands that MONITOR did not show.
     pub monitor_left_out: u64,
+    /// Connections whose next command waits for a pause to end.
+    pub blocked_clients: u64,
     /// Connections that are told of changes.
     pub tracking_clients: u64,
     /// Keys that they read and are told of.

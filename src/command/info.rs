@@ -89,7 +89,7 @@ fn clients(s: &mut Section<'_>) {
     s.line("connected_clients", s.counters.clients);
     s.line("cluster_connections", 0);
     s.line("maxclients", s.counters.clients_max);
-    s.line("blocked_clients", 0);
+    s.line("blocked_clients", s.counters.blocked_clients);
     s.line("tracking_clients", s.counters.tracking_clients);
     s.line("clients_in_timeout_table", 0);
 }

@@ -294,7 +294,7 @@ pub(super) static SPECS: &[Spec] = &[Spec {
     group: Group::String,
     summary: "The longest common subsequence of two values of one partition",
     since: "7.0.0",
-    run: Run::Together(Together { dbs: same_db, judge: lcs }),
+    run: Run::Together(Together { dbs: same_db, is_in_both: false, judge: lcs }),
 }];
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ mod dump;
 mod error;
 mod expire;
 mod facts;
+mod function;
 pub mod glob;
 mod info;
 mod introspect;

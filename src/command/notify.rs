@@ -141,6 +141,10 @@ pub enum Event {
     RenameFrom,
     /// RENAME, of the new name.
     RenameTo,
+    /// MOVE, of the key where it was.
+    MoveFrom,
+    /// MOVE, of the key where it is.
+    MoveTo,
     /// RESTORE.
     Restore,
     /// The key was deleted, by a command or a deadline that has passed already.
@@ -168,6 +172,8 @@ impl Event {
             Self::CopyTo => &[(Classes::GENERIC, "copy_to")],
             Self::RenameFrom => &[(Classes::GENERIC, "rename_from")],
             Self::RenameTo => &[(Classes::GENERIC, "rename_to")],
+            Self::MoveFrom => &[(Classes::GENERIC, "move_from")],
+            Self::MoveTo => &[(Classes::GENERIC, "move_to")],
             Self::Restore => &[(Classes::GENERIC, "restore")],
             Self::Delete => &[(Classes::GENERIC, "del")],
             Self::Expired => &[(Classes::EXPIRED, "expired")],
@@ -176,7 +182,10 @@ impl Event {
 
     /// Whether the key is gone.
     pub fn is_deletion(self) -> bool {
-        matches!(self, Self::Delete | Self::RenameFrom | Self::Expired)
+        matches!(
+            self,
+            Self::Delete | Self::RenameFrom | Self::MoveFrom | Self::Expired
+        )
     }
 
     /// Whether the key counts as new even if there was one: COPY, RENAME and RESTORE put theirs in

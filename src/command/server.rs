@@ -3,8 +3,8 @@
 use super::connection::refuse;
 use super::table::{Access, Connection, Flags, Group, Keys, Run, Spec};
 use super::{
-    Args, Counters, Error, Facts, Session, Then, acl, config, debug, info, introspect, latency,
-    memory, number, slowlog,
+    Args, Counters, Error, Facts, Session, Then, acl, config, debug, function, info, introspect,
+    latency, memory, number, slowlog,
 };
 use crate::ack::Ack;
 use crate::protocol::resp::Reply;
@@ -146,6 +146,8 @@ pub(super) static SPECS: &[Spec] = &[
         .about("For test suites: ERROR, SLEEP; see enable-debug-command", "1.0.0"),
     Spec { run: Run::Container(acl::SPECS), ..row("acl", -2, Flags::NONE, time) }
         .about("Users", "6.0.0"),
+    Spec { run: Run::Container(function::SPECS), ..row("function", -2, Flags::NONE, time) }
+        .about("Functions: there are none", "7.0.0"),
     Spec {
         run: Run::Both(introspect::command, introspect::SPECS),
         group: Group::Connection,

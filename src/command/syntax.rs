@@ -64,6 +64,7 @@ fn of_keys(name: &str) -> &'static str {
         "flushdb" | "flushall" => "[ASYNC|SYNC]",
         "rename" | "renamenx" => "key newkey",
         "copy" => "source destination [DB destination-db] [REPLACE]",
+        "move" => "key db",
         _ => "",
     }
 }
@@ -98,6 +99,8 @@ fn of_others(name: &str) -> &'static str {
         "command|list" => "[FILTERBY (MODULE module-name|ACLCAT category|PATTERN pattern)]",
         "command|getkeys" | "command|getkeysandflags" => "command arg...",
         "config|get" => "parameter...",
+        "function|flush" => "[ASYNC|SYNC]",
+        "function|list" => "[LIBRARYNAME library-name-pattern] [WITHCODE]",
         "psubscribe" => "pattern...",
         "config|set" => "(parameter value)...",
         "cluster|countkeysinslot" => "slot",

@@ -259,7 +259,7 @@ impl Server {
             Ok(dbs) => dbs,
             Err(error) => return reply.error(&error.to_string()),
         };
-        let ids = spec.key_indices(args).enumerate();
+        let ids = together.key_indices(spec, args).into_iter().enumerate();
         let ids: Vec<_> = ids.map(|(nth, at)| (dbs[nth.min(1)], args.get(at).to_vec())).collect();
         let stored: Vec<_> = ids.iter().map(|id| self.keys.get(id).cloned()).collect();
         let found = stored.iter().map(|stored| {

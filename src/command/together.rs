@@ -1,4 +1,4 @@
-//! Commands whose keys are judged together: RENAME, COPY, MSETNX.
+//! Commands whose keys are judged together: RENAME, MOVE, COPY, MSETNX.
 //!
 //! All keys are looked up, then the command decides on all of them in one step. The effects are one
 //! entry of the log, so that a crash leaves all of them or none. That takes keys of one partition;
@@ -22,11 +22,22 @@ pub type Judge =
 pub struct Together {
     /// The databases of its first key and of the others, given the session's.
     pub dbs: fn(&Args<'_>, u8) -> Result<[u8; 2], Error>,
+    /// Its only key is looked up in both databases.
+    pub is_in_both: bool,
     /// What it does.
     pub judge: Judge,
 }
 
 impl Together {
+    /// Indices in `args` of the keys that are judged, in order; see [`Spec::key_indices`].
+    pub fn key_indices(&self, spec: &Spec, args: &Args<'_>) -> SmallVec<[usize; 4]> {
+        let mut indices: SmallVec<_> = spec.key_indices(args).collect();
+        if self.is_in_both {
+            indices.extend(spec.key_indices(args));
+        }
+        indices
+    }
+
     /// Decides. An error is written as the reply.
     pub fn decide<'a>(
         &self,
@@ -81,6 +92,32 @@ fn copied(source: Found<'_>, event: Event) -> Effect<'_> {
     Effect::Put { value, expiry_ms, event }
 }
 
+fn parse_db(bytes: &[u8]) -> Result<u8, Error> {
+    let db = u8::try_from(number::parse_i64(bytes)?).ok();
+    db.filter(|db| *db < DB_COUNT).ok_or(Error::DbIndex)
+}
+
+const SAME_OBJECT: Error = Error::Other("ERR source and destination objects are the same");
+
+fn move_dbs(args: &Args<'_>, db: u8) -> Result<[u8; 2], Error> {
+    let to = parse_db(args.get(2))?;
+    if to == db { Err(SAME_OBJECT) } else { Ok([db, to]) }
+}
+
+/// Deadline included.
+fn move_to<'a>(
+    _: Args<'a>,
+    found: &[Option<Found<'a>>],
+    reply: &mut Reply<'_>,
+) -> Result<Effects<'a>, Error> {
+    let source = found[0].filter(|_| found[1].is_none());
+    reply.integer(i64::from(source.is_some()));
+    let effects = |source| {
+        smallvec![(0, Effect::Delete(Event::MoveFrom)), (1, copied(source, Event::MoveTo))]
+    };
+    Ok(source.map(effects).unwrap_or_default())
+}
+
 struct CopyOptions {
     db: u8,
     replace: bool,
@@ -92,9 +129,7 @@ fn copy_options(args: &Args<'_>, db: u8) -> Result<CopyOptions, Error> {
         if args.is(at, "REPLACE") {
             options.replace = true;
         } else if args.is(at, "DB") && at + 1 < args.len() {
-            let db = number::parse_i64(args.get(at + 1))?;
-            let db = u8::try_from(db).ok().filter(|db| *db < DB_COUNT);
-            options.db = db.ok_or(Error::DbIndex)?;
+            options.db = parse_db(args.get(at + 1))?;
             at += 1;
         } else {
             return Err(Error::Syntax);
@@ -107,7 +142,7 @@ fn copy_options(args: &Args<'_>, db: u8) -> Result<CopyOptions, Error> {
 fn copy_dbs(args: &Args<'_>, db: u8) -> Result<[u8; 2], Error> {
     let options = copy_options(args, db)?;
     if options.db == db && args.get(1) == args.get(2) {
-        return Err(Error::Other("ERR source and destination objects are the same"));
+        return Err(SAME_OBJECT);
     }
     Ok([db, options.db])
 }
@@ -146,7 +181,7 @@ pub(super) fn same_db(_: &Args<'_>, db: u8) -> Result<[u8; 2], Error> {
 const GROW: Flags = Flags::WRITE.and(Flags::DENYOOM);
 
 const fn row(name: &'static str, arity: i16, flags: Flags, keys: Keys, judge: Judge) -> Spec {
-    let run = Run::Together(Together { dbs: same_db, judge });
+    let run = Run::Together(Together { dbs: same_db, is_in_both: false, judge });
     let (access, group) = (Access::Write, Group::Generic);
     Spec { name, arity, flags, keys, access, group, summary: "", since: "1.0.0", run }
 }
@@ -157,10 +192,15 @@ pub(super) static SPECS: &[Spec] = &[
     row("renamenx", 3, Flags::WRITE.and(Flags::FAST), Keys::TWO, renamenx)
         .about("Gives a key a name that is free; both within one partition", "1.0.0"),
     Spec {
-        run: Run::Together(Together { dbs: copy_dbs, judge: copy }),
+        run: Run::Together(Together { dbs: copy_dbs, is_in_both: false, judge: copy }),
         ..row("copy", -3, GROW, Keys::TWO, copy)
     }
     .about("Copies a key; both within one partition", "6.2.0"),
+    Spec {
+        run: Run::Together(Together { dbs: move_dbs, is_in_both: true, judge: move_to }),
+        ..row("move", 3, Flags::WRITE.and(Flags::FAST), Keys::FIRST, move_to)
+    }
+    .about("Moves a key to another database", "1.0.0"),
     Spec { group: Group::String, ..row("msetnx", -3, GROW, Keys::PAIRS, msetnx) }
         .about("Sets several keys of one partition if none of them exists", "1.0.1"),
 ];

@@ -189,6 +189,8 @@ stats! {
     subscribers_closed,
     /// Commands that MONITOR did not show.
     monitor_left_out,
+    /// Gauge: connections whose next command waits for a pause to end.
+    blocked_clients,
     /// Gauge: connections that are told of changes.
     tracking_clients,
     /// Gauge: keys that connections read and are told of.

@@ -25,11 +25,13 @@ impl<E: Env> Server<E> {
     /// Has the keys of a command fetched that are this shard's and not in memory, and asks for the
     /// room that it needs. True: it may be evaluated.
     pub(super) fn seek(&mut self, spec: &Spec, args: &Args<'_>, db: u8, wait: &Wait) -> bool {
-        let keys = spec.key_indices(args).collect::<Vec<_>>();
-        let dbs = match &spec.run {
+        let (dbs, keys) = match &spec.run {
             // What it says to a wrong one, it says when it is run.
-            Run::Together(together) => (together.dbs)(args, db).unwrap_or([db; 2]),
-            _ => [db; 2],
+            Run::Together(together) => {
+                let dbs = (together.dbs)(args, db).unwrap_or([db; 2]);
+                (dbs, together.key_indices(spec, args))
+            }
+            _ => ([db; 2], spec.key_indices(args).collect()),
         };
         self.seek_keys(spec, args, dbs, &keys, wait)
     }

@@ -419,6 +419,7 @@ impl Facts for View<'_> {
             subscribers_slowed: now.subscribers_slowed,
             subscribers_closed: now.subscribers_closed,
             monitor_left_out: now.monitor_left_out,
+            blocked_clients: now.blocked_clients,
             tracking_clients: now.tracking_clients,
             tracked_keys: now.tracked_keys,
             tracked_evicted: now.tracked_evicted,

@@ -241,6 +241,8 @@ impl<E: Env> Server<E> {
     /// Brings up to date what other shards may see of this one.
     pub(super) fn update_gauges(&mut self) {
         let held = self.conns.iter().flatten().map(|conn| conn.held_len()).sum::<usize>();
+        let blocked = self.conns.iter().flatten().filter(|conn| conn.postponed).count();
+        self.shard.stats().blocked_clients.set(blocked as u64);
         let channels = self.count_channels();
         let slow = self.slow.held_len();
         self.shard.account(held + channels + slow + self.count_tracked());

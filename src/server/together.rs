@@ -137,6 +137,9 @@ impl<E: Env> Server<E> {
             return Err(error);
         }
         match (together.dbs)(args, db) {
+            _ if cluster_mode && together.is_in_both => {
+                Err("ERR MOVE is not allowed in cluster mode".to_owned())
+            }
             Err(error) => Err(error.to_string()),
             Ok(dbs) if cluster_mode && dbs[1] > 0 => {
                 Err("ERR Copying to another database is not allowed in cluster mode".to_owned())

@@ -161,15 +161,26 @@ impl<E: Env> Server<E> {
 
     /// Takes in what another shard tells.
     pub(super) fn receive_invalidations(&mut self, from: ShardId, parcel: &Parcel) {
-        for Invalidation { to, key, by } in &parcel.invalidations {
+        let mut rest = parcel.invalidations.as_slice();
+        while let Some(Invalidation { to, key, by }) = rest.first() {
+            let mut told = 1;
             match (to, by) {
                 (Listener::Sender(wants), _) => self.note_far_broadcast(from, *wants),
                 // Another node's shard has another number here.
                 (Listener::Nobody, Some(gone)) => {
                     self.shard.forget_reader(Client { shard: from, ..*gone });
                 }
+                // Keys that it was told together leave together.
+                (Listener::Instead(id), _) if key.is_some() => {
+                    let same = rest.iter().take_while(|next| next.to == *to);
+                    let keys = same.map_while(|next| next.key).map(|key| parcel.slice(key));
+                    let keys: Vec<_> = keys.collect();
+                    told = keys.len();
+                    self.tell_instead(*id, &keys);
+                }
                 _ => self.take_invalidation(*to, key.map(|key| parcel.slice(key)), *by),
             }
+            rest = &rest[told..];
         }
     }
 
@@ -242,6 +253,9 @@ impl<E: Env> Server<E> {
         };
         let shard = self.node.shard_of_client(other);
         let Some(to) = self.node.conn_of(other) else { return self.break_redirect(id, other) };
+        if shard == self.shard.id() {
+            return self.tell_instead(to, keys);
+        }
         for key in keys {
             self.tell_shard(shard, Listener::Instead(to), Some(key), None);
         }

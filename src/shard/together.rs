@@ -137,12 +137,13 @@ impl<E: Env> Shard<E> {
         reply: &mut Reply<'_>,
         holds: &mut Holds,
     ) {
-        let slots = spec.key_indices(&args).map(|at| key::slot_of(args.get(at)));
+        let indices = together.key_indices(spec, &args);
+        let slots = indices.iter().map(|at| key::slot_of(args.get(*at)));
         let Spread::Here(place) = self.place_of_all(slots) else {
             return reply.error(&Error::CrossSlot.to_string());
         };
         let (mut names, mut scratch) = (Names::default(), Vec::new());
-        for (nth, at) in spec.key_indices(&args).enumerate() {
+        for (nth, at) in indices.into_iter().enumerate() {
             self.target(dbs[nth.min(1)], args.get(at), &mut scratch);
             names.bytes.extend_from_slice(&scratch);
             names.ends.push(names.bytes.len());

@@ -26,6 +26,7 @@ const SCRIPT: &str = "
     RENAME {k}a {k}q | RENAME {k}q {k}b | RENAME {k}b {k}b | RENAME {k}none {k}b
     RENAMENX {k}b {k}c | RENAMENX {k}b {k}r | COPY {k}r {k}s | COPY {k}r {k}s
     COPY {k}r {k}c REPLACE | COPY {k}none {k}c | COPY {k}r {k}r2 DB 3
+    SET {k}v 1 EX 100 | MOVE {k}v 4 | MOVE {k}v 4 | SELECT 4 | MOVE {k}v 0 | MOVE {k}none 0 | SELECT 0
     SETBIT {k}B 7 1 | SETBIT {k}B 7 1 | SETBIT {k}B 7 0 | SETBIT {k}B 80 0 | SETBIT {k}B x 0
     BITFIELD {k}C SET u8 0 0 | BITFIELD {k}C SET u8 0 0 | BITFIELD {k}C SET u8 0 1
     BITFIELD {k}C GET u8 0 | BITFIELD {k}none GET u8 0 | BITFIELD {k}none
@@ -83,7 +84,7 @@ fn play(mut client: Client, mut subscriber: Client, classes: &str) -> Vec<(Strin
     }
 }
 
-/// The one difference: Redis tells of a key that RENAME made before it tells which one that was.
+/// The one difference: Redis tells of a key that RENAME or MOVE made before it tells from what.
 fn without_order_of_rename(heard: Vec<(String, String)>) -> Vec<(String, String)> {
     let mut sorted = heard;
     let is_event = |(channel, payload): &(String, String), name| {
@@ -93,7 +94,7 @@ fn without_order_of_rename(heard: Vec<(String, String)>) -> Vec<(String, String)
         let mut place = at;
         while place > 0
             && is_event(&sorted[place], "new")
-            && is_event(&sorted[place - 1], "rename_from")
+            && ["rename_from", "move_from"].iter().any(|name| is_event(&sorted[place - 1], name))
         {
             sorted.swap(place, place - 1);
             place -= 1;
