@@ -8,7 +8,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | 0 | [`ack`], [`id`], [`limits`], [`metrics`]: numbers and bounds |
+//! | 0 | [`ack`], [`eviction`], [`id`], [`limits`], [`metrics`]: numbers and bounds |
 //! | 1 | [`command`], [`consensus`], [`mvcc`], [`protocol`], [`lsm::memtable`], [`wal::format`] |
 //! | 2 | [`mod@env`]: the one seam to clock, chance, tasks, files, sockets and other cores |
 //! | 3 | [`wal`]: a shard's log; [`lsm::table`], [`lsm::view`]: a table, and those of a partition |
@@ -50,6 +50,7 @@ pub mod command;
 pub mod config;
 pub mod consensus;
 pub mod env;
+pub mod eviction;
 pub mod id;
 pub mod limits;
 pub mod lsm;

@@ -23,8 +23,9 @@ const LONG_FUNCTIONS: [(&str, &str, usize); 0] = [];
 
 /// The layer of each module; the longest prefix counts. A module imports from its own layer and
 /// from those below.
-const LAYERS: [(&str, u8); 30] = [
+const LAYERS: [(&str, u8); 31] = [
     ("ack", 0),
+    ("eviction", 0),
     ("id", 0),
     ("limits", 0),
     ("codec", 0),

@@ -83,6 +83,7 @@ fn options(plan: &Plan) -> server::Options {
         password: config.requirepass.as_ref().map(|secret| secret.reveal().as_bytes().to_vec()),
         clients_max: u64::from(config.max_clients),
         notify: config.notify_keyspace_events,
+        eviction: config.maxmemory_policy,
         latency_ms: config.latency_monitor_threshold,
         slow_us: config.slowlog_log_slower_than,
         slow_len_max: config.slowlog_max_len,
@@ -115,6 +116,7 @@ fn who(plan: &Plan) -> command::Identity {
         ack: config.ack,
         debug_enabled: config.enable_debug_command,
         may_be_open: config.bind.is_loopback() || config.insecure,
+        may_evict: config.engine == Engine::Memory,
         ..command::Identity::default()
     }
 }
@@ -131,7 +133,7 @@ fn parameters(config: &Config) -> Vec<(&'static str, String)> {
         ("appendfsync", append_fsync.to_owned()),
         ("databases", command::DB_COUNT.to_string()),
         ("maxmemory", config.memory.to_string()),
-        ("maxmemory-policy", "noeviction".to_owned()),
+        (command::config::EVICTION_PARAMETER, config.maxmemory_policy.name().to_owned()),
         ("maxclients", config.max_clients.to_string()),
         (command::config::TIMEOUT_PARAMETER, "0".to_owned()),
         ("tcp-keepalive", "0".to_owned()),

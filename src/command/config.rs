@@ -8,6 +8,7 @@ use super::connection::refuse;
 use super::question::{NodeWide, Question};
 use super::table::{Access, Connection, Flags, Group, Keys, Run, Spec};
 use super::{Args, Error, Facts, Session, Then, glob, help, latency, notify, number, slowlog};
+use crate::eviction::Eviction;
 use crate::protocol::resp::Reply;
 
 /// Values of `loglevel`.
@@ -17,6 +18,8 @@ const LOG_LEVELS: [&str; 4] = ["debug", "verbose", "notice", "warning"];
 pub const PASSWORD_PARAMETER: &str = "requirepass";
 /// The parameter with the seconds after which an idle connection is closed; 0: none is.
 pub const TIMEOUT_PARAMETER: &str = "timeout";
+/// The parameter that says which keys leave when memory is full.
+pub const EVICTION_PARAMETER: &str = "maxmemory-policy";
 /// Longest password, bytes; as Redis.
 const PASSWORD_LEN_MAX: usize = 512;
 
@@ -24,9 +27,10 @@ const PASSWORD_LEN_MAX: usize = 512;
 type Check = fn(&[u8]) -> Result<String, String>;
 
 /// The parameters that can be set.
-const SETTABLE: [(&str, Check); 7] = [
+const SETTABLE: [(&str, Check); 8] = [
     (PASSWORD_PARAMETER, check_password),
     (TIMEOUT_PARAMETER, |value| check_number(value, 0, i64::from(i32::MAX))),
+    (EVICTION_PARAMETER, check_eviction),
     ("loglevel", check_log_level),
     ("notify-keyspace-events", notify::check),
     (slowlog::THRESHOLD_PARAMETER, |value| check_number(value, -1, i64::MAX)),
@@ -93,6 +97,15 @@ fn check_set(facts: &dyn Facts, args: &Args<'_>) -> Result<Vec<(&'static str, St
                  if it is to have none",
             ));
         }
+        if *name == EVICTION_PARAMETER
+            && value != Eviction::None.name()
+            && !facts.identity().may_evict
+        {
+            return Err(failed(
+                "with engine lsm rows leave memory for the disk and none is lost: start the node \
+                 with engine memory if keys are to be evicted",
+            ));
+        }
         settings.push((*name, value));
     }
     Ok(settings)
@@ -104,6 +117,12 @@ fn check_password(value: &[u8]) -> Result<String, String> {
         return Err(format!("a password is shorter than {PASSWORD_LEN_MAX} bytes"));
     }
     Ok(text)
+}
+
+fn check_eviction(value: &[u8]) -> Result<String, String> {
+    let known = || Eviction::ALL.map(Eviction::name).join(", ");
+    let named = Eviction::named(value).map(|eviction| eviction.name().to_owned());
+    named.ok_or_else(|| format!("argument(s) must be one of the following: {}", known()))
 }
 
 fn check_log_level(value: &[u8]) -> Result<String, String> {

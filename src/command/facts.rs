@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::ack::Ack;
+use crate::eviction::Eviction;
 use crate::id::{ShardId, Slot};
 use crate::metrics::Distribution;
 
@@ -96,6 +97,8 @@ pub struct Identity {
     pub debug_enabled: bool,
     /// Whether it may be without a password: only this machine reaches it, or that was said.
     pub may_be_open: bool,
+    /// Whether keys may leave when memory is full.
+    pub may_evict: bool,
 }
 
 /// One place that serves slots: a shard of a node, with a port of its own.
@@ -209,6 +212,10 @@ pub struct Counters {
     pub subscribers_closed: u64,
     /// Commands that MONITOR did not show.
     pub monitor_left_out: u64,
+    /// Keys deleted to give others room.
+    pub evicted: u64,
+    /// Which keys those are.
+    pub eviction: Eviction,
     /// Connections whose next command waits for a pause to end.
     pub blocked_clients: u64,
     /// Connections that are told of changes.

@@ -129,7 +129,7 @@ fn memory(s: &mut Section<'_>) {
     s.line("stave_memory_connections", s.counters.connection_bytes);
     s.line("stave_memory_wal_backlog", s.counters.wal_backlog_bytes);
     s.line("stave_memory_log", s.counters.log_bytes);
-    s.line("maxmemory_policy", "noeviction");
+    s.line("maxmemory_policy", s.counters.eviction.name());
     s.line("mem_allocator", "mimalloc");
 }
 
@@ -177,7 +177,7 @@ fn stats(s: &mut Section<'_>) {
     s.line("instantaneous_output_kbps", kib(s.counters.output_bytes_per_s));
     s.line("rejected_connections", s.counters.connections_refused);
     s.line("expired_keys", s.counters.expired);
-    s.line("evicted_keys", 0);
+    s.line("evicted_keys", s.counters.evicted);
     s.line("evicted_clients", 0);
     s.line("keyspace_hits", s.counters.hits);
     s.line("keyspace_misses", s.counters.misses);

@@ -23,6 +23,8 @@ impl Classes {
     pub const STRING: Self = Self(1 << 3);
     /// `x`.
     pub const EXPIRED: Self = Self(1 << 8);
+    /// `e`.
+    pub const EVICTED: Self = Self(1 << 9);
     /// `m`: a read that did not find its key.
     pub const KEY_MISS: Self = Self(1 << 11);
     /// `n`: a key that was not there before.
@@ -31,7 +33,7 @@ impl Classes {
     const ALL: Self = Self(0b1_0111_1111_1100);
 
     /// Letter and bit, in the order in which Redis shows them. The classes of what we do not have
-    /// (lists, eviction) may be chosen, and never occur.
+    /// (lists and their kin) may be chosen, and never occur.
     const LETTERS: [(char, u32); 14] = [
         ('g', 2),
         ('$', 3),
@@ -151,6 +153,8 @@ pub enum Event {
     Delete,
     /// The key was deleted since its time was over.
     Expired,
+    /// The key was deleted to give others room.
+    Evicted,
 }
 
 impl Event {
@@ -177,6 +181,7 @@ impl Event {
             Self::Restore => &[(Classes::GENERIC, "restore")],
             Self::Delete => &[(Classes::GENERIC, "del")],
             Self::Expired => &[(Classes::EXPIRED, "expired")],
+            Self::Evicted => &[(Classes::EVICTED, "evicted")],
         }
     }
 
@@ -184,7 +189,7 @@ impl Event {
     pub fn is_deletion(self) -> bool {
         matches!(
             self,
-            Self::Delete | Self::RenameFrom | Self::MoveFrom | Self::Expired
+            Self::Delete | Self::RenameFrom | Self::MoveFrom | Self::Expired | Self::Evicted
         )
     }
 

@@ -67,6 +67,7 @@ impl TestFacts {
                 runtime: "io_uring",
                 ack: Ack::Quorum,
                 may_be_open: true,
+                may_evict: true,
                 ..Identity::default()
             },
             topology: Topology {

@@ -8,6 +8,7 @@ use crate::ack::Ack;
 use crate::cluster::check_replicas;
 use crate::command::notify::Classes;
 use crate::command::slowlog;
+use crate::eviction::Eviction;
 use crate::limits::SECTOR_LEN;
 
 /// A setting.
@@ -48,7 +49,7 @@ const SEEDS: &str = "HOST:PORT, or a service's name such as _stave._tcp.example.
 const SWITCH: &str = "true or false";
 
 /// Every setting there is, in the order of the help.
-pub static KEYS: [Key; 34] = [
+pub static KEYS: [Key; 35] = [
     Key {
         name: "data-dir",
         value_name: "DIR",
@@ -104,7 +105,7 @@ pub static KEYS: [Key; 34] = [
         name: "engine",
         value_name: "ENGINE",
         help: "Where keys and values live: lsm (on disk, those in use in memory, too) or memory \
-               (all of them; writes are refused when it is full)",
+               (all of them; when it is full, see maxmemory-policy)",
         secret: false,
         set: |config, value| {
             let engine = match value {
@@ -118,6 +119,20 @@ pub static KEYS: [Key; 34] = [
             Engine::Lsm => Some(quote("lsm")),
             Engine::Memory => Some(quote("memory")),
         },
+    },
+    Key {
+        name: "maxmemory-policy",
+        value_name: "POLICY",
+        help: "Which keys are deleted when memory is full, with engine memory, instead of refusing \
+               writes: noeviction, allkeys-lru, allkeys-lfu, allkeys-random, volatile-lru, \
+               volatile-lfu, volatile-random or volatile-ttl (volatile: of those with a deadline)",
+        secret: false,
+        set: |config, value| {
+            let known = "noeviction, allkeys-lru, allkeys-lfu, allkeys-random, volatile-lru, \
+                         volatile-lfu, volatile-random or volatile-ttl";
+            put(&mut config.maxmemory_policy, Eviction::named(value.as_bytes()), known)
+        },
+        show: |config| Some(quote(config.maxmemory_policy.name())),
     },
     Key {
         name: "runtime",

@@ -22,6 +22,7 @@ use std::time::Duration;
 use crate::ack::Ack;
 use crate::command::notify::Classes;
 use crate::env::machine::Machine;
+use crate::eviction::Eviction;
 use crate::limits::SLOT_COUNT;
 
 mod keys;
@@ -101,6 +102,8 @@ pub struct Config {
     pub bind: IpAddr,
     /// Where keys and values live.
     pub engine: Engine,
+    /// Which keys leave when memory is full, of an engine that keeps all in memory.
+    pub maxmemory_policy: Eviction,
     /// What drives disk and sockets.
     pub runtime: Runtime,
     /// What an answer waits for whose client does not say.
@@ -171,6 +174,7 @@ impl Config {
             memory: quarter.max(u64::from(cores) * MEMORY_PER_CORE_MIN),
             bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
             engine: Engine::Lsm,
+            maxmemory_policy: Eviction::None,
             runtime: Runtime::IoUring,
             ack: Ack::Quorum,
             cluster_mode: false,
@@ -215,6 +219,9 @@ impl Config {
         if u32::from(self.cores) * u32::from(self.partitions_per_core) > u32::from(SLOT_COUNT) {
             let (cores, each) = (self.cores, self.partitions_per_core);
             return Err(Error::PartitionsTooMany { cores, each });
+        }
+        if self.engine == Engine::Lsm && self.maxmemory_policy != Eviction::None {
+            return Err(Error::NothingToEvict { policy: self.maxmemory_policy.name() });
         }
         if !self.bind.is_loopback() && self.requirepass.is_none() && !self.insecure {
             return Err(Error::Exposed { bind: self.bind });
@@ -486,6 +493,16 @@ pub enum Error {
         least: u64,
         /// How many share it.
         cores: u16,
+    },
+
+    /// Keys would be deleted although the disk has room for them.
+    #[error(
+        "maxmemory-policy = \"{policy}\": with engine = \"lsm\" rows leave memory for the disk and \
+         none is lost; set engine = \"memory\" if keys are to be evicted"
+    )]
+    NothingToEvict {
+        /// Which keys.
+        policy: &'static str,
     },
 
     /// A partition without a slot.

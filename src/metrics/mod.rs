@@ -109,6 +109,8 @@ stats! {
     keyspace_misses,
     /// Keys deleted because their time was over.
     expired_keys,
+    /// Keys deleted to give others room.
+    evicted_keys,
     /// Gauge: keys.
     keys,
     /// Gauge: keys with a deadline.
@@ -218,6 +220,7 @@ impl ShardStats {
             &self.keyspace_hits,
             &self.keyspace_misses,
             &self.expired_keys,
+            &self.evicted_keys,
             &self.subscribers_slowed,
             &self.subscribers_closed,
             &self.monitor_left_out,

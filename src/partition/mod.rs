@@ -52,6 +52,7 @@ mod apply;
 mod behind;
 mod digest;
 mod early;
+mod evict;
 mod flush;
 mod install;
 mod log_cache;
@@ -300,8 +301,12 @@ pub struct Partition {
     early_until: u64,
     spare: Vec<Entry>,
     absences: watch::Absences,
-    /// Where the hand goes on that lets rows go.
+    /// Where the hand goes on that lets rows go, or looks for victims.
     hand: u64,
+    /// Up to so many uses of a key count; see [`evict`].
+    uses_max: u32,
+    /// Entries that delete victims and are not committed, each with the bytes that it gives back.
+    leaving: VecDeque<(u64, usize)>,
     /// Of versions up to this, tables may have newer ones than the log that is being applied.
     tables_clock: Timestamp,
     /// Who has replicas of it; see [`roster`].
@@ -419,6 +424,7 @@ impl Partition {
         now_ms: u64,
         run: impl FnOnce(Option<Found<'_>>, &mut Proposal<'_>),
     ) -> Evaluated {
+        self.note_use(hash, key);
         let payload = std::mem::take(&mut self.payload);
         let timestamp = self.clock.next(now_ms);
         let (version, hold) = self.find(hash, key);

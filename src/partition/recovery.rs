@@ -430,6 +430,8 @@ impl Recovery {
             spare: Vec::new(),
             absences: Default::default(),
             hand: 0,
+            uses_max: 0,
+            leaving: Default::default(),
             tables_clock: self.tables_clock,
             roster,
             sessions: self.sessions,

@@ -716,6 +716,7 @@ impl<E: Env> Server<E> {
         self.update_gauges();
         self.update_rate();
         self.look_for_slow();
+        self.shard.set_eviction(self.node.eviction());
         self.shard.sweep_readers();
         self.tend_far_readers();
         self.on_typed_tick();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::channels::Interest;
@@ -14,6 +14,7 @@ use crate::command::{
     Session, SlotRange, Topology, config, endpoint_id, latency, moved, slowlog,
 };
 use crate::env::ConnId;
+use crate::eviction::Eviction;
 use crate::id::{NodeId, PartitionId, ShardId, Slot};
 use crate::lsm::memtable::Sum;
 use crate::metrics::{ShardStats, Totals};
@@ -45,6 +46,8 @@ pub struct Common {
     pub set: Mutex<BTreeMap<&'static str, String>>,
     /// The keyspace events that are told of: the bits of [`Classes`].
     pub notify: AtomicU32,
+    /// Which keys leave when memory is full: [`Eviction::number`].
+    pub eviction: AtomicU8,
     /// Milliseconds from which on LATENCY tells of a command; 0: of none.
     pub latency_ms: AtomicU64,
     /// Microseconds from which on a command is slow; negative: none is.
@@ -235,6 +238,10 @@ impl Node {
                 let classes = Classes::parse(value.as_bytes()).expect("the command checked it");
                 self.common.notify.store(classes.bits(), Ordering::Relaxed);
             }
+            if name == config::EVICTION_PARAMETER {
+                let eviction = Eviction::named(value.as_bytes()).expect("the command checked it");
+                self.common.eviction.store(eviction.number(), Ordering::Relaxed);
+            }
             if name == latency::THRESHOLD_PARAMETER {
                 let ms = value.parse().expect("the command checked it");
                 self.common.latency_ms.store(ms, Ordering::Relaxed);
@@ -250,6 +257,11 @@ impl Node {
             (self.common.configure)(name, &value);
             self.common.set.lock().expect("no one panics holding it").insert(name, value);
         }
+    }
+
+    /// Which keys leave when memory is full.
+    pub fn eviction(&self) -> Eviction {
+        Eviction::ALL[usize::from(self.common.eviction.load(Ordering::Relaxed))]
     }
 
     /// The keyspace events that are told of.
@@ -318,8 +330,12 @@ impl<'a> View<'a> {
 
     /// The figures that are not the shards': of copies of the directory, and of other nodes.
     fn beside_shards(&self) -> Counters {
-        let (save, members) = (&self.node.common.save, self.node.members.as_ref());
+        let (common, members) = (&self.node.common, self.node.members.as_ref());
+        let save = &common.save;
         Counters {
+            clients_max: common.clients_max,
+            memory_limit: common.memory_max,
+            eviction: self.node.eviction(),
             is_saving: save.is_going(),
             save_failed: save.has_failed(),
             saved_s: save.saved_ms().unwrap_or(self.node.identity.started_ms) / 1000,
@@ -400,7 +416,6 @@ impl Facts for View<'_> {
         let ages = common.stats.iter().map(|stats| stats.unverified_s.get());
         Counters {
             clients: now.clients,
-            clients_max: common.clients_max,
             connections: now.connections_received,
             connections_refused: now.connections_rejected,
             commands: now.commands,
@@ -412,6 +427,7 @@ impl Facts for View<'_> {
             hits: now.keyspace_hits,
             misses: now.keyspace_misses,
             expired: now.expired_keys,
+            evicted: now.evicted_keys,
             errors: now.errors,
             pubsub_channels: now.pubsub_channels,
             pubsub_patterns: now.pubsub_patterns,
@@ -430,7 +446,6 @@ impl Facts for View<'_> {
             memory_peak: peak,
             memory_rss: usage.rss_bytes,
             memory_system: usage.system_bytes,
-            memory_limit: common.memory_max,
             slow_disks: now.slow_disks,
             full_disks: now.full_disks,
             answers_leader: now.answers_leader,

@@ -11,7 +11,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -26,6 +26,7 @@ use crate::command::{Endpoint, Identity, SlotRange, Topology, endpoint_id};
 use crate::config::Runtime;
 use crate::env::uring::{self, Features, Start};
 use crate::env::{Env, Wake, os};
+use crate::eviction::Eviction;
 use crate::id::{NodeId, ShardId, Slot};
 use crate::metrics::ShardStats;
 use crate::shard::mailbox::{self, Mailbox};
@@ -68,6 +69,9 @@ pub struct Options {
     pub clients_max: u64,
     /// Which keyspace events are told of, until `CONFIG SET`.
     pub notify: Classes,
+    /// Which keys leave when memory is full, until `CONFIG SET`. For rows that never leave it
+    /// otherwise.
+    pub eviction: Eviction,
     /// From how many milliseconds on LATENCY tells of a command, until `CONFIG SET`; 0: of none.
     pub latency_ms: u64,
     /// From how many microseconds on a command is slow, until `CONFIG SET`; negative: none is.
@@ -322,6 +326,7 @@ pub(crate) fn common(options: &Arc<Options>, stats: &[Arc<ShardStats>]) -> Commo
         configure: Box::new(move |name, value| (configured.configure)(name, value)),
         set: Mutex::default(),
         notify: AtomicU32::new(options.notify.bits()),
+        eviction: AtomicU8::new(options.eviction.number()),
         latency_ms: AtomicU64::new(options.latency_ms),
         slow_us: AtomicI64::new(options.slow_us),
         slow_len_max: AtomicU32::new(options.slow_len_max),

@@ -312,6 +312,14 @@ impl<E: Env> Shard<E> {
         }
     }
 
+    /// Notes that keys were deleted to give others room.
+    pub(super) fn note_evicted(&mut self, place: u32, keys: &[Vec<u8>]) {
+        let newest = self.partition(place).newest_uncommitted();
+        for key in keys {
+            self.note_change((place, newest), key, Event::Evicted, Before::There);
+        }
+    }
+
     /// Notes that all keys, or those of a database, are deleted.
     pub fn note_clear(&mut self) {
         if !self.changes.observers.tracking {

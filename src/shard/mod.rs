@@ -68,6 +68,7 @@ mod behind;
 mod changes;
 mod closed;
 mod crowd;
+mod evict;
 mod keyspace;
 mod listing;
 pub mod mailbox;
@@ -429,13 +430,16 @@ impl<E: Env> Shard<E> {
         self.partitions.iter().map(Partition::clock)
     }
 
+    /// Whether keys may be deleted that nobody asked to delete.
+    fn may_sweep(&self) -> bool {
+        // What a standby has goes when its primary says so.
+        let may_write = self.failed.is_none() && !self.is_backlogged() && self.primary().is_none();
+        may_write && (!self.is_disk_full() || self.log.has_room_to_free())
+    }
+
     /// Deletes keys whose time is over, a few per partition. True: there are more.
     pub fn expire(&mut self) -> bool {
-        // What a standby has goes when its primary says so.
-        if self.failed.is_some() || self.is_backlogged() || self.primary().is_some() {
-            return false;
-        }
-        if self.is_disk_full() && !self.log.has_room_to_free() {
+        if !self.may_sweep() {
             return false;
         }
         let now_ms = self.now_ms;
@@ -546,7 +550,7 @@ impl<E: Env> Shard<E> {
                 log: &mut self.log,
                 blob_oldest,
                 blob_last: self.blob_next,
-                is_short: self.room.is_stuck,
+                is_short: self.room.is_stuck || self.room.awaits_flush,
                 stats: &self.stats,
                 abandoned: &mut self.abandoned,
             });

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Rows that never leave memory (`--engine memory`) are given back by nobody: writes are refused
-//! when the budget is used up.
+//! when the budget is used up, unless keys may be evicted ([`super::evict`]). Then it is as above,
+//! but that keys are deleted, and writers are free up to three quarters.
 //!
 //! Not here: who waits, and how ([`super::seek`], [`crate::server`]).
 
@@ -25,6 +26,7 @@ use super::Shard;
 use super::seek::Wait;
 use crate::command::{Flags, Spec};
 use crate::env::{Class, Env};
+use crate::eviction::Eviction;
 use crate::id::Lsn;
 
 /// Steps of a turn that lets rows go, of some seven rows each: some 50 us. One partition's turn, so
@@ -164,21 +166,25 @@ impl Intake {
 
 /// What is known of the memory that rows may take, and who waits for some.
 pub(super) struct Room {
-    /// Rows that tables have are let go when more than this is used; none: never.
+    /// Rows that tables have are let go, or keys deleted, when more than this is used; none: never.
     target: Option<usize>,
+    /// Which keys are deleted.
+    pub eviction: Eviction,
     memory_max: usize,
     /// Bytes that are measured once per tick: not of rows.
     pub other_len: usize,
     /// The end of the log when memory was last measured.
     pub measured_at: Lsn,
     /// The partition that the hand is at which lets rows go.
-    hand: usize,
+    pub hand: usize,
     /// Its steps since a row went.
-    idle_steps: usize,
+    pub idle_steps: usize,
     /// Flushes that had ended by then.
     flushes: u64,
     /// Memory is short, and no row can go.
     pub is_stuck: bool,
+    /// A flush would give much back.
+    pub awaits_flush: bool,
     intake: Intake,
     /// Who waits, and for how many bytes.
     waits: VecDeque<(Wait, usize)>,
@@ -190,27 +196,42 @@ impl Room {
     /// Of a shard that begins. `rows_max`: bytes of memory that rows may take; none: they never
     /// leave it. `memory_max`: the budget of the shard.
     pub fn new(rows_max: Option<usize>, memory_max: usize) -> Self {
-        let target = rows_max.map(|rows_max| {
-            let spare = rows_max / SPARE_SHARE;
-            rows_max - spare - spare.min(UNSEEN_LEN_MAX)
-        });
-        let from = target.unwrap_or(memory_max).min(memory_max);
-        let intake = Intake::new(from + (memory_max - from) / 4, memory_max);
-        let (other_len, measured_at, hand, idle_steps) = (0, Lsn(0), 0, 0);
-        let (flushes, is_stuck, waits, is_timed) = (0, false, VecDeque::new(), Rc::default());
+        let target = rows_max.map(target_of);
         Self {
             target,
+            eviction: Eviction::None,
             memory_max,
-            other_len,
-            measured_at,
-            hand,
-            idle_steps,
-            flushes,
-            is_stuck,
-            intake,
-            waits,
-            is_timed,
+            other_len: 0,
+            measured_at: Lsn(0),
+            hand: 0,
+            idle_steps: 0,
+            flushes: 0,
+            is_stuck: false,
+            awaits_flush: false,
+            intake: Self::intake(target, memory_max, 1),
+            waits: VecDeque::new(),
+            is_timed: Rc::default(),
         }
+    }
+
+    /// Writers are slowed when so many quarters of what is kept free are used.
+    fn intake(target: Option<usize>, memory_max: usize, quarters: usize) -> Intake {
+        let from = target.unwrap_or(memory_max).min(memory_max);
+        Intake::new(from + (memory_max - from) / 4 * quarters, memory_max)
+    }
+
+    /// Of rows that never leave memory otherwise. True: it was another one before.
+    pub fn set_eviction(&mut self, eviction: Eviction) -> bool {
+        if eviction == self.eviction {
+            return false;
+        }
+        self.eviction = eviction;
+        self.target = (eviction != Eviction::None).then(|| target_of(self.memory_max));
+        // What deleted keys leave is above the target.
+        self.intake = Self::intake(self.target, self.memory_max, 3);
+        (self.is_stuck, self.awaits_flush, self.idle_steps) = (false, false, 0);
+        self.give_up();
+        true
     }
 
     /// Whether a write that needs memory may have to wait.
@@ -223,8 +244,14 @@ impl Room {
     pub fn refuses(&self, used: usize) -> bool {
         match self.target {
             None => used > self.memory_max,
-            Some(_) => self.intake.state == State::Refused,
+            Some(_) => self.intake.state == State::Refused || self.lacks_victims(used),
         }
+    }
+
+    /// Whether nothing is left, and there is no key that may go.
+    fn lacks_victims(&self, used: usize) -> bool {
+        let is_full = used + self.memory_max / LEFT_SHARE >= self.memory_max;
+        self.eviction != Eviction::None && self.is_stuck && !self.awaits_flush && is_full
     }
 
     /// Lets go on whom there is room for. True: somebody goes on.
@@ -247,6 +274,12 @@ impl Room {
         self.waits.drain(..).for_each(|(wait, _)| wait.end(None));
         some
     }
+}
+
+/// Of so much memory for rows, what is to be used.
+fn target_of(rows_max: usize) -> usize {
+    let spare = rows_max / SPARE_SHARE;
+    rows_max - spare - spare.min(UNSEEN_LEN_MAX)
 }
 
 impl<E: Env> Shard<E> {
@@ -294,8 +327,11 @@ impl<E: Env> Shard<E> {
             self.measure();
         }
         if self.memory_used <= target {
-            self.room.is_stuck = false;
+            (self.room.is_stuck, self.room.awaits_flush) = (false, false);
             return;
+        }
+        if self.room.eviction != Eviction::None {
+            return self.evict_some(target);
         }
         let flushes = self.stats.flushes.get();
         if std::mem::replace(&mut self.room.flushes, flushes) != flushes {

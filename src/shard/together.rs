@@ -156,6 +156,7 @@ impl<E: Env> Shard<E> {
             .map(|(start, end)| &names.bytes[start..*end])
             .map(|key| (partition.memtable().hash(key), key))
             .collect();
+        keys.iter().for_each(|(hash, key)| partition.note_use(*hash, key));
         let mut hits: SmallVec<[bool; 4]> = SmallVec::new();
         let (decided, mut hold) = partition.judge(&keys, now_ms, |found| {
             hits.extend(found.iter().map(Option::is_some));

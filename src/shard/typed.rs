@@ -34,6 +34,11 @@ impl<E: Env> Shard<E> {
         (version.filter(|version| !is_expired(version.expiry_ms, now_ms)), hold)
     }
 
+    /// A key is read.
+    pub fn note_use(&mut self, target: Target<'_>) {
+        self.partitions[target.place as usize].note_use(target.hash, target.key);
+    }
+
     /// Does `op`, if its condition holds; what came of it is remembered as `once`.
     pub fn write(
         &mut self,

@@ -20,6 +20,7 @@ mod cluster_slots;
 mod conformance;
 mod crash;
 mod doctor;
+mod evict;
 mod exporter;
 mod figures;
 mod followers;

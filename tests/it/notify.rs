@@ -26,7 +26,8 @@ const SCRIPT: &str = "
     RENAME {k}a {k}q | RENAME {k}q {k}b | RENAME {k}b {k}b | RENAME {k}none {k}b
     RENAMENX {k}b {k}c | RENAMENX {k}b {k}r | COPY {k}r {k}s | COPY {k}r {k}s
     COPY {k}r {k}c REPLACE | COPY {k}none {k}c | COPY {k}r {k}r2 DB 3
-    SET {k}v 1 EX 100 | MOVE {k}v 4 | MOVE {k}v 4 | SELECT 4 | MOVE {k}v 0 | MOVE {k}none 0 | SELECT 0
+    SET {k}v 1 EX 100 | MOVE {k}v 4 | MOVE {k}v 4
+    SELECT 4 | MOVE {k}v 0 | MOVE {k}none 0 | SELECT 0
     SETBIT {k}B 7 1 | SETBIT {k}B 7 1 | SETBIT {k}B 7 0 | SETBIT {k}B 80 0 | SETBIT {k}B x 0
     BITFIELD {k}C SET u8 0 0 | BITFIELD {k}C SET u8 0 0 | BITFIELD {k}C SET u8 0 1
     BITFIELD {k}C GET u8 0 | BITFIELD {k}none GET u8 0 | BITFIELD {k}none

@@ -52,6 +52,7 @@ use crate::id::Timestamp;
 mod arena;
 mod chunk;
 mod deadlines;
+mod evict;
 mod index;
 mod order;
 mod resident;
@@ -130,6 +131,8 @@ pub struct Memtable {
     /// Nodes whose newest version is a put that expires, earliest first.
     expiring: Deadlines,
     live_len: usize,
+    /// Bytes of nodes that are committed tombstones and no more.
+    dead_len: usize,
     /// Committed tombstones stay.
     keeps_tombstones: bool,
     /// Tables have rows that are not here.
@@ -152,6 +155,7 @@ impl Memtable {
             order: Order::new(),
             expiring: Deadlines::new(),
             live_len: 0,
+            dead_len: 0,
             keeps_tombstones: false,
             is_partial: false,
         }
@@ -286,6 +290,7 @@ impl Memtable {
         let is_tombstone =
             self.store.link(node) == Ref::NONE && self.store.state(node) == State::Delete;
         if is_tombstone && self.store.touches(node) == 0 && self.store.timestamp(node) <= up_to {
+            self.dead_len -= self.dead_weight(node);
             self.remove(node);
         }
     }
@@ -399,6 +404,7 @@ impl Memtable {
         let timestamp = version.timestamp;
         assert!(is_void || timestamp >= newest, "a version of {timestamp} upon one of {newest}");
         let before = self.weigh(node);
+        self.dead_len -= self.dead_weight(node);
         let record = self.store.create(&[], version, state);
         self.link(node, record);
         self.store.set_touches(node, self.store.touches(node) + 1);
@@ -495,20 +501,28 @@ impl Memtable {
                 assert!(newest <= up_to, "settled to {up_to}, but there is a version of {newest}");
                 match state {
                     State::Delete if !self.keeps_tombstones => self.remove(node),
-                    _ => self.fit(node, head),
+                    _ => {
+                        let node = self.fit(node, head);
+                        self.dead_len += self.dead_weight(node);
+                    }
                 }
             }
         }
     }
 
     /// Moves the node to a block of the right size when its version has outgrown its block, or has
-    /// shrunk to less than half of it.
-    fn fit(&mut self, node: Ref, head: Ref) {
+    /// shrunk to less than half of it. Where it is then.
+    fn fit(&mut self, node: Ref, head: Ref) -> Ref {
         let (wanted_len, block_len) = self.store.fit(node, head);
         let outgrown = head != node && self.store.is_inline(head);
-        let shrunk = head == node && block_len > 2 * wanted_len + SLACK_LEN_MAX;
+        // A tombstone is there for long, and one of many.
+        let slack_len = match self.store.state(head) {
+            State::Delete => wanted_len,
+            _ => wanted_len + SLACK_LEN_MAX,
+        };
+        let shrunk = head == node && block_len > wanted_len + slack_len;
         if !outgrown && !shrunk {
-            return;
+            return node;
         }
         let hash = self.store.hash_of(node);
         let (expiry_ms, db) = (self.store.expiry_ms(head), self.db_of(node));
@@ -519,6 +533,7 @@ impl Memtable {
             self.expiring.remove(expiry_ms, node, db);
             self.expiring.insert(expiry_ms, new, db);
         }
+        new
     }
 
     /// Frees a node whose newest version is no put.

@@ -172,6 +172,18 @@ impl Pair {
         let expiring = live().filter(|(_, version)| version.expiry_ms.is_some()).count();
         assert_eq!((self.table.live_len(), self.table.expiring_len()), (live().count(), expiring));
 
+        let (mut dead_len, mut nodes, mut cursor) = (0, Vec::new(), 0);
+        loop {
+            cursor = self.table.index.walk(cursor, &self.table.store, |node| nodes.push(node));
+            if cursor == 0 {
+                break;
+            }
+        }
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes.iter().for_each(|node| dead_len += self.table.dead_weight(*node));
+        assert_eq!(self.table.dead_len(), dead_len);
+
         let mut sums = [Sum::default(); 16];
         for (key, version) in live() {
             if let Some(expiry_ms) = version.expiry_ms {
@@ -200,7 +212,7 @@ impl Pair {
         self.commit(self.flight.len());
         keys.iter().for_each(|key| self.forget_tombstone(key));
         self.check(keys);
-        assert_eq!(self.table.live_len(), 0);
+        assert_eq!((self.table.live_len(), self.table.dead_len()), (0, 0));
         assert_eq!(self.table.store.used_len(), self.table.store.table_len(), "a block leaked");
     }
 }

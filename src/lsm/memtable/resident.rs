@@ -41,8 +41,8 @@ impl Memtable {
     #[inline]
     pub fn mark_used(&mut self, hash: u64, key: &[u8]) -> bool {
         let Some((node, _)) = self.index.find(hash, key, &self.store) else { return false };
-        if !self.store.is_used(node) {
-            self.store.set_used(node, true);
+        if self.store.uses(node) == 0 {
+            self.store.set_uses(node, 1);
         }
         true
     }
@@ -55,6 +55,7 @@ impl Memtable {
         }
         let EntryRef(node) = self.insert(hash, key, version, state_of(version));
         self.store.set_touches(node, 0);
+        self.dead_len += self.dead_weight(node);
     }
 
     /// Writes a tombstone as the newest version of `key`, whether or not it is here.
@@ -90,8 +91,8 @@ impl Memtable {
     fn may_go(&mut self, node: Ref, up_to: Timestamp) -> bool {
         let is_clean = self.store.touches(node) == 0
             && self.store.timestamp(head_of(&self.store, node)) <= up_to;
-        if is_clean && self.store.is_used(node) {
-            self.store.set_used(node, false);
+        if is_clean && self.store.uses(node) > 0 {
+            self.store.set_uses(node, 0);
             return false;
         }
         is_clean
@@ -100,6 +101,7 @@ impl Memtable {
     fn let_go(&mut self, node: Ref) {
         let (is_live, expiry_ms) = self.weigh(node);
         self.live_len -= usize::from(is_live);
+        self.dead_len -= self.dead_weight(node);
         if let Some(expiry_ms) = expiry_ms {
             self.expiring.remove(expiry_ms, node, self.db_of(node));
         }

@@ -4,7 +4,7 @@
 //! block  := header key body slack
 //! header := link:u32 home:u32 touches:u32 timestamp:u64 body_len:u32 word:u32   (28 bytes)
 //! body   := expiry_ms:u64?  (bytes | index of a large value:u32)
-//! word   := key_len:18 kind:2 shared:1 expires:1 class:8 used:1
+//! word   := key_len:18 kind:2 shared:1 expires:1 class:8 uses:2
 //! ```
 //!
 //! A *node* is a key: it stands in the index and in the order, never moves while anyone may name
@@ -45,7 +45,7 @@ const STATE_SHIFT: u32 = KEY_LEN_BITS;
 const SHARED_BIT: u32 = 1 << 20;
 const EXPIRES_BIT: u32 = 1 << 21;
 const CLASS_SHIFT: u32 = 22;
-const USED_BIT: u32 = 1 << 30;
+const USES_SHIFT: u32 = 30;
 const EXPIRY_LEN: usize = 8;
 const SHARED_LEN: usize = 4;
 
@@ -379,14 +379,15 @@ impl Store {
         self.set_u32(node, HOME, home);
     }
 
-    /// Whether the node was marked as used since it was last unmarked.
-    pub fn is_used(&self, node: Ref) -> bool {
-        self.word(node).0 & USED_BIT != 0
+    /// Uses of the node that count, up to 3.
+    pub fn uses(&self, node: Ref) -> u32 {
+        self.word(node).0 >> USES_SHIFT
     }
 
-    pub fn set_used(&mut self, node: Ref, is_used: bool) {
-        let word = self.word(node).0 & !USED_BIT;
-        self.set_word(node, Word(word | if is_used { USED_BIT } else { 0 }));
+    pub fn set_uses(&mut self, node: Ref, uses: u32) {
+        debug_assert!(uses < 4, "{uses} uses in two bits");
+        let word = self.word(node).0 & !(3 << USES_SHIFT);
+        self.set_word(node, Word(word | uses << USES_SHIFT));
     }
 
     /// How many puts and deletes of the node were neither committed nor rolled back.

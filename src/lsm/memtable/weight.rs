@@ -2,6 +2,7 @@
 
 use super::arena::Ref;
 use super::scan::head_of;
+use super::store::State;
 use super::{EXPIRING_ENTRY_LEN, Memtable};
 
 /// Bytes of index and order for a key: a seventh of a bucket of 64, and a reference in a pile that
@@ -26,6 +27,20 @@ impl Memtable {
             record = if newer == newest { Ref::NONE } else { newer };
         }
         Some(len)
+    }
+
+    /// Bytes that keys take which are deleted, and stay until that is in a table.
+    pub fn dead_len(&self) -> usize {
+        self.dead_len
+    }
+
+    /// Of these, the node's: none, unless a committed tombstone is all that it is.
+    pub(super) fn dead_weight(&self, node: Ref) -> usize {
+        let is_lone = self.store.touches(node) == 0 && self.store.link(node) == Ref::NONE;
+        match is_lone && self.store.state(node) == State::Delete {
+            true => self.store.weight(node) + INDEXES_LEN,
+            false => 0,
+        }
     }
 }
 

@@ -113,6 +113,7 @@ impl<E: Env> Server<E> {
     }
 
     fn serve_get(&mut self, asker: &Asker, target: Target<'_>) {
+        self.shard.note_use(target);
         let (version, hold) = self.shard.read(target);
         self.shard.stats().note_read(version.is_some());
         let is_long = version.as_ref().is_some_and(is_long);
@@ -283,6 +284,7 @@ impl<E: Env> Server<E> {
         for name in keys.iter() {
             let found = round::find(&self.shard, keys.db, name, &mut scratch);
             let target = found.expect("all keys are here");
+            self.shard.note_use(target);
             let (version, hold) = self.shard.read(target);
             self.shard.stats().note_read(version.is_some());
             waits.extend(hold.map(|entry| (target.place, entry)));

@@ -9,6 +9,7 @@ mod away;
 mod caches;
 mod channels;
 mod clones;
+mod evict;
 mod introspection;
 mod memory;
 mod monitor;

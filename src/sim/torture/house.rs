@@ -13,6 +13,7 @@ use crate::ack::Ack;
 use crate::cluster::{Members, SlotMap, Topology, Witness};
 use crate::command::Identity;
 use crate::env::{Class, Env, Wake};
+use crate::eviction::Eviction;
 use crate::id::{NodeId, ShardId};
 use crate::limits::SECTOR_LEN;
 use crate::metrics::ShardStats;
@@ -64,6 +65,8 @@ pub struct Shape {
     pub log_len_max: u64,
     /// Bytes of rows that stay in memory although tables have them; `None`: all do.
     pub rows_len_max: Option<usize>,
+    /// Which keys leave when memory is full.
+    pub eviction: Eviction,
     /// Parts per million by which the clocks of some nodes are fast, and those of others slow.
     pub drift_ppm: i64,
     /// Whether its replicas show what they have to its witness.
@@ -92,6 +95,7 @@ impl Default for Shape {
             segment_len: (wal::format::BLOCK_LEN_MAX + SECTOR_LEN) as u64,
             log_len_max: 1 << 30,
             rows_len_max: None,
+            eviction: Eviction::None,
             drift_ppm: 0,
             watched: false,
             planted: None,
@@ -391,6 +395,7 @@ fn options(
         clients_max: 1000,
         notify: crate::command::notify::Classes::default(),
         latency_ms: 0,
+        eviction: shape.eviction,
         slow_us: 10_000,
         slow_len_max: 128,
         segment_len: shape.segment_len,
@@ -401,6 +406,7 @@ fn options(
             cores: shape.shards,
             cluster_mode: shape.cluster_mode,
             ack: shape.ack,
+            may_evict: shape.rows_len_max.is_none(),
             ..Identity::default()
         },
         config: Vec::new(),
