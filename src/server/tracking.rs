@@ -22,7 +22,7 @@ use std::sync::atomic::Ordering;
 
 use super::Server;
 use super::output::Encoded;
-use crate::command::tracking;
+use crate::command::tracking::{self, Mode};
 use crate::env::{ConnId, Env};
 use crate::id::ShardId;
 use crate::protocol::resp::Proto;
@@ -186,6 +186,8 @@ impl<E: Env> Server<E> {
 
     fn take_invalidation(&mut self, to: Listener, key: Option<&[u8]>, by: Option<Client>) {
         match to {
+            // Of what it read before it was told of all keys, it is told once.
+            Listener::Reader(id) if key.is_some() && self.hears_prefixes(id) => {}
             Listener::Reader(id) => self.tell_tracker(id, by, key.as_slice()),
             Listener::Broadcast => {
                 let key = key.expect("the change of a key");
@@ -228,6 +230,11 @@ impl<E: Env> Server<E> {
                 }
             }
         }
+    }
+
+    fn hears_prefixes(&mut self, id: ConnId) -> bool {
+        let tracking = self.conn(id).and_then(|conn| conn.session.tracking.as_deref());
+        tracking.is_some_and(|tracking| tracking.mode == Mode::Broadcast)
     }
 
     fn wants_no_loop(&mut self, id: ConnId) -> bool {

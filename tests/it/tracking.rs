@@ -56,6 +56,14 @@ const SCRIPTS: &[&str] = &[
      a: CLIENT TRACKING ON PREFIX x | a: CLIENT TRACKING OFF | a: CLIENT TRACKING ON PREFIX x
      a: CLIENT TRACKING ON OPTIN OPTOUT | a: CLIENT TRACKING MAYBE | a: CLIENT TRACKING ON SOON
      a: CLIENT TRACKING ON PREFIX | a: CLIENT TRACKING | w: SET foo1 1 | a: CLIENT NOTHING",
+    // What was read before prefixes were chosen is told once; what was not chosen is not told.
+    "a: CLIENT TRACKING ON | a: GET k | a: GET other | a: CLIENT TRACKING OFF
+     a: CLIENT TRACKING ON BCAST PREFIX k | w: SET k 1 | w: SET other 1 | a: CLIENT TRACKING OFF
+     a: CLIENT TRACKING ON | w: SET k 2",
+    // Keys that changed together are told together, also to the connection that was named.
+    "p: SUBSCRIBE __redis__:invalidate | w: CLIENT TRACKING ON BCAST REDIRECT {p}
+     a: MSET {t}x 1 {t}y 2 {t}z 3 | a: MULTI; SET {t}y 1; DEL {t}x; EXEC
+     b: CLIENT TRACKING ON BCAST REDIRECT {a} | w: MSET {t}x 1 {t}y 2 {t}z 3",
     // Another connection is told: of RESP3, and of RESP2 when it is subscribed.
     "a: CLIENT TRACKING ON REDIRECT {b} | a: GET k | w: SET k 1 | a: CLIENT GETREDIR | b: PING
      a: CLIENT TRACKINGINFO | w: CLIENT TRACKING ON REDIRECT {p} | w: GET k | a: SET k 2
