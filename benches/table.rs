@@ -205,7 +205,7 @@ impl Bench {
         };
         // What compaction costs, not how it is slowed.
         let pace = Pace::default();
-        (0..100).for_each(|_| pace.adjust(Duration::ZERO, 0));
+        (0..100).for_each(|_| pace.adjust(false, 0));
         let (env, watch) = (self.env.clone(), Watch::start());
         let outcome = compact(&env, iters(), &options, &pace, || self.next_file()).await;
         let outcome = outcome.expect("the disk works");

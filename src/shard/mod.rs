@@ -70,6 +70,7 @@ mod closed;
 mod crowd;
 mod evict;
 mod keyspace;
+mod late;
 mod listing;
 pub mod mailbox;
 mod membership;
@@ -180,6 +181,7 @@ pub struct Shard<E: Env> {
     touched: Vec<u32>,
     replicas: Replicas,
     slowness: slow::Slowness,
+    sending: late::Sending,
     /// A step is going on: no entry is sealed.
     together: bool,
     released: Vec<Waiter>,
@@ -588,6 +590,9 @@ impl<E: Env> Shard<E> {
     fn take_due(&mut self, durable: Lsn, due: &mut Due) -> bool {
         let until = self.in_log.partition_point(|write| write.lsn <= durable);
         self.stats.entries_committed.add(until as u64);
+        if let Some(oldest) = self.in_log.front().filter(|_| until > 0) {
+            self.note_log_write(oldest.at);
+        }
         for InLog { place, write, .. } in self.in_log.drain(..until) {
             match due.iter_mut().find(|(of, _)| *of == place) {
                 Some((_, newest)) => *newest = write,
@@ -626,6 +631,7 @@ impl<E: Env> Shard<E> {
     /// Sums up keys and memory, also for the budget. `other_bytes` are the connections'.
     pub fn account(&mut self, other_bytes: usize) {
         self.tree.tick(self.seeker.take_slowest());
+        self.tend_sending();
         let tables = self.tree.memory_len();
         let backlog = self.log.backlog_len();
         self.room.other_len = backlog + other_bytes + tables;

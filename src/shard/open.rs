@@ -132,6 +132,7 @@ pub async fn open<E: Env>(
         touched: Vec::new(),
         replicas: Replicas::new(options.members, count, env.random()),
         slowness: Default::default(),
+        sending: Default::default(),
         together: false,
         released: Vec::new(),
         crowd: super::crowd::Crowd::default(),

@@ -42,7 +42,7 @@ impl<E: Env> Shard<E> {
     /// Begins to read a checkpoint's tables, behind their first `skipped` bytes: see
     /// [`Outgoing::begin`].
     pub fn send_out(&self, checkpoint: Rc<Checkpoint<E>>, skipped: u64) -> Outgoing {
-        Outgoing::begin(&self.env, checkpoint, skipped)
+        Outgoing::begin(&self.env, checkpoint, skipped, Rc::clone(&self.sending.pace))
     }
 
     /// Begins to take in a checkpoint of another replica, whose head is given.

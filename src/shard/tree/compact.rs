@@ -16,7 +16,7 @@ use crate::id::{PartitionId, Timestamp};
 use crate::lsm::block::Compression;
 use crate::lsm::compact::{self, TARGET_LEN, compact};
 use crate::lsm::manifest::{Edit, State, TableEntry};
-use crate::lsm::pace::Pace;
+use crate::lsm::pace::{self, Pace};
 use crate::lsm::pick::{Cursors, Job, Levels, Request, Shape, Void};
 use crate::lsm::table::Table;
 use crate::metrics::ShardStats;
@@ -185,7 +185,7 @@ impl<E: Env> Compaction<E> {
     /// the last tick.
     pub fn tick(&mut self, slowest_read: Duration) {
         if self.running.is_some() {
-            self.pace.adjust(slowest_read, self.debt());
+            self.pace.adjust(slowest_read > pace::READ_MAX, self.debt());
         }
         self.has_changed |= self.env.now() > self.ask_at + IDLE_DELAY;
     }

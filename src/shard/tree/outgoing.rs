@@ -11,6 +11,7 @@ use super::Error;
 use super::belt::Belt;
 use super::checkpoint::Checkpoint;
 use crate::env::{Class, Env};
+use crate::lsm::pace::Pace;
 
 /// Bytes of a piece, at most: hashing one takes some 20 us.
 pub const PIECE_LEN: usize = 256 << 10;
@@ -33,12 +34,17 @@ pub struct Outgoing(Belt<Result<Piece, Error>>);
 
 impl Outgoing {
     /// Begins to read, behind the first `skipped` bytes of all tables together: a number of whole
-    /// pieces. The checkpoint is held until all is read.
-    pub fn begin<E: Env>(env: &E, checkpoint: Rc<Checkpoint<E>>, skipped: u64) -> Self {
+    /// pieces, no faster than `pace` says. The checkpoint is held until all is read.
+    pub fn begin<E: Env>(
+        env: &E,
+        checkpoint: Rc<Checkpoint<E>>,
+        skipped: u64,
+        pace: Rc<Pace>,
+    ) -> Self {
         let belt = Belt::default();
         let (own, task) = (env.clone(), belt.clone());
         env.spawn(Class::Background, async move {
-            if let Err(error) = read(&own, &checkpoint, skipped, &task).await {
+            if let Err(error) = read(&own, &checkpoint, skipped, (&task, &pace)).await {
                 task.put(Err(error));
             }
             task.close();
@@ -71,7 +77,7 @@ async fn read<E: Env>(
     env: &E,
     checkpoint: &Checkpoint<E>,
     mut skipped: u64,
-    belt: &Belt<Result<Piece, Error>>,
+    (belt, pace): (&Belt<Result<Piece, Error>>, &Pace),
 ) -> Result<(), Error> {
     for (table, number) in checkpoint.tables().zip(0..) {
         let (file_len, mut offset, mut hash) = (table.meta().file_len, 0, Xxh3::new());
@@ -85,6 +91,7 @@ async fn read<E: Env>(
                 return Ok(());
             }
             let len = (file_len - offset).min(PIECE_LEN as u64) as usize;
+            pace.take(env, len as u64).await;
             let read = table.bytes(offset, len).await?;
             hash.update(&read[..len]);
             let digest = (offset + len as u64 == file_len).then(|| hash.digest());
