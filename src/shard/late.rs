@@ -1,7 +1,7 @@
-//! How fast tables are sent to other replicas: as fast as they are read, unless log writes are late.
+//! How fast tables are sent to other replicas: as fast as they are read, unless log writes suffer.
 //!
 //! Who is sent a snapshot can wait; whoever writes meanwhile waits for every log write, which has
-//! the disk and the core in common with what is sent. A log write is *late* when it takes more than
+//! disk and core in common with what is sent. A log write is *late* when it takes more than
 //! [`TIMES`] as long as the slowest of a tick does when nothing is sent: disks differ, and what is
 //! usual on one would be a failure on another.
 

@@ -118,19 +118,18 @@ pub async fn open<E: Env>(
     let ids = partitions.iter().map(|partition| partition.id()).collect();
     let rows_max = options.tree.rows_len_max.map(|len| len as usize);
     let tree = Tree::open(&env, options.tree, loaded, ids).await?;
-    let count = partitions.len();
     let mut shard = Shard {
         env: env.clone(),
         id: options.shard,
         map: options.map,
         writes_behind: options.ack == Ack::Relaxed,
         memory_max: options.memory_max,
+        replicas: Replicas::new(options.members, partitions.len(), env.random()),
         partitions,
         log,
         tree,
         in_log: Default::default(),
         touched: Vec::new(),
-        replicas: Replicas::new(options.members, count, env.random()),
         slowness: Default::default(),
         sending: Default::default(),
         together: false,
