@@ -305,7 +305,8 @@ impl Group {
         self.node.report_unreachable(peer.0);
     }
 
-    /// The state at `index`, which is applied, can be shipped to `to`, which lags behind the log.
+    /// The state at `index`, which is applied, can be shipped to `to`, which lags behind the log. If
+    /// it was sent one before, that one is taken for lost: Raft would wait for it.
     ///
     /// # Panics
     /// If the log no longer knows the term at `index`, or it is not applied.
@@ -315,6 +316,7 @@ impl Group {
         let term = raft::Storage::term(self.node.store(), index)
             .expect("a snapshot is offered before the log behind it is compacted");
         let membership = self.members.at(index).expect("as far back as the log").clone();
+        self.snapshot_sent(to, false);
         self.node.mut_store().offer(to, Snapshot { index, term, membership });
         // Their answers let those go on who wait for it.
         self.node.ping();

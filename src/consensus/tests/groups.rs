@@ -223,6 +223,41 @@ fn a_follower_behind_the_log_gets_a_snapshot() {
     assert_eq!(net.group(late).applied_index(), applied + 2);
 }
 
+/// The follower was down when it came, and has staged it again since.
+#[test]
+fn a_snapshot_that_was_lost_is_sent_when_it_is_offered_again() {
+    let (mut net, leader) = elected(1);
+    let late = other_than(leader);
+    net.crash(late);
+    for _ in 0..5 {
+        net.propose(leader).expect("it leads");
+        net.settle();
+    }
+    let applied = net.group(leader).applied_index();
+    net.group(leader).compact(applied);
+    net.restart(late);
+    let mut left = 10_000;
+    while !net.is_next(MessageKind::Snapshot) {
+        left -= 1;
+        assert!(left > 0, "no snapshot is sent: {}", net.transcript);
+        match net.is_idle() {
+            true => net.ids().for_each(|id| net.tick(id)),
+            false => net.deliver(0),
+        }
+        net.ids().for_each(|id| while net.sync(id) {});
+    }
+    net.crash(late);
+    net.settle();
+    net.restart(late);
+    (0..8).for_each(|_| net.tick_all());
+    assert!(net.group(late).applied_index() < applied, "what was lost does not come by itself");
+
+    net.group(leader).offer_snapshot(NodeId(late), applied);
+    (0..8).for_each(|_| net.tick_all());
+
+    assert_eq!(net.group(late).applied_index(), net.group(leader).applied_index());
+}
+
 #[test]
 fn no_campaign_while_a_snapshot_is_being_installed() {
     let (mut net, leader) = elected(1);

@@ -268,6 +268,16 @@ impl Net {
         }
     }
 
+    /// Whether no message is on its way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.wires.is_empty()
+    }
+
+    /// Whether a message of this kind is the next to be handed over.
+    pub(super) fn is_next(&self, kind: MessageKind) -> bool {
+        self.wires.front().is_some_and(|message| message.kind == kind)
+    }
+
     /// How many messages are on their way to a node.
     pub(super) fn wires_to(&self, id: u64) -> usize {
         self.wires.iter().filter(|message| message.to.0 == id).count()
