@@ -305,8 +305,8 @@ impl Group {
         self.node.report_unreachable(peer.0);
     }
 
-    /// The state at `index`, which is applied, can be shipped to `to`, which lags behind the log. If
-    /// it was sent one before, that one is taken for lost: Raft would wait for it.
+    /// The state at `index`, which is applied, can be shipped to `to`, which lags behind the log.
+    /// One that it was sent before is taken for lost: Raft would wait for it.
     ///
     /// # Panics
     /// If the log no longer knows the term at `index`, or it is not applied.
