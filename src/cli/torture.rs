@@ -252,6 +252,8 @@ impl Torture {
             let mut line: serde_json::Map<_, _> =
                 counts.map(|(name, count)| (name.to_owned(), json!(count))).collect();
             line.insert("seed".to_owned(), json!(seed));
+            // The same for the same seed, whatever else the machine does.
+            line.insert("trace".to_owned(), json!(format!("{:016x}", done.trace_hash)));
             writeln!(out, "{}", serde_json::Value::from(line))?;
             return out.flush();
         }
@@ -371,7 +373,11 @@ mod tests {
         assert_eq!(code, EXIT_OK, "{text}");
         assert_eq!(text.matches("0 lost, 0 wrong, 0 refused starts").count(), 3, "{text}");
         assert_eq!(printed(&torture(3, 2), |_| {}).1, text);
-        let (_, json) = printed(&Torture { json: true, ..torture(3, 1) }, |_| {});
+        let json = |seed| printed(&Torture { json: true, ..torture(seed, 1) }, |_| {}).1;
+        assert_eq!(json(3), json(3));
+        let trace = |text: &str| text.split_once("trace").map(|(_, trace)| trace.to_owned());
+        assert_ne!(trace(&json(3)), trace(&json(4)));
+        let json = json(3);
         let told: serde_json::Value = serde_json::from_str(&json).expect("one object");
         assert_eq!((&told["seed"], &told["lost"]), (&json!(3), &json!(0)), "{json}");
         assert!(told["acked"].as_u64() >= Some(100), "{json}");

@@ -198,9 +198,8 @@ fn reads_of_leader_and_followers_learn_an_index() {
     assert_eq!(net.reads, [(1, read), (2, read), (3, read)]);
 }
 
-#[test]
-fn a_follower_behind_the_log_gets_a_snapshot() {
-    let (mut net, leader) = elected(1);
+/// A follower is down while the log it lacks goes: who it is, and up to where.
+fn outrun(net: &mut Net, leader: u64) -> (u64, u64) {
     let late = other_than(leader);
     net.crash(late);
     for _ in 0..5 {
@@ -209,6 +208,13 @@ fn a_follower_behind_the_log_gets_a_snapshot() {
     }
     let applied = net.group(leader).applied_index();
     net.group(leader).compact(applied);
+    (late, applied)
+}
+
+#[test]
+fn a_follower_behind_the_log_gets_a_snapshot() {
+    let (mut net, leader) = elected(1);
+    let (late, applied) = outrun(&mut net, leader);
     net.propose(leader).expect("it leads");
     net.settle();
 
@@ -227,14 +233,7 @@ fn a_follower_behind_the_log_gets_a_snapshot() {
 #[test]
 fn a_snapshot_that_was_lost_is_sent_when_it_is_offered_again() {
     let (mut net, leader) = elected(1);
-    let late = other_than(leader);
-    net.crash(late);
-    for _ in 0..5 {
-        net.propose(leader).expect("it leads");
-        net.settle();
-    }
-    let applied = net.group(leader).applied_index();
-    net.group(leader).compact(applied);
+    let (late, applied) = outrun(&mut net, leader);
     net.restart(late);
     let mut left = 10_000;
     while !net.is_next(MessageKind::Snapshot) {

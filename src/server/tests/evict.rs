@@ -1,15 +1,13 @@
 //! Scenes of a cache that is full: keys leave, and writes go on.
 
 use super::house::{House, Shape};
+use super::room::{MIB, PIPELINE, VALUE_LEN, used, value};
 use super::talk::{Talk, Value};
 use super::transactions::ask;
 use crate::eviction::Eviction;
 use crate::sim::check;
 use crate::sim::torture::cluster::Cluster;
 
-const MIB: usize = 1 << 20;
-const VALUE_LEN: usize = 1_000;
-const PIPELINE: usize = 250;
 /// Of each core.
 const MEMORY: usize = 8 * MIB;
 /// Keys that are read again and again.
@@ -19,18 +17,6 @@ fn shape(shards: u16, eviction: Eviction) -> Shape {
     let memory_max = MEMORY * usize::from(shards);
     let (segment_len, log_len_max) = (64 << 20, 64 << 20);
     Shape { shards, memory_max, eviction, segment_len, log_len_max, ..Shape::default() }
-}
-
-fn value(key: usize) -> String {
-    format!("{key}-{}", "v".repeat(VALUE_LEN))
-}
-
-fn used(house: &House) -> usize {
-    let of = |stats: &crate::metrics::ShardStats| {
-        let here = stats.memtable_bytes.get() + stats.connection_bytes.get();
-        here + stats.wal_backlog_bytes.get() + stats.table_memory_bytes.get()
-    };
-    house.stats.iter().map(|stats| of(stats) as usize).sum()
 }
 
 fn evicted(house: &House) -> u64 {

@@ -7,9 +7,9 @@ use super::house::{House, Shape};
 use super::talk::{Talk, Value};
 use crate::sim::{DiskLatency, Failure, Plan};
 
-const MIB: usize = 1 << 20;
-const VALUE_LEN: usize = 1_000;
-const PIPELINE: usize = 250;
+pub(super) const MIB: usize = 1 << 20;
+pub(super) const VALUE_LEN: usize = 1_000;
+pub(super) const PIPELINE: usize = 250;
 
 /// Of each core.
 const MEMORY: usize = 8 * MIB;
@@ -26,11 +26,11 @@ fn slow_disk() -> DiskLatency {
     DiskLatency { read_ns: 50_000..=100_000, write_ns, sync_ns }
 }
 
-fn value(key: usize) -> String {
+pub(super) fn value(key: usize) -> String {
     format!("{key}-{}", "v".repeat(VALUE_LEN))
 }
 
-fn used(house: &House) -> usize {
+pub(super) fn used(house: &House) -> usize {
     let of = |stats: &crate::metrics::ShardStats| {
         let here = stats.memtable_bytes.get() + stats.connection_bytes.get();
         here + stats.wal_backlog_bytes.get() + stats.table_memory_bytes.get()
