@@ -179,6 +179,15 @@ fn ports_of(node: &Server, slot: i64) -> Vec<i64> {
     Vec::new()
 }
 
+/// Waits until a node's CLUSTER SLOTS names these: a follower may be heard of by the leader first.
+pub fn until_told_of(node: &Server, ports: &[i64]) {
+    let begun = Instant::now();
+    while ports_of(node, 7) != ports {
+        assert!(begun.elapsed() < CHANGE_MAX, "{:?}", ports_of(node, 7));
+        sleep(Duration::from_millis(50));
+    }
+}
+
 #[test]
 fn who_follows_is_told_of_as_long_as_it_is_heard_of() {
     let mut nodes = start(3, &["--cluster-mode"]);
@@ -192,12 +201,7 @@ fn who_follows_is_told_of_as_long_as_it_is_heard_of() {
     until(&nodes[1], &["INFO", "replication"], &["connected_slaves:0".to_owned()]);
     for node in &nodes {
         until(node, &["CLUSTER", "NODES"], &[" connected 0-16383\n".to_owned()]);
-        // A follower may be heard of by the leader first.
-        let begun = Instant::now();
-        while ports_of(node, 7) != [first, second, third] {
-            assert!(begun.elapsed() < CHANGE_MAX, "{:?}", ports_of(node, 7));
-            sleep(Duration::from_millis(50));
-        }
+        until_told_of(node, &[first, second, third]);
         let told = text(&mut node.client(), &["CLUSTER", "NODES"]);
         assert_eq!(told.matches("slave").count(), 2, "{told}");
     }

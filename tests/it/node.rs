@@ -2,7 +2,7 @@
 //! where `NODE_PATH` says; the clients' side is in `node/`.
 
 use crate::cluster::start;
-use crate::followers::figure;
+use crate::followers::{figure, until_told_of};
 use crate::members::{ask, settle};
 use crate::scripts;
 use crate::server::Server;
@@ -31,6 +31,8 @@ fn the_cluster_clients_read_from_nodes_that_lead_nothing() {
     settle(&nodes[0]);
     assert_eq!(ask(&nodes[0], "transfer 1").0, Some(0));
     nodes.iter().for_each(settle);
+    let ports: Vec<_> = nodes.iter().map(|node| i64::from(node.shard_ports[0])).collect();
+    nodes.iter().for_each(|node| until_told_of(node, &ports));
     for script in ["node/ioredis.cjs", "node/node_redis.cjs"] {
         let read = || nodes.iter().map(|node| figure(node, "stave_follower_reads"));
         let before: Vec<_> = read().collect();
