@@ -590,7 +590,8 @@ impl<E: Env> Shard<E> {
     fn take_due(&mut self, durable: Lsn, due: &mut Due) -> bool {
         let until = self.in_log.partition_point(|write| write.lsn <= durable);
         self.stats.entries_committed.add(until as u64);
-        if let Some(oldest) = self.in_log.front().filter(|_| until > 0) {
+        let is_sender = self.replicas.members.is_some() && until > 0;
+        if let Some(oldest) = self.in_log.front().filter(|_| is_sender) {
             self.note_log_write(oldest.at);
         }
         for InLog { place, write, .. } in self.in_log.drain(..until) {
