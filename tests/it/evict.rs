@@ -40,6 +40,18 @@ fn found(client: &mut Client) -> BTreeSet<usize> {
     found
 }
 
+/// As [`found`], once none leaves meanwhile: what is read takes memory, too.
+fn settled(client: &mut Client) -> BTreeSet<usize> {
+    for _ in 0..50 {
+        let before = figure(client, "evicted_keys");
+        let found = found(client);
+        if figure(client, "evicted_keys") == before {
+            return found;
+        }
+    }
+    panic!("keys leave although nobody writes");
+}
+
 /// Writes all keys, and reads the first ones again and again.
 fn fill(client: &mut Client) {
     for first in (0..KEYS).step_by(PIPELINE) {
@@ -63,7 +75,7 @@ fn keys_leave_a_full_cache_and_none_comes_back() {
 
     fill(&mut client);
 
-    let kept = found(&mut client);
+    let kept = settled(&mut client);
     assert!((0..HOT).all(|key| kept.contains(&key)));
     let bytes = kept.len() * VALUE_LEN;
     assert!(bytes > 12 << 20, "{bytes} bytes of values are there");
@@ -85,7 +97,10 @@ fn keys_leave_a_full_cache_and_none_comes_back() {
     server.kill();
     server.restart();
     let mut client = server.client();
-    assert_eq!(found(&mut client), kept);
+    // A few more may leave, as other things take memory now. None comes back.
+    let after = found(&mut client);
+    assert!(after.is_subset(&kept), "{:?}", after.difference(&kept));
+    assert!(after.len() > kept.len() / 10 * 9, "{} of {}", after.len(), kept.len());
     let rss = server.rss_mib();
     assert!(rss < 120, "{rss} MiB");
 }
