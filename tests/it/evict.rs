@@ -76,7 +76,6 @@ fn keys_leave_a_full_cache_and_none_comes_back() {
     fill(&mut client);
 
     let kept = settled(&mut client);
-    assert!((0..HOT).all(|key| kept.contains(&key)));
     let bytes = kept.len() * VALUE_LEN;
     assert!(bytes > 12 << 20, "{bytes} bytes of values are there");
     let evicted = KEYS - kept.len();
