@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::ack::Ack;
 use crate::eviction::Eviction;
 use crate::id::{ShardId, Slot};
-use crate::metrics::Distribution;
+use crate::metrics::{Distribution, Totals};
 
 /// Facts of the node, as seen from one shard. Methods that gather may be slow-ish (micro-, not
 /// milliseconds); none blocks.
@@ -172,66 +172,14 @@ pub struct Keyspace {
 /// Figures of the whole node, gathered when asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
-    /// Open connections.
-    pub clients: u64,
+    /// What the shards count, of all of them.
+    pub shards: Totals,
     /// Most connections accepted at a time.
     pub clients_max: u64,
-    /// Connections since start.
-    pub connections: u64,
-    /// Connections refused since start.
-    pub connections_refused: u64,
-    /// Commands since start.
-    pub commands: u64,
-    /// Commands in the last second.
-    pub commands_per_s: u64,
-    /// Bytes from clients.
-    pub input_bytes: u64,
-    /// Bytes to clients.
-    pub output_bytes: u64,
-    /// Of these, those of the last second: from clients.
-    pub input_bytes_per_s: u64,
-    /// And to them.
-    pub output_bytes_per_s: u64,
-    /// Reads that found their key.
-    pub hits: u64,
-    /// Reads that did not.
-    pub misses: u64,
-    /// Keys removed because their deadline passed.
-    pub expired: u64,
-    /// Error replies since start.
-    pub errors: u64,
-    /// Channels with subscribers; one that several shards have counts for each.
-    pub pubsub_channels: u64,
-    /// Patterns with subscribers, likewise.
-    pub pubsub_patterns: u64,
-    /// Channels of slots with subscribers, likewise.
-    pub pubsub_shard_channels: u64,
-    /// Times that a subscriber left so much unread that its own commands waited.
-    pub subscribers_slowed: u64,
-    /// Connections closed because they left too much unread.
-    pub subscribers_closed: u64,
-    /// Commands that MONITOR did not show.
-    pub monitor_left_out: u64,
-    /// Keys deleted to give others room.
-    pub evicted: u64,
-    /// Which keys those are.
+    /// Which keys are deleted to give others room.
     pub eviction: Eviction,
-    /// Connections whose next command waits for a pause to end.
-    pub blocked_clients: u64,
-    /// Connections that are told of changes.
-    pub tracking_clients: u64,
-    /// Keys that they read and are told of.
-    pub tracked_keys: u64,
-    /// Keys that were given up because there were too many.
-    pub tracked_evicted: u64,
     /// Bytes accounted to the memory budget.
     pub memory_used: u64,
-    /// Of them: held by memtables.
-    pub memtable_bytes: u64,
-    /// Of them: held for connections.
-    pub connection_bytes: u64,
-    /// Of them: appended to the log and not yet durable.
-    pub wal_backlog_bytes: u64,
     /// Most of it so far.
     pub memory_peak: u64,
     /// Resident set of the process, bytes.
@@ -255,54 +203,8 @@ pub struct Counters {
     pub saving_s: i64,
     /// Whether the node still reads its log.
     pub loading: bool,
-    /// Shards whose disk is too slow to lead.
-    pub slow_disks: u64,
-    /// Cores that refuse writes because their disk is full.
-    pub full_disks: u64,
-    /// Answers that waited for no more than the leader's disk.
-    pub answers_leader: u64,
-    /// Answers that waited for no disk.
-    pub answers_relaxed: u64,
-    /// Bytes of the newest entries of the log, in memory for replicas.
-    pub log_bytes: u64,
-    /// Snapshots that were begun for replicas that lack the log.
-    pub snapshots_begun: u64,
-    /// Bytes of tables that were sent to them.
-    pub snapshot_bytes: u64,
-    /// Keys that were read from replicas that follow.
-    pub follower_reads: u64,
-    /// Commands that such a replica did not answer, though it might: what it had was too old.
-    pub follower_reads_too_old: u64,
-    /// Bytes in the logs of all shards.
-    pub wal_bytes: u64,
-    /// Commands made durable by them.
-    pub wal_entries: u64,
-    /// SSTables of all shards.
-    pub sstables: u64,
-    /// Bytes in them.
-    pub sstable_bytes: u64,
-    /// Flushes of a partition to an SSTable, since the start.
-    pub flushes: u64,
-    /// Compactions, since the start.
-    pub compactions: u64,
-    /// Bytes of rows of SSTables that scrubs have verified, since the start.
-    pub scrubbed_bytes: u64,
-    /// Times that all SSTables of a core were verified.
-    pub scrub_cycles: u64,
-    /// SSTables that a scrub found damaged.
-    pub scrub_errors: u64,
     /// Seconds since the bytes of SSTables were verified that were not for the longest time.
     pub scrub_oldest_s: u64,
-    /// Bytes of memory that open SSTables take.
-    pub sstable_memory: u64,
-    /// Rows that were read from SSTables because they were not in memory.
-    pub rows_fetched: u64,
-    /// Rows that left memory because it was short.
-    pub rows_evicted: u64,
-    /// Writes that waited for room in memory.
-    pub writes_slowed: u64,
-    /// Tasks that held a core for more than [`crate::limits::STALL_MIN`].
-    pub stalls: u64,
     /// CPU time in the kernel, microseconds.
     pub cpu_sys_us: u64,
     /// CPU time outside it, microseconds.

@@ -86,11 +86,11 @@ fn server(s: &mut Section<'_>) {
 }
 
 fn clients(s: &mut Section<'_>) {
-    s.line("connected_clients", s.counters.clients);
+    s.line("connected_clients", s.counters.shards.clients);
     s.line("cluster_connections", 0);
     s.line("maxclients", s.counters.clients_max);
-    s.line("blocked_clients", s.counters.blocked_clients);
-    s.line("tracking_clients", s.counters.tracking_clients);
+    s.line("blocked_clients", s.counters.shards.blocked_clients);
+    s.line("tracking_clients", s.counters.shards.tracking_clients);
     s.line("clients_in_timeout_table", 0);
 }
 
@@ -98,7 +98,7 @@ fn clients(s: &mut Section<'_>) {
 /// are no scripts, nothing is defragmented, and nothing is freed later.
 fn memory(s: &mut Section<'_>) {
     let used = s.counters.memory_used;
-    let dataset = s.counters.memtable_bytes;
+    let dataset = s.counters.shards.memtable_bytes;
     for (name, bytes) in [
         ("used_memory", used),
         ("used_memory_rss", s.counters.memory_rss),
@@ -119,16 +119,16 @@ fn memory(s: &mut Section<'_>) {
     let (rss, per) = (s.counters.memory_rss, used.max(1));
     s.line("mem_fragmentation_ratio", format_args!("{:.2}", rss as f64 / per as f64));
     s.line("mem_fragmentation_bytes", rss as i64 - used as i64);
-    s.line("mem_aof_buffer", s.counters.wal_backlog_bytes);
+    s.line("mem_aof_buffer", s.counters.shards.wal_backlog_bytes);
     s.line("active_defrag_running", 0);
     s.line("lazyfree_pending_objects", 0);
     s.line("number_of_cached_scripts", 0);
     s.line("number_of_functions", 0);
     s.line("number_of_libraries", 0);
-    s.line("stave_memory_memtables", s.counters.memtable_bytes);
-    s.line("stave_memory_connections", s.counters.connection_bytes);
-    s.line("stave_memory_wal_backlog", s.counters.wal_backlog_bytes);
-    s.line("stave_memory_log", s.counters.log_bytes);
+    s.line("stave_memory_memtables", s.counters.shards.memtable_bytes);
+    s.line("stave_memory_connections", s.counters.shards.connection_bytes);
+    s.line("stave_memory_wal_backlog", s.counters.shards.wal_backlog_bytes);
+    s.line("stave_memory_log", s.counters.shards.log_bytes);
     s.line("maxmemory_policy", s.counters.eviction.name());
     s.line("mem_allocator", "mimalloc");
 }
@@ -162,36 +162,36 @@ fn persistence(s: &mut Section<'_>) {
     s.line("aof_current_rewrite_time_sec", -1);
     s.line("aof_rewrites", 0);
     s.line("aof_last_bgrewrite_status", "ok");
-    s.line("aof_last_write_status", if s.counters.full_disks > 0 { "err" } else { "ok" });
-    s.line("aof_current_size", s.counters.wal_bytes);
+    s.line("aof_last_write_status", if s.counters.shards.full_disks > 0 { "err" } else { "ok" });
+    s.line("aof_current_size", s.counters.shards.wal_bytes);
 }
 
 fn stats(s: &mut Section<'_>) {
-    s.line("total_connections_received", s.counters.connections);
-    s.line("total_commands_processed", s.counters.commands);
-    s.line("instantaneous_ops_per_sec", s.counters.commands_per_s);
-    s.line("total_net_input_bytes", s.counters.input_bytes);
-    s.line("total_net_output_bytes", s.counters.output_bytes);
+    s.line("total_connections_received", s.counters.shards.connections_received);
+    s.line("total_commands_processed", s.counters.shards.commands);
+    s.line("instantaneous_ops_per_sec", s.counters.shards.commands_per_s);
+    s.line("total_net_input_bytes", s.counters.shards.received_bytes);
+    s.line("total_net_output_bytes", s.counters.shards.sent_bytes);
     let kib = |bytes: u64| format!("{:.2}", bytes as f64 / 1024.0);
-    s.line("instantaneous_input_kbps", kib(s.counters.input_bytes_per_s));
-    s.line("instantaneous_output_kbps", kib(s.counters.output_bytes_per_s));
-    s.line("rejected_connections", s.counters.connections_refused);
-    s.line("expired_keys", s.counters.expired);
-    s.line("evicted_keys", s.counters.evicted);
+    s.line("instantaneous_input_kbps", kib(s.counters.shards.received_per_s));
+    s.line("instantaneous_output_kbps", kib(s.counters.shards.sent_per_s));
+    s.line("rejected_connections", s.counters.shards.connections_rejected);
+    s.line("expired_keys", s.counters.shards.expired_keys);
+    s.line("evicted_keys", s.counters.shards.evicted_keys);
     s.line("evicted_clients", 0);
-    s.line("keyspace_hits", s.counters.hits);
-    s.line("keyspace_misses", s.counters.misses);
-    s.line("tracking_total_keys", s.counters.tracked_keys);
-    s.line("stave_tracking_evicted_keys", s.counters.tracked_evicted);
+    s.line("keyspace_hits", s.counters.shards.keyspace_hits);
+    s.line("keyspace_misses", s.counters.shards.keyspace_misses);
+    s.line("tracking_total_keys", s.counters.shards.tracked_keys);
+    s.line("stave_tracking_evicted_keys", s.counters.shards.tracked_evicted);
     s.line("total_forks", 0);
     s.line("latest_fork_usec", 0);
-    s.line("pubsub_channels", s.counters.pubsub_channels);
-    s.line("pubsub_patterns", s.counters.pubsub_patterns);
-    s.line("pubsubshard_channels", s.counters.pubsub_shard_channels);
-    s.line("client_output_buffer_limit_disconnections", s.counters.subscribers_closed);
-    s.line("stave_subscribers_slowed", s.counters.subscribers_slowed);
-    s.line("stave_monitor_lines_left_out", s.counters.monitor_left_out);
-    s.line("total_error_replies", s.counters.errors);
+    s.line("pubsub_channels", s.counters.shards.pubsub_channels);
+    s.line("pubsub_patterns", s.counters.shards.pubsub_patterns);
+    s.line("pubsubshard_channels", s.counters.shards.pubsub_shard_channels);
+    s.line("client_output_buffer_limit_disconnections", s.counters.shards.subscribers_closed);
+    s.line("stave_subscribers_slowed", s.counters.shards.subscribers_slowed);
+    s.line("stave_monitor_lines_left_out", s.counters.shards.monitor_left_out);
+    s.line("total_error_replies", s.counters.shards.errors);
 }
 
 /// A slave is a node that has replicas of what this one leads; offsets are counted in entries.
@@ -294,29 +294,29 @@ fn stave(s: &mut Section<'_>) {
     s.line("stave_cores", identity.cores);
     s.line("stave_runtime", identity.runtime);
     s.line("stave_ack", identity.ack.name());
-    s.line("stave_answers_leader", s.counters.answers_leader);
-    s.line("stave_answers_relaxed", s.counters.answers_relaxed);
-    s.line("stave_slow_disks", s.counters.slow_disks);
-    s.line("stave_full_disks", s.counters.full_disks);
-    s.line("stave_snapshots_begun", s.counters.snapshots_begun);
-    s.line("stave_snapshot_bytes", s.counters.snapshot_bytes);
-    s.line("stave_follower_reads", s.counters.follower_reads);
-    s.line("stave_follower_reads_too_old", s.counters.follower_reads_too_old);
-    s.line("stave_wal_bytes", s.counters.wal_bytes);
-    s.line("stave_wal_entries", s.counters.wal_entries);
-    s.line("stave_sstables", s.counters.sstables);
-    s.line("stave_sstable_bytes", s.counters.sstable_bytes);
-    s.line("stave_sstable_memory_bytes", s.counters.sstable_memory);
-    s.line("stave_flushes", s.counters.flushes);
-    s.line("stave_compactions", s.counters.compactions);
-    s.line("stave_scrubbed_bytes", s.counters.scrubbed_bytes);
-    s.line("stave_scrub_cycles", s.counters.scrub_cycles);
-    s.line("stave_scrub_errors", s.counters.scrub_errors);
+    s.line("stave_answers_leader", s.counters.shards.answers_leader);
+    s.line("stave_answers_relaxed", s.counters.shards.answers_relaxed);
+    s.line("stave_slow_disks", s.counters.shards.slow_disks);
+    s.line("stave_full_disks", s.counters.shards.full_disks);
+    s.line("stave_snapshots_begun", s.counters.shards.snapshots_begun);
+    s.line("stave_snapshot_bytes", s.counters.shards.snapshot_bytes);
+    s.line("stave_follower_reads", s.counters.shards.follower_reads);
+    s.line("stave_follower_reads_too_old", s.counters.shards.follower_reads_too_old);
+    s.line("stave_wal_bytes", s.counters.shards.wal_bytes);
+    s.line("stave_wal_entries", s.counters.shards.entries_committed);
+    s.line("stave_sstables", s.counters.shards.tables);
+    s.line("stave_sstable_bytes", s.counters.shards.table_bytes);
+    s.line("stave_sstable_memory_bytes", s.counters.shards.table_memory_bytes);
+    s.line("stave_flushes", s.counters.shards.flushes);
+    s.line("stave_compactions", s.counters.shards.compactions);
+    s.line("stave_scrubbed_bytes", s.counters.shards.scrubbed_bytes);
+    s.line("stave_scrub_cycles", s.counters.shards.scrub_cycles);
+    s.line("stave_scrub_errors", s.counters.shards.scrub_errors);
     s.line("stave_scrub_oldest_s", s.counters.scrub_oldest_s);
-    s.line("stave_rows_fetched", s.counters.rows_fetched);
-    s.line("stave_rows_evicted", s.counters.rows_evicted);
-    s.line("stave_writes_slowed", s.counters.writes_slowed);
-    s.line("stave_stalls", s.counters.stalls);
+    s.line("stave_rows_fetched", s.counters.shards.rows_fetched);
+    s.line("stave_rows_evicted", s.counters.shards.rows_evicted);
+    s.line("stave_writes_slowed", s.counters.shards.writes_slowed);
+    s.line("stave_stalls", s.counters.shards.stalls);
 }
 
 #[cfg(test)]

@@ -71,17 +71,20 @@ fn stats(
 fn figures(c: &Counters) -> [(&'static str, Figure); 13] {
     use Figure::{Count, Ratio};
     let keys = c.keyspace.iter().map(|db| db.keys).sum::<u64>();
-    let overhead = c.connection_bytes + c.wal_backlog_bytes;
+    let overhead = c.shards.connection_bytes + c.shards.wal_backlog_bytes;
     [
         ("peak.allocated", Count(c.memory_peak)),
         ("total.allocated", Count(c.memory_used)),
-        ("clients.normal", Count(c.connection_bytes)),
-        ("aof.buffer", Count(c.wal_backlog_bytes)),
+        ("clients.normal", Count(c.shards.connection_bytes)),
+        ("aof.buffer", Count(c.shards.wal_backlog_bytes)),
         ("overhead.total", Count(overhead)),
         ("keys.count", Count(keys)),
-        ("keys.bytes-per-key", Count(c.memtable_bytes.checked_div(keys).unwrap_or_default())),
-        ("dataset.bytes", Count(c.memtable_bytes)),
-        ("dataset.percentage", Ratio(100.0 * ratio(c.memtable_bytes, c.memory_used))),
+        (
+            "keys.bytes-per-key",
+            Count(c.shards.memtable_bytes.checked_div(keys).unwrap_or_default()),
+        ),
+        ("dataset.bytes", Count(c.shards.memtable_bytes)),
+        ("dataset.percentage", Ratio(100.0 * ratio(c.shards.memtable_bytes, c.memory_used))),
         ("peak.percentage", Ratio(100.0 * ratio(c.memory_used, c.memory_peak))),
         ("process.resident", Count(c.memory_rss)),
         ("fragmentation", Ratio(ratio(c.memory_rss, c.memory_used))),
@@ -124,7 +127,7 @@ fn diagnosis(c: &Counters) -> String {
         let rss = human(c.memory_rss);
         found.push(format!("The process holds {rss}, of which {} are accounted for.", human(used)));
     }
-    let connection = c.connection_bytes.checked_div(c.clients).unwrap_or_default();
+    let connection = c.shards.connection_bytes.checked_div(c.shards.clients).unwrap_or_default();
     if connection > CONNECTION_LEN_MAX {
         found
             .push(format!("A connection takes {} on average; see CLIENT LIST.", human(connection)));
@@ -182,12 +185,13 @@ pub(super) static SPECS: &[Spec] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Totals;
 
     #[test]
     fn the_doctor_names_what_stands_out() {
         const MIB: u64 = 1 << 20;
         let sound = Counters {
-            clients: 2,
+            shards: Totals { clients: 2, ..Totals::default() },
             memory_used: 100 * MIB,
             memory_peak: 110 * MIB,
             memory_rss: 120 * MIB,
@@ -197,7 +201,8 @@ mod tests {
         let limit = Counters { memory_limit: 105 * MIB, ..sound.clone() };
         let peak = Counters { memory_peak: 200 * MIB, ..sound.clone() };
         let excess = Counters { memory_rss: 160 * MIB, ..sound.clone() };
-        let connections = Counters { connection_bytes: MIB, ..sound.clone() };
+        let shards = Totals { connection_bytes: MIB, ..sound.shards };
+        let connections = Counters { shards, ..sound.clone() };
         let empty = Counters { memory_used: MIB, ..sound.clone() };
         for (counters, expected) in [
             (sound, "Nothing stands out.\n"),

@@ -22,7 +22,7 @@ use super::*;
 use crate::ack::Ack;
 use crate::id::{ShardId, Slot};
 use crate::limits::{KEY_LEN_MAX, LARGE_LEN_MIN};
-use crate::metrics::Histogram;
+use crate::metrics::{Histogram, Totals};
 use crate::protocol::resp::ArgsBuf;
 use crate::protocol::resp::Proto;
 use transcript::{Line, escape, words};
@@ -104,9 +104,9 @@ impl Facts for TestFacts {
         let keyspace = vec![KeyspaceFacts { db: 0, keys: 5, expires: 2, avg_ttl_ms: 900 }];
         let followers = self.followers.clone();
         let log_entries = 1000 * u64::from(!followers.is_empty());
-        let (clients, memory_used) = (1, 2048);
-        let rest = Counters::default();
-        Counters { clients, memory_used, keyspace, followers, log_entries, ..rest }
+        let shards = Totals { clients: 1, ..Totals::default() };
+        let (memory_used, rest) = (2048, Counters::default());
+        Counters { shards, memory_used, keyspace, followers, log_entries, ..rest }
     }
     fn config(&self) -> Vec<(&'static str, String)> {
         let config = [("save", ""), ("appendonly", "yes"), ("databases", "16"), ("port", "6379")];
