@@ -410,7 +410,7 @@ mod tests {
         let storms =
             |seed, only| Torture { engine: false, ops: Some(400), only, ..torture(seed, 20) };
 
-        let (code, text) = printed(&storms(11, None), planted);
+        let (code, text) = printed(&storms(55, None), planted);
 
         assert_eq!(code, EXIT_FAILURE, "{text}");
         let (_, told) = text.split_once("troubles that it takes, ").expect("told");

@@ -298,6 +298,7 @@ fn stave(s: &mut Section<'_>) {
     s.line("stave_answers_relaxed", s.counters.shards.answers_relaxed);
     s.line("stave_slow_disks", s.counters.shards.slow_disks);
     s.line("stave_full_disks", s.counters.shards.full_disks);
+    s.line("stave_held_up_logs", s.counters.shards.held_up_logs);
     s.line("stave_snapshots_begun", s.counters.shards.snapshots_begun);
     s.line("stave_snapshot_bytes", s.counters.shards.snapshot_bytes);
     s.line("stave_follower_reads", s.counters.shards.follower_reads);

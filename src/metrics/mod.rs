@@ -150,6 +150,9 @@ stats! {
     slow_disks,
     /// Gauge: shards that refuse writes because their disk is full.
     full_disks,
+    /// Gauge: 1 while log writes are followed by a sync, since those that sync themselves were held
+    /// up.
+    held_up_logs,
     /// Compactions that the manifest has.
     compactions,
     /// Gauge: tables.

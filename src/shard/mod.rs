@@ -647,6 +647,7 @@ impl<E: Env> Shard<E> {
         stats.wal_backlog_bytes.set(backlog as u64);
         stats.wal_bytes.set(self.log.appended().0);
         stats.full_disks.set(u64::from(self.is_disk_full()));
+        stats.held_up_logs.set(u64::from(self.log.is_held_up()));
         let (mut keys, mut expiring) = (0, 0);
         for (db, totals) in stats.dbs.iter().enumerate() {
             let (mut of, mut deadlines) = ((0, 0), Sum::default());

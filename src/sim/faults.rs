@@ -98,6 +98,9 @@ pub struct DiskLatency {
     pub write_ns: RangeInclusive<u64>,
     /// A sync or an operation on names, nanoseconds.
     pub sync_ns: RangeInclusive<u64>,
+    /// How much longer a write takes that is to be durable when it ends, nanoseconds: the kernel's
+    /// worker that sees to it may have to wait for its core.
+    pub held_up_ns: u64,
 }
 
 impl DiskLatency {
@@ -108,12 +111,19 @@ impl DiskLatency {
                 read_ns: 60_000..=120_000,
                 write_ns: 80_000..=160_000,
                 sync_ns: 100_000..=300_000,
+                held_up_ns: 0,
             },
-            1 => Self { read_ns: 1_000..=9_000, write_ns: 1_000..=20_000, sync_ns: 1_000..=20_000 },
+            1 => Self {
+                read_ns: 1_000..=9_000,
+                write_ns: 1_000..=20_000,
+                sync_ns: 1_000..=20_000,
+                held_up_ns: 0,
+            },
             _ => Self {
                 read_ns: 1_000..=2_000_000,
                 write_ns: 1_000..=5_000_000,
                 sync_ns: 1_000..=9_000_000,
+                held_up_ns: 20_000_000,
             },
         }
     }

@@ -103,6 +103,9 @@ impl World {
             _ => &machine.latency.sync_ns,
         };
         let mut latency = rng.between(*range.start(), *range.end());
+        if matches!(op, Op::Write { durable: true, .. }) {
+            latency += machine.latency.held_up_ns;
+        }
         if rng.chance(machine.faults.spike) {
             latency += rng.between(0, nanos(machine.faults.spike_max));
         }

@@ -2,9 +2,9 @@
 //!
 //! A shard has one log, shared by its partitions, and a Raft entry is stored here and nowhere else:
 //! so one write makes a turn of many partitions durable, and no byte is logged twice. Segments are
-//! zeroed once, ahead of need, and then overwritten with direct `RWF_DSYNC` writes, several in
-//! flight: 29,000 durable commits a second at four in flight where a growing file with fdatasync
-//! makes 5,200 (charter, D3).
+//! zeroed once, ahead of need, and then overwritten with direct writes, several in flight, durable
+//! by `RWF_DSYNC` or, where that is held up, by a sync of their own (`sync_method`): 29,000 commits
+//! a second at four in flight where a growing file with fdatasync makes 5,200 (charter, D3).
 //!
 //! Several writes in flight means that a crash may leave a hole, so
 //! * an ack waits for the *contiguous* durable prefix ([`Writer::durable`]);
@@ -48,7 +48,7 @@
 //!
 //! Not here: what a payload means ([`crate::partition`]); from where the log is needed (the tree's
 //! manifest). Reading order: `format`, `walk`, `rest`, `replay`, `segments`, `supply`, `reserve`,
-//! `pace`, `writer`.
+//! `pace`, `sync_method`, `writer`.
 
 mod copy;
 mod error;
@@ -59,6 +59,7 @@ mod reserve;
 mod rest;
 mod segments;
 mod supply;
+mod sync_method;
 #[cfg(test)]
 mod tests;
 pub mod walk;
@@ -133,6 +134,8 @@ pub enum Planted {
     DropLastBatch,
     /// A failed write counts as written.
     IgnoreFailedSync,
+    /// What is to be synced after it was written is not.
+    ForgetSync,
     /// An opening cuts the old segment before the new one has its header.
     GiveBackEarly,
     /// A release takes the segment that is needed from its middle on, too.

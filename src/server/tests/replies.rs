@@ -14,7 +14,8 @@ fn house(shards: u16) -> House {
 fn break_the_disk(house: &House) {
     house.run_ms(500);
     let (write_ns, other_ns) = (300_000_000..=300_000_000, 1_000..=9_000);
-    let latency = DiskLatency { read_ns: other_ns.clone(), write_ns, sync_ns: other_ns };
+    let latency =
+        DiskLatency { read_ns: other_ns.clone(), write_ns, sync_ns: other_ns, held_up_ns: 0 };
     house.node.set_latency(latency);
     house.node.set_faults(Faults { write_eio: 1_000_000, ..Faults::none() });
 }

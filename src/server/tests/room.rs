@@ -23,7 +23,7 @@ fn shape(shards: u16) -> Shape {
 /// Each sync takes long: a flush takes several, a write to the log none.
 fn slow_disk() -> DiskLatency {
     let (write_ns, sync_ns) = (1_000_000..=5_000_000, 1_000_000_000..=2_000_000_000);
-    DiskLatency { read_ns: 50_000..=100_000, write_ns, sync_ns }
+    DiskLatency { read_ns: 50_000..=100_000, write_ns, sync_ns, held_up_ns: 0 }
 }
 
 pub(super) fn value(key: usize) -> String {

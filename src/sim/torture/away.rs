@@ -25,7 +25,7 @@ fn shape() -> Shape {
 }
 
 fn latency(ns: u64) -> DiskLatency {
-    DiskLatency { read_ns: ns..=2 * ns, write_ns: ns..=2 * ns, sync_ns: ns..=2 * ns }
+    DiskLatency { read_ns: ns..=2 * ns, write_ns: ns..=2 * ns, sync_ns: ns..=2 * ns, held_up_ns: 0 }
 }
 
 fn key(n: usize) -> String {

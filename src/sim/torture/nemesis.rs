@@ -218,7 +218,7 @@ impl<'a> Nemesis<'a> {
                 self.slow.push((at, node.latency()));
                 let ns = 1_000..=rng.between(10_000, SLOW_DISK_NS);
                 let (read_ns, write_ns, sync_ns) = (ns.clone(), ns.clone(), ns);
-                node.set_latency(DiskLatency { read_ns, write_ns, sync_ns });
+                node.set_latency(DiskLatency { read_ns, write_ns, sync_ns, held_up_ns: 0 });
             }
             Trouble::SickDisk => {
                 self.sick.insert(at);

@@ -129,6 +129,11 @@ fn a_log_that_ignores_failed_writes_is_seen() {
 }
 
 #[test]
+fn a_log_that_forgets_to_sync_after_a_write_is_seen() {
+    in_log(wal::Planted::ForgetSync);
+}
+
+#[test]
 fn a_log_that_acks_out_of_order_is_seen() {
     in_log(wal::Planted::AckOutOfOrder);
 }

@@ -18,7 +18,7 @@ const WATCHED: Duration = Duration::from_secs(45);
 /// Of a disk whose writes take three to six times this, nanoseconds.
 fn latency(ns: u64) -> DiskLatency {
     let writes = 3 * ns..=6 * ns;
-    DiskLatency { read_ns: ns..=2 * ns, write_ns: writes.clone(), sync_ns: writes }
+    DiskLatency { read_ns: ns..=2 * ns, write_ns: writes.clone(), sync_ns: writes, held_up_ns: 0 }
 }
 
 /// The longest time in which no write was served, from the moment at which a disk is slow.

@@ -178,6 +178,7 @@ fn planted_bugs_are_seen() {
         AckBeforeDurable,
         AckOutOfOrder,
         DropLastBatch,
+        ForgetSync,
         SkipReplaySync,
         GiveBackEarly,
         ReleaseEarly,

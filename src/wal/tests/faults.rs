@@ -161,7 +161,8 @@ fn a_disk_that_lies_is_caught_by_the_log() {
 fn lazy_flush_gathers_and_is_punctual() {
     let sim = Sim::new(5);
     let node = sim.node(NODE);
-    let fast = || DiskLatency { read_ns: 1..=9, write_ns: 1_000..=2_000, sync_ns: 1..=9 };
+    let fast =
+        || DiskLatency { read_ns: 1..=9, write_ns: 1_000..=2_000, sync_ns: 1..=9, held_up_ns: 0 };
     node.set_latency(fast());
     let env = node.env(ShardId(0));
     let (blocks, waited) = sim.run_on(&env, async move |env| {
@@ -185,7 +186,12 @@ fn lazy_flush_gathers_and_is_punctual() {
 fn a_loop_gathers_while_all_slots_are_taken() {
     let sim = Sim::new(6);
     let node = sim.node(NODE);
-    let slow = DiskLatency { read_ns: 1..=9, write_ns: 1_000_000..=1_000_001, sync_ns: 1..=9 };
+    let slow = DiskLatency {
+        read_ns: 1..=9,
+        write_ns: 1_000_000..=1_000_001,
+        sync_ns: 1..=9,
+        held_up_ns: 0,
+    };
     node.set_latency(slow);
     let env = node.env(ShardId(0));
     let blocks = sim.run_on(&env, async move |env| {

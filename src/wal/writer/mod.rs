@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use super::format::Record;
 use super::pace::{Company, Pace, Start};
+use super::sync_method::{Choice, SyncMethod};
 use super::{Ended, Error, Extent, Options, Planted, reserve, segments, supply};
 use crate::env::{Aligned, Class, Env, File as _};
 use crate::id::Lsn;
@@ -70,6 +71,7 @@ struct State<E: Env> {
     held: Held,
 
     pace: Pace,
+    sync_method: Choice,
     /// The open block should be written as soon as a slot is free.
     wanted: bool,
     /// The open block gathers until then.
@@ -118,6 +120,7 @@ impl<E: Env> Writer<E> {
             next: Next::new(spares, name_next + 1, reserve_len, !is_whole),
             held,
             pace: Pace::default(),
+            sync_method: Choice::default(),
             wanted: false,
             gathers_until: None,
             is_timed: false,
@@ -239,6 +242,12 @@ impl<E: Env> Writer<E> {
         state.held.len(state.layout.appended())
     }
 
+    /// Whether writes are followed by a sync, because those that sync themselves are held up
+    /// ([`super::sync_method`]).
+    pub fn is_held_up(&self) -> bool {
+        self.state.borrow().sync_method.kept() == SyncMethod::Fdatasync
+    }
+
     /// Bytes of a segment.
     pub fn segment_len(&self) -> u64 {
         self.state.borrow().options.segment_len
@@ -342,14 +351,21 @@ impl<E: Env> State<E> {
     }
 
     /// A write ended. Whether there is news for the loop.
-    fn end(&mut self, number: u64, result: Result<(), Error>, now: Duration) -> bool {
+    fn end(
+        &mut self,
+        (number, method): (u64, SyncMethod),
+        result: Result<(), Error>,
+        now: Duration,
+    ) -> bool {
         if let Err(error) = result
             && !self.options.has(Planted::IgnoreFailedSync)
         {
             self.fail(error);
         }
         let before = self.in_flight.durable();
-        self.pace.ended(self.in_flight.end(number, now));
+        let took = self.in_flight.end(number, now);
+        self.pace.ended(took);
+        self.sync_method.ended(method, took, now);
         self.in_flight.durable() > before || self.failure.is_some()
     }
 
@@ -398,11 +414,18 @@ fn pump<E: Env>(env: &E, shared: &Shared<E>) {
     let mut state = shared.borrow_mut();
     while let Some((number, submission)) = state.submit(env) {
         let Submission { file, seq, buf, len, offset, .. } = submission;
-        let write = file.write_at(buf, len, offset, true);
+        let method = state.sync_method.method(env.now());
+        let write = file.write_at(buf, len, offset, method == SyncMethod::Dsync);
+        let is_synced_after =
+            method == SyncMethod::Fdatasync && !state.options.has(Planted::ForgetSync);
         let (task_env, task_shared) = (env.clone(), Rc::clone(shared));
         env.spawn(Class::Foreground, async move {
-            let (result, buf) = write.await;
-            on_written(&task_env, &task_shared, (seq, offset, len, number), result, buf);
+            let (mut result, buf) = write.await;
+            if is_synced_after && result.is_ok() {
+                result = file.sync().await.and(result);
+            }
+            let place = (seq, offset, len);
+            on_written(&task_env, &task_shared, place, (number, method), result, buf);
         });
     }
     if let Some(until) = state.gathers_until.take()
@@ -424,7 +447,8 @@ async fn gather<E: Env>(env: E, shared: Shared<E>, until: Duration) {
 fn on_written<E: Env>(
     env: &E,
     shared: &Shared<E>,
-    (seq, offset, len, number): (u64, u64, usize, u64),
+    (seq, offset, len): (u64, u64, usize),
+    write: (u64, SyncMethod),
     result: std::io::Result<usize>,
     buf: Aligned,
 ) {
@@ -437,7 +461,7 @@ fn on_written<E: Env>(
             tail::written(&path, offset, len, result)
         }
     };
-    let news = state.end(number, result, env.now());
+    let news = state.end(write, result, env.now());
     state.wake_closer();
     drop(state);
     pump(env, shared);
