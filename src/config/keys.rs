@@ -388,7 +388,7 @@ pub static KEYS: [Key; 35] = [
     Key {
         name: "wal-size-max",
         value_name: "SIZE",
-        help: "Log of a core that may not be in tables yet: half of it is usual, at all of it \
+        help: "Log of a core that may not be in tables yet: three quarters are usual, at all of it \
                writes wait [default: 256MiB]",
         secret: false,
         set: |config, value| {

@@ -20,10 +20,10 @@ use crate::id::Timestamp;
 use crate::lsm::memtable::Kind;
 use crate::lsm::rows::Rows;
 
-/// A slice of a flush looks at so many keys at most: some 50 us.
+/// A slice of a flush looks at so many keys at most, times its size: some 50 us.
 const SLICE_KEYS_MAX: usize = 512;
 
-/// A slice ends when it has taken so many bytes.
+/// A slice ends when it has taken so many bytes, times its size.
 const SLICE_LEN_MAX: usize = 32 << 10;
 
 /// How far the tables of a partition go.
@@ -156,11 +156,16 @@ impl Partition {
         flush.generation != self.tables_generation
     }
 
-    /// Takes the next slice. True: that was the last.
+    /// Takes the next slice, of `size` times the usual. True: that was the last.
     ///
     /// # Errors
     /// [`Overtaken`]: give the flush up.
-    pub fn take_slice(&mut self, flush: &mut Flush, rows: &mut Rows) -> Result<bool, Overtaken> {
+    pub fn take_slice(
+        &mut self,
+        flush: &mut Flush,
+        rows: &mut Rows,
+        size: usize,
+    ) -> Result<bool, Overtaken> {
         if flush.generation != self.generation {
             return Err(Overtaken);
         }
@@ -181,7 +186,7 @@ impl Partition {
                 stale.push(key.to_vec());
             }
             seen += 1;
-            if seen >= SLICE_KEYS_MAX || rows.byte_len() >= SLICE_LEN_MAX {
+            if seen >= size * SLICE_KEYS_MAX || rows.byte_len() >= size * SLICE_LEN_MAX {
                 flush.from.clear();
                 flush.from.extend_from_slice(key);
                 flush.from.push(0);

@@ -287,7 +287,7 @@ fn what_was_read_in_another_epoch_does_not_come_in() {
         scene.seal();
         scene.commit_one().await;
         let mut flush = scene.partition.begin_flush().expect("no clear is on its way");
-        assert_eq!(scene.partition.take_slice(&mut flush, &mut rows), Ok(true));
+        assert_eq!(scene.partition.take_slice(&mut flush, &mut rows, 1), Ok(true));
         assert_eq!(scene.partition.let_go(100).0, 0, "no table has it yet");
         scene.partition.end_flush(&flush);
         while scene.partition.let_go(100).0 == 0 {}

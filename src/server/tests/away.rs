@@ -11,7 +11,7 @@ use crate::sim::Faults;
 const KEYS: usize = 400;
 
 fn shape() -> Shape {
-    let (rows_len_max, log_len_max) = (Some(1 << 10), 32 << 10);
+    let (rows_len_max, log_len_max) = (Some(1 << 10), 16 << 10);
     Shape { shards: 2, partitions: 2, rows_len_max, log_len_max, ..Shape::default() }
 }
 

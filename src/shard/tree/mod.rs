@@ -1,7 +1,7 @@
 //! The tables of a shard: what becomes of its partitions' rows, so that the log may end.
 //!
 //! The log is one for all partitions, and a segment of it may go when no partition needs it any
-//! more. So when the log has grown to half of what it may have, the partition that needs the oldest
+//! more. So when the log has grown to most of what it may have, the partition that needs the oldest
 //! part of it is flushed: what it has that no table has is written to a new one, the manifest says
 //! so, and the log is released up to what the others need. One flush at a time, a slice per turn:
 //! work that is in proportion to what was written, spread evenly.
@@ -27,6 +27,7 @@ mod belt;
 mod checkpoint;
 mod compact;
 mod copy;
+mod due;
 mod flush;
 mod incoming;
 mod install;
@@ -83,7 +84,7 @@ pub struct Options {
     /// Whose they are.
     pub log: LogId,
     /// Bytes of log from which writes have to wait until some of it is released; flushes begin at
-    /// half of it.
+    /// three quarters of it.
     pub log_len_max: u64,
     /// Bytes of memory that rows may take; flushes begin when a quarter of it was logged. None:
     /// all rows stay in memory, and are loaded at the start.
@@ -93,8 +94,8 @@ pub struct Options {
 impl Options {
     /// Bytes of log from which flushes begin.
     fn flush_from(&self) -> u64 {
-        let half = self.log_len_max / 2;
-        self.rows_len_max.map_or(half, |rows| half.min(FLUSH_LEN_MIN.max(rows / 4))).max(1)
+        let most = self.log_len_max / 4 * 3;
+        self.rows_len_max.map_or(most, |rows| most.min(FLUSH_LEN_MIN.max(rows / 4))).max(1)
     }
 
     /// Whether the rows of tables of so many bytes are loaded at the start.
@@ -243,8 +244,10 @@ pub struct Tree<E: Env> {
     has_failed: bool,
     /// Because the disk is full.
     has_no_room: bool,
-    /// When the last flush began, and how long the last one took that ended.
+    /// When the last flush began, where the log ended then, and how long the last one took that
+    /// ended.
     began_at: Duration,
+    began_from: Lsn,
     took: Duration,
     /// Steps of flushes.
     moves: u64,
@@ -287,6 +290,7 @@ impl<E: Env> Tree<E> {
             has_failed: false,
             has_no_room: false,
             began_at: Duration::ZERO,
+            began_from: Lsn(0),
             took: Duration::ZERO,
             moves: 0,
         })
@@ -417,7 +421,7 @@ impl<E: Env> Tree<E> {
         let (place, oldest) = self.oldest(ground);
         self.needed_from = oldest;
         let since = self.env.now();
-        let begin_at = Lsn(oldest.0 + self.flush_from(ground, since));
+        let begin_at = due::begin_at(&self.marks, oldest, self.flush_from(ground, since));
         let place = place.filter(|_| ground.log.appended() >= begin_at);
         let flushing = match (self.wanted_place(ground.partitions), place) {
             // What is not committed may wait for the very replica that the checkpoint is for: it
@@ -437,7 +441,8 @@ impl<E: Env> Tree<E> {
             }
         };
         self.flushing = Some(flushing);
-        (self.began_at, self.moves) = (since, self.moves + 1);
+        (self.began_at, self.began_from) = (since, ground.log.appended());
+        self.moves += 1;
         self.env.notify();
     }
 

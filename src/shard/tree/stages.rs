@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::flush::{self, Shared};
-use super::{COMMITS_MAX, Change, Error, Ground, RETRY_DELAY, Tree};
+use super::{COMMITS_MAX, Change, Error, Ground, RETRY_DELAY, Tree, due};
 use crate::env::{Class, Env};
 use crate::id::Lsn;
 use crate::lsm::manifest::{Keys, PartitionState, ShardState};
@@ -133,8 +133,10 @@ impl<E: Env> Tree<E> {
     ) -> Option<Stage> {
         self.look_for_end(&shared)?;
         let Some(mut rows) = shared.room() else { return Some(Stage::Taking(flush, shared)) };
-        let Ok(is_last) = ground.partitions[place as usize].take_slice(&mut flush, &mut rows)
-        else {
+        let since = ground.log.appended().0 - self.began_from.0;
+        let size = due::slices(since, self.options.flush_from(), self.marks.len());
+        let partition = &mut ground.partitions[place as usize];
+        let Ok(is_last) = partition.take_slice(&mut flush, &mut rows, size) else {
             shared.give_up();
             return None;
         };

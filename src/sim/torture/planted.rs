@@ -60,7 +60,7 @@ fn commands_that_miss_what_is_proposed_are_seen() {
 
 #[test]
 fn a_transaction_in_several_entries_is_seen() {
-    in_shard(Planted::SplitTransaction, 90);
+    in_shard(Planted::SplitTransaction, 55);
 }
 
 #[test]
