@@ -210,3 +210,38 @@ fn a_loop_gathers_while_all_slots_are_taken() {
 
     assert_eq!(blocks, 4, "three at once, and the rest together");
 }
+
+#[test]
+fn writes_that_are_held_up_are_synced_apart_while_they_are() {
+    let sim = Sim::new(7);
+    let node = sim.node(NODE);
+    let latency = |held_up_ns| DiskLatency {
+        read_ns: 1..=9,
+        write_ns: 50_000..=60_000,
+        sync_ns: 50_000..=60_000,
+        held_up_ns,
+    };
+    node.set_latency(latency(4_000_000));
+    let env = node.env(ShardId(0));
+    let seen = sim.run_on(&env, async move |env| {
+        let options = Options { segment_len: 1 << 20, ..options() };
+        let (_, mut writer) = open(&env, &options).await;
+        let mut seen = vec![writer.is_held_up()];
+        for held_up_ns in [4_000_000, 0] {
+            node.set_latency(latency(held_up_ns));
+            let end = env.now() + Duration::from_secs(20);
+            let mut index = 0;
+            while env.now() < end {
+                let lsn = writer.append(Owned::numbered(index, 100).record());
+                writer.flush(Flush::Now);
+                until_durable(&env, &writer, lsn).await;
+                env.sleep(Duration::from_millis(10)).await;
+                index += 1;
+            }
+            seen.push(writer.is_held_up());
+        }
+        seen
+    });
+
+    assert_eq!(seen, [false, true, false]);
+}
