@@ -8,10 +8,11 @@
 //! timed: now and then [`TRIAL_LEN`] writes are made in the other way, and the way is changed if
 //! they end clearly sooner.
 //!
-//! Why not always apart, with builds that do nothing else: SETs per second of 1, 8 and 50 clients, and of 50 with 16 each on their
-//! way: 0.85 to 0.93, 0.90 to 1.04, 1.04 to 1.15, 0.86 to 0.90 times as many, at 1.3, 1.3, 1.0, 1.1
-//! times the CPU; with a busy loop on the core of the interrupts 15, 2.0, 1.05 times as many
-//! (2-core VM, virtio disk, one interrupt). What would change it: workers that are not bound.
+//! Why not always apart: with builds that do nothing else, 1, 8 and 50 clients, and 50 with 16 SETs
+//! each on their way, did 0.85 to 0.93, 0.90 to 1.04, 1.04 to 1.15, 0.86 to 0.90 times as many a
+//! second, at 1.3, 1.3, 1.0, 1.1 times the CPU; with a busy loop on the core of the interrupts 15,
+//! 2.0, 1.05 times as many (2-core VM, virtio disk, one interrupt). What would change it: workers
+//! that are not bound.
 
 use std::time::Duration;
 

@@ -6,9 +6,9 @@
 //!
 //! Why: 50 clients with 64 SETs each on their way log 140 MB/s in turns of 0.6 ms. With one slice a
 //! turn a flush took twice as long as it had, and the log was full for 5 to 150 ms three times a
-//! second. Now the slowest of 3 M SETs takes 19 ms where it took 67, p99 is 7.6 ms where it was 9.5,
-//! at 0.93 of the throughput, since waiting for a full log had made flushes fewer (medians of seven
-//! in turn, `tools/bench --case memory-set-p64 --scale 0.5 --against`: bench-results/flood.jsonl).
+//! second. Now the slowest of 3 M SETs takes 19 ms where it took 67, p99 is 7.6 ms where it was
+//! 9.5, at 0.93 of the throughput, since waiting for a full log had made flushes fewer (medians of
+//! seven in turn, `tools/bench --case memory-set-p64 --scale 0.5 --against`).
 
 use crate::id::Lsn;
 
