@@ -197,7 +197,7 @@ impl Config {
             log_level: "info".to_owned(),
             log_format: LogFormat::Human,
             wal_segment_size: 64 << 20,
-            wal_size_max: 256 << 20,
+            wal_size_max: 512 << 20,
             max_clients: 10_000,
             notify_keyspace_events: Classes::default(),
             latency_monitor_threshold: 0,
