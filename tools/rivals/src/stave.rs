@@ -14,6 +14,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use stavekv::ack::Ack;
 use stavekv::cluster::SlotMap;
 use stavekv::command::{self, Spec};
 use stavekv::env::uring::{self, Features, UringEnv};
@@ -24,7 +25,7 @@ use stavekv::lsm::key;
 use stavekv::metrics::ShardStats;
 use stavekv::partition::Waiter;
 use stavekv::protocol::resp::{Args, Proto, Reply, Span};
-use stavekv::shard::{self, Ack, Shard, Target, Wait};
+use stavekv::shard::{self, Shard, Target, Wait};
 use stavekv::wal;
 
 use crate::report::Figures;
@@ -35,7 +36,7 @@ use crate::workload::{Draw, KEY_LEN, Kind, MIXED_RATE, Run, VALUE_LEN, name_of};
 const SLICE: Duration = Duration::from_micros(250);
 const TICK: Duration = Duration::from_millis(100);
 /// As the default of `wal-size-max`.
-const LOG_LEN_MAX: u64 = 256 << 20;
+const LOG_LEN_MAX: u64 = 512 << 20;
 /// Writes of a client that does not wait for the disk.
 const BATCH: u32 = 64;
 /// The writer beside the reads: not tallied.
@@ -94,8 +95,9 @@ fn options(run: &Run) -> shard::Options {
     shard::Options {
         node: NodeId(1),
         shard,
+        members: None,
         map: SlotMap::new(1, PARTITIONS_PER_CORE.into()),
-        ack: if run.workload.is_synced() { Ack::Quorum } else { Ack::Relaxed },
+        ack: ack(run),
         memory_max: run.memory as usize,
         log: wal::Options::new(run.dir.join("shard-00/wal"), log_id, shard),
         tree: shard::TreeOptions {
@@ -106,6 +108,10 @@ fn options(run: &Run) -> shard::Options {
         },
         planted: None,
     }
+}
+
+fn ack(run: &Run) -> Ack {
+    if run.workload.is_synced() { Ack::Quorum } else { Ack::Relaxed }
 }
 
 /// What a client asks for, looked up as far as its key goes.
@@ -396,12 +402,14 @@ impl Load {
         match evaluated.hold {
             // Nobody asks when the writes beside the reads are done.
             _ if client == BESIDE && is_write => {}
-            Some(entry) if !self.shard.wait(place, entry, Waiter(u64::from(client))) => {
-                self.under_way += 1;
-            }
+            Some(entry) if self.must_wait((place, entry), client) => self.under_way += 1,
             _ => self.answered.push(client),
         }
         Ok(())
+    }
+
+    fn must_wait(&mut self, of: (u32, u64), client: u32) -> bool {
+        self.shard.wait(of, ack(&self.run), Waiter(u64::from(client))).is_some()
     }
 
     fn end_turn(&mut self) -> Result<()> {
