@@ -187,6 +187,7 @@ impl File for UringFile {
         let operation = self.submit(Some(buf), |fd, address| {
             opcode::Read::new(fd, address, len as u32).offset(offset).build()
         });
+        self.reactor.ring.borrow_mut().note_read();
         async move {
             let (result, buf) = operation.await;
             (result, buf.expect("a read keeps its buffer"))
