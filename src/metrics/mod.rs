@@ -133,7 +133,7 @@ stats! {
     rows_fetched,
     /// Rows that left memory because it was short; tables have them.
     rows_evicted,
-    /// Writes that waited for room in memory.
+    /// Writes that waited for room in memory, or in the log.
     writes_slowed,
     /// Gauge: bytes of memory that open tables take: filters and indexes.
     table_memory_bytes,

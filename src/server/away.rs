@@ -1,5 +1,6 @@
 //! Commands on keys that are not in memory: they wait until what the tables have of them is there.
-//! And commands that write when memory is short: they wait for room, by the same road.
+//! And commands that write when memory is short, or the log is behind: they wait for room, by the
+//! same road.
 //!
 //! A command is looked at when all is known that decides where it runs, and before anything of it
 //! is done: whoever has to wait becomes a job, as a long command does, so that what its connection
@@ -162,10 +163,7 @@ impl<E: Env> Server<E> {
         if !self.shard.may_wait() {
             return true;
         }
-        let wait = Wait::default();
-        if job.has_room {
-            wait.note_room();
-        }
+        let wait = Wait::with(job.given);
         let is_known = match (&job.spec.run, &job.transaction) {
             (Run::Transaction(_), Some(transaction)) => {
                 let transaction = std::sync::Arc::clone(transaction);
@@ -179,7 +177,7 @@ impl<E: Env> Server<E> {
             }
             _ => true,
         };
-        job.has_room = wait.has_room();
+        job.given = wait.given();
         if !is_known {
             job.wait = Some(wait);
         }

@@ -26,7 +26,7 @@ use crate::id::ShardId;
 use crate::lsm::key;
 use crate::mvcc::BlobRef;
 use crate::protocol::resp::{Args, ArgsBuf, Proto};
-use crate::shard::{Caller, Scope, Transaction, Wait};
+use crate::shard::{Caller, Rooms, Scope, Transaction, Wait};
 
 /// Log bytes in flight from which on no more of a large value is appended: others go first.
 pub(super) const BLOB_BACKLOG_MAX: usize = 2 << 20;
@@ -66,8 +66,8 @@ pub struct Job {
     sweep: Option<Sweep>,
     /// Until its next keys are in memory, and there is room.
     pub wait: Option<Wait>,
-    /// It was given the room that it needs.
-    pub has_room: bool,
+    /// The room that it was given.
+    pub given: Rooms,
     /// How old what it is answered may be, if it may be old.
     pub stale_max: Option<Duration>,
 }
@@ -144,7 +144,7 @@ impl Job {
             scope: Scope::ALL,
             sweep: None,
             wait: None,
-            has_room: false,
+            given: Rooms::default(),
             stale_max: None,
         }
     }
@@ -290,7 +290,7 @@ impl<E: Env> Server<E> {
         let args = held.args();
         self.shard.set_caller(job.caller);
         if let Some(wait) = job.wait.take() {
-            job.has_room |= wait.has_room();
+            job.given = wait.given();
             if let Some(error) = wait.error() {
                 self.fail_job(job, &error);
                 return true;

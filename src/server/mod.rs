@@ -4,9 +4,9 @@
 //! ([`round`]) until the time slice is used, work on long commands ([`job`]), end the shard's turn
 //! (one log write), and send each connection what may leave ([`output`]).
 //!
-//! Bounds: a connection whose replies are not read stops being served and then being read; a shard
-//! whose log is behind stops serving; received bytes that can not be served wait in the
-//! connection's stash, which the pause of reading bounds.
+//! Bounds: a connection whose replies are not read stops being served and then being read; where
+//! the log is behind, writes wait, and what their connections send after them; received bytes that
+//! can not be served wait in the connection's stash, which the pause of reading bounds.
 //!
 //! Not here: what a command does ([`crate::command`]), where data is ([`crate::shard`]). Start and
 //! end of the whole node: [`start()`].
@@ -304,10 +304,8 @@ impl<E: Env> Server<E> {
         }
         self.charge_committed(now);
         let end = now + SLICE;
-        while now < end
-            && !self.shard.is_backlogged()
-            && (self.run_round() | self.run_typed_round())
-        {
+        while now < end && (self.run_round() | self.run_typed_round()) {
+            self.shard.look_at_log();
             now = self.env.now();
             self.ledger.end_round(now, self.shard.stats());
         }
@@ -330,8 +328,7 @@ impl<E: Env> Server<E> {
         self.pull_all();
         self.send_to_peers();
         let full = self.mailbox.deliver();
-        // What waits for the log is woken by it.
-        if full || (!self.shard.is_backlogged() && (progressed || self.has_received())) {
+        if full || progressed || self.has_received() {
             self.env.notify();
         }
     }

@@ -53,7 +53,7 @@ pub use listing::{Listed, Listing};
 pub use membership::{Denied, Granted};
 pub use once::Told;
 pub use open::{Error, Options, Progress, open};
-pub use seek::Wait;
+pub use seek::{Rooms, Wait};
 pub use ship::Shipment;
 pub use together::{Holds, Spread};
 pub use tracked::Client;
@@ -64,6 +64,7 @@ pub use tree::{
 };
 pub use typed::{ConditionFailed, Written};
 
+mod backlog;
 mod behind;
 mod changes;
 mod closed;
@@ -87,9 +88,6 @@ mod tracked;
 mod transaction;
 mod tree;
 mod typed;
-
-/// The shard takes no new requests while this much of its log is not durable, bytes.
-pub const BACKLOG_MAX: usize = 16 << 20;
 
 /// Keys that one round of active expiry deletes in a partition.
 const EXPIRE_MAX: usize = 64;
@@ -190,6 +188,7 @@ pub struct Shard<E: Env> {
     failed: Option<String>,
     memory_used: usize,
     room: room::Room,
+    backlog: backlog::Backlog,
     /// Some rows are in tables alone.
     is_partial: bool,
     seeker: seek::Seeker,
@@ -243,6 +242,7 @@ impl<E: Env> Shard<E> {
     pub fn begin_turn(&mut self) {
         self.now_ms = self.env.unix_ms();
         self.look_at_standings();
+        self.look_at_log();
     }
 
     /// Wall time of this turn, unix milliseconds.
@@ -250,21 +250,9 @@ impl<E: Env> Shard<E> {
         self.now_ms
     }
 
-    /// Whether so much of the log is not durable that new requests have to wait.
-    pub fn is_backlogged(&self) -> bool {
-        // A log that failed never catches up; what is committed can still be read.
-        self.failed.is_none()
-            && (self.log.backlog_len() > BACKLOG_MAX || self.tree.is_behind(self.log.appended()))
-    }
-
     /// Whether the memory budget is used up, as of the last [`Shard::account`].
     pub fn is_short_of_memory(&self) -> bool {
         self.memory_used > self.memory_max
-    }
-
-    /// Bytes appended to the log and not yet durable.
-    pub fn backlog_len(&self) -> usize {
-        self.log.backlog_len()
     }
 
     /// Whether the log can not grow since the disk is full: no segment can be made, or no table of

@@ -110,13 +110,11 @@ pub async fn open<E: Env>(
         wal::replay(&env, &log, on_record, on_bytes).await?
     };
     let Replay { recoveries, failed, blob_last, .. } = replay;
-    if let Some(error) = failed {
-        return Err(error);
-    }
+    failed.map_or(Ok(()), Err)?;
     let partitions = finish(&env, &options, recoveries);
     let log = Writer::open(&env, &options.log, ended).await?;
-    let ids = partitions.iter().map(|partition| partition.id()).collect();
     let rows_max = options.tree.rows_len_max.map(|len| len as usize);
+    let ids = partitions.iter().map(|partition| partition.id()).collect();
     let tree = Tree::open(&env, options.tree, loaded, ids).await?;
     let mut shard = Shard {
         env: env.clone(),
@@ -129,6 +127,7 @@ pub async fn open<E: Env>(
         log,
         tree,
         in_log: Default::default(),
+        backlog: Default::default(),
         touched: Vec::new(),
         slowness: Default::default(),
         sending: Default::default(),

@@ -262,7 +262,8 @@ impl Room {
         {
             if wait.is_wanted() {
                 self.intake.take(len);
-                wait.grant();
+                wait.give(|room| &mut room.memory);
+                wait.end(None);
             }
         }
         self.waits.len() < before
@@ -287,13 +288,18 @@ impl<E: Env> Shard<E> {
     /// ([`Shard::seek`]), or for room ([`Shard::seek_room`]).
     #[inline]
     pub fn may_wait(&self) -> bool {
-        self.is_partial() || self.room.is_short()
+        self.is_partial() || self.room.is_short() || self.backlog.holds()
     }
 
-    /// Whether a command whose arguments have `len` bytes has the room in memory that it needs, or
-    /// needs none. If not, `wait` ends when it may be asked again, with the same.
+    /// Whether a command whose arguments have `len` bytes has the room in memory and log that it
+    /// needs, or needs none. If not, `wait` ends when it may be asked again, with one that was
+    /// given the same.
     pub fn seek_room(&mut self, spec: &Spec, len: usize, wait: &Wait) -> bool {
-        if !self.room.is_short() || !spec.flags.has(Flags::DENYOOM) || wait.has_room() {
+        self.seek_log(spec, len, wait) && self.seek_memory(spec, len, wait)
+    }
+
+    fn seek_memory(&mut self, spec: &Spec, len: usize, wait: &Wait) -> bool {
+        if !self.room.is_short() || !spec.flags.has(Flags::DENYOOM) || wait.given().memory {
             return true;
         }
         if self.admit(spec).is_err() {
@@ -302,10 +308,10 @@ impl<E: Env> Shard<E> {
         }
         if self.room.waits.is_empty() && self.room.intake.has_credit() {
             self.room.intake.take(len);
-            wait.note_room();
+            wait.give(|room| &mut room.memory);
             return true;
         }
-        if wait.begin_for_room() {
+        if wait.begin_for(|room| &mut room.memory) {
             self.room.waits.push_back((wait.clone(), len));
             self.stats.writes_slowed.add(1);
             self.env.notify();

@@ -34,9 +34,18 @@ pub struct Wait(Rc<Waiting>);
 #[derive(Debug, Default)]
 struct Waiting {
     left: Cell<usize>,
-    asks_room: Cell<bool>,
-    has_room: Cell<bool>,
+    asked: Cell<Rooms>,
+    given: Cell<Rooms>,
     failed: RefCell<Option<String>>,
+}
+
+/// What a write needs room in.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rooms {
+    /// For the rows.
+    pub memory: bool,
+    /// For the entry.
+    pub log: bool,
 }
 
 impl Wait {
@@ -50,14 +59,16 @@ impl Wait {
         self.0.failed.borrow().clone()
     }
 
-    /// Whether it was given the room in memory that it needs: it need not ask for that again.
-    pub fn has_room(&self) -> bool {
-        self.0.has_room.get()
+    /// The room that it was given: it need not ask for that again.
+    pub fn given(&self) -> Rooms {
+        self.0.given.get()
     }
 
-    /// What this wait was given needs not be asked for again.
-    pub fn note_room(&self) {
-        self.0.has_room.set(true);
+    /// One that was given so much already.
+    pub fn with(given: Rooms) -> Self {
+        let wait = Self::default();
+        wait.0.given.set(given);
+        wait
     }
 
     /// Whether anybody waits.
@@ -66,18 +77,21 @@ impl Wait {
     }
 
     /// Asks for room. False: it has done so.
-    pub(super) fn begin_for_room(&self) -> bool {
-        let is_new = !self.0.asks_room.replace(true);
+    pub(super) fn begin_for(&self, which: fn(&mut Rooms) -> &mut bool) -> bool {
+        let mut asked = self.0.asked.get();
+        let is_new = !std::mem::replace(which(&mut asked), true);
+        self.0.asked.set(asked);
         if is_new {
             self.begin();
         }
         is_new
     }
 
-    /// Gives it room.
-    pub(super) fn grant(&self) {
-        self.note_room();
-        self.end(None);
+    /// It has this room from now on.
+    pub(super) fn give(&self, which: fn(&mut Rooms) -> &mut bool) {
+        let mut given = self.0.given.get();
+        *which(&mut given) = true;
+        self.0.given.set(given);
     }
 
     pub(super) fn begin(&self) {

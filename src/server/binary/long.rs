@@ -136,10 +136,10 @@ impl<E: Env> Server<E> {
         if !set.room.is_over() {
             return false;
         }
-        if set.room.has_room() || set.logged.is_some() {
+        if set.room.given().memory || set.logged.is_some() {
             return true;
         }
-        set.room = Wait::default();
+        set.room = Wait::with(set.room.given());
         self.shard.seek_room(self.binary.set, set.value.len(), &set.room)
     }
 

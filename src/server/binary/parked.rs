@@ -103,13 +103,18 @@ impl<E: Env> Server<E> {
         if !self.shard.may_wait() {
             return true;
         }
-        let key = match request {
-            Request::Write(op) if op.value.is_some() => Some(op.key),
-            Request::Batch(ops) => ops.iter().find(|op| op.value.is_some()).map(|op| op.key),
+        let op = match request {
+            Request::Write(op) => Some(*op),
+            Request::Batch(ops) => {
+                ops.iter().find(|op| op.value.is_some()).or_else(|| ops.iter().next())
+            }
             _ => None,
         };
-        let is_here = key.is_some_and(|key| self.shard_of_key(key) == self.shard.id());
-        !is_here || self.shard.seek_room(self.binary.set, len, wait)
+        let Some(op) = op.filter(|op| self.shard_of_key(op.key) == self.shard.id()) else {
+            return true;
+        };
+        let spec = if op.value.is_some() { self.binary.set } else { self.binary.delete };
+        self.shard.seek_room(spec, len, wait)
     }
 
     /// Has a key fetched, if it is of this shard and not in memory. True: it need not be.
@@ -166,10 +171,7 @@ impl<E: Env> Server<E> {
             self.fail(asker, Failure::new(Code::Internal, &error));
             return true;
         }
-        let before = std::mem::take(wait);
-        if before.has_room() {
-            wait.note_room();
-        }
+        *wait = Wait::with(wait.given());
         let request = match Request::decode(asker.header.opcode, body) {
             Ok(request) => request,
             Err(code) => {

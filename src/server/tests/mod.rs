@@ -6,6 +6,7 @@
 use crate::sim::torture::{house, talk};
 
 mod away;
+mod backlog;
 mod caches;
 mod channels;
 mod clones;

@@ -19,9 +19,10 @@ const READY: u8 = 1;
 const MEASURED: u8 = 2;
 const STOPPED: u8 = 3;
 
-/// How long the disk must have been left alone for an engine to be settled, and how long at most
+/// How long the disk must have been left alone for an engine to be settled (Stave looks every ten
+/// seconds whether something is left to be merged while nothing is flushed), and how long at most
 /// is waited for that.
-const QUIET: Duration = Duration::from_secs(3);
+const QUIET: Duration = Duration::from_secs(12);
 const SETTLE_MAX: Duration = Duration::from_secs(300);
 
 /// Where a run is.
