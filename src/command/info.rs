@@ -172,6 +172,8 @@ fn stats(s: &mut Section<'_>) {
     s.line("instantaneous_ops_per_sec", s.counters.shards.commands_per_s);
     s.line("total_net_input_bytes", s.counters.shards.received_bytes);
     s.line("total_net_output_bytes", s.counters.shards.sent_bytes);
+    s.line("total_reads_processed", s.counters.shards.receives);
+    s.line("total_writes_processed", s.counters.shards.sends);
     let kib = |bytes: u64| format!("{:.2}", bytes as f64 / 1024.0);
     s.line("instantaneous_input_kbps", kib(s.counters.shards.received_per_s));
     s.line("instantaneous_output_kbps", kib(s.counters.shards.sent_per_s));

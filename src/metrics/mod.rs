@@ -97,8 +97,12 @@ stats! {
     errors,
     /// Bytes received from clients.
     received_bytes,
+    /// Pieces in which they came.
+    receives,
     /// Bytes sent to clients.
     sent_bytes,
+    /// Pieces in which they went.
+    sends,
     /// Gauge: bytes received from clients in the last whole second.
     received_per_s,
     /// Gauge: bytes sent to clients in the last whole second.
@@ -219,7 +223,9 @@ impl ShardStats {
             &self.commands,
             &self.errors,
             &self.received_bytes,
+            &self.receives,
             &self.sent_bytes,
+            &self.sends,
             &self.keyspace_hits,
             &self.keyspace_misses,
             &self.expired_keys,

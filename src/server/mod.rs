@@ -413,6 +413,7 @@ impl<E: Env> Server<E> {
             Event::Ended { conn } if self.is_peer(conn) => self.on_peer_ended(conn),
             Event::Received { conn, chunk } => {
                 self.shard.stats().received_bytes.add(chunk.len() as u64);
+                self.shard.stats().receives.add(1);
                 let (draining, now_ms) = (self.draining, self.shard.now_ms());
                 let Some(open) = self.conn(conn) else { return };
                 if open.is_deaf() || draining {
@@ -613,6 +614,7 @@ impl<E: Env> Server<E> {
             conn.in_flight = self.piece.len();
             conn.session.active_ms = shard.now_ms();
             shard.stats().sent_bytes.add(self.piece.len() as u64);
+            shard.stats().sends.add(1);
             match self.env.send(conn.id, &mut self.piece) {
                 Sent::Done => {
                     let piece = std::mem::take(&mut self.piece);

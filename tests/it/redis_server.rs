@@ -45,6 +45,11 @@ impl RedisServer {
         None
     }
 
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// A connection.
     pub fn client(&self) -> Client {
         Client::connect(self.port)

@@ -16,6 +16,11 @@ pub fn run_at(program: &str, script: &str, part: &str, ports: impl Iterator<Item
     let script = format!("{}/tests/it/{script}", env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new(program);
     command.args([&script, part]).args(ports.map(|port| port.to_string()));
+    judge(program, command)
+}
+
+/// As [`run`], with a command that is ready.
+pub fn judge(program: &str, mut command: Command) -> bool {
     let Ok(output) = command.output() else {
         println!("SKIPPED: {program} does not run; tools/test installs it");
         return false;
