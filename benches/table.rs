@@ -1,6 +1,6 @@
 //! What tables cost: writing, reading in order, merging, single keys, the filter.
 //!
-//! `cargo bench --bench table -- [none|lz4] ROWS`: keys of 16 bytes (22 encoded) of 1,024 slots,
+//! `cargo bench --bench table -- [none|lz4|zstd] ROWS`: keys of 16 bytes (22 encoded), 1,024 slots,
 //! values of 100 bytes, half of them random. Files go to the directory of `TABLE_BENCH_DIR`, else
 //! to the system's for what is temporary. One core, direct I/O. `cpu` is processor time of the
 //! thread; `result` is a hash of all that was read: it depends on ROWS alone.
@@ -259,8 +259,10 @@ fn main() {
     let keys = sorted_keys(count);
     let dir = std::env::var_os("TABLE_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
     let dir = dir.join(format!("stave-table-bench-{}", std::process::id()));
-    for (name, compression) in [("none", Compression::None), ("lz4", Compression::Lz4)] {
-        if args.iter().any(|arg| ["none", "lz4"].contains(&arg.as_str()) && arg != name) {
+    let all = [Compression::None, Compression::Lz4, Compression::Zstd];
+    let names = ["none", "lz4", "zstd"];
+    for (name, compression) in names.into_iter().zip(all) {
+        if args.iter().any(|arg| names.contains(&arg.as_str()) && arg != name) {
             continue;
         }
         println!("compression {name}, {count} rows");

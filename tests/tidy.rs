@@ -78,12 +78,13 @@ const IMPURE: [&str; 13] = [
 ];
 
 /// Crates that belong to one room; elsewhere its own types stand for them.
-const ROOMS: [(&str, &[&str]); 15] = [
+const ROOMS: [(&str, &[&str]); 16] = [
     ("io_uring", &["env"]),
     ("glommio", &["env"]),
     // The memtable asks for huge pages: a hint that changes no result.
     ("libc", &["env", "lsm::memtable::chunk"]),
     ("socket2", &["env"]),
+    ("zstd_safe", &["lsm::block"]),
     ("raft", &["consensus"]),
     ("protobuf", &["consensus"]),
     ("slog", &["consensus"]),

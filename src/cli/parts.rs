@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::limits::SECTOR_LEN;
 use crate::lsm::block::{
-    Footer, HEADER_LEN, Handle, Malformed, PART_LEN_MAX, Part, PartKind, fold, part_len,
+    Footer, HEADER_LEN, Handle, Malformed, PART_LEN_MAX, Part, PartKind, Unpacker, fold, part_len,
 };
 use crate::lsm::table::Error;
 
@@ -151,7 +151,7 @@ impl Parts {
         let opened = Part::open(claimed.kind, self.footer.seed(), offset, &bytes);
         let (part, checksum) = opened.map_err(wrong)?;
         let mut raw = Vec::new();
-        part.decompress(&bytes, &mut raw).map_err(wrong)?;
+        part.decompress(&bytes, &mut raw, &mut Unpacker::default()).map_err(wrong)?;
         Ok(Piece { part, handle: Handle { offset, len }, raw, checksum })
     }
 }

@@ -89,6 +89,7 @@ fn options(plan: &Plan) -> server::Options {
         slow_len_max: config.slowlog_max_len,
         segment_len: config.wal_segment_size,
         log_len_max: config.wal_size_max,
+        compression: config.compression,
         rows_len_max: (config.engine == Engine::Lsm).then_some(memory_max),
         identity: who(plan),
         config: parameters(config),

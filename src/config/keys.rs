@@ -10,6 +10,7 @@ use crate::command::notify::Classes;
 use crate::command::slowlog;
 use crate::eviction::Eviction;
 use crate::limits::SECTOR_LEN;
+use crate::lsm::table::Compression;
 
 /// A setting.
 pub struct Key {
@@ -49,7 +50,7 @@ const SEEDS: &str = "HOST:PORT, or a service's name such as _stave._tcp.example.
 const SWITCH: &str = "true or false";
 
 /// Every setting there is, in the order of the help.
-pub static KEYS: [Key; 35] = [
+pub static KEYS: [Key; 36] = [
     Key {
         name: "data-dir",
         value_name: "DIR",
@@ -389,13 +390,37 @@ pub static KEYS: [Key; 35] = [
         name: "wal-size-max",
         value_name: "SIZE",
         help: "Log of a core that may not be in tables yet: three quarters are usual, at all of it \
-               writes wait [default: 256MiB]",
+               writes wait [default: 512MiB]",
         secret: false,
         set: |config, value| {
             let size = parse_size(value).filter(|size| (1 << 20..=1 << 40).contains(size));
             put(&mut config.wal_size_max, size, "a size of 1MiB to 1024GiB")
         },
         show: |config| Some(show_bytes(config.wal_size_max)),
+    },
+    Key {
+        name: "compression",
+        value_name: "HOW",
+        help: "How new SSTables store values below 16 KiB: none, lz4, or zstd (Zstandard at the \
+               bottom level, LZ4 above). It saves disk and costs CPU; tables that are there stay \
+               as they are until they are compacted [default: none]",
+        secret: false,
+        set: |config, value| {
+            let compression = match value {
+                "none" => Some(Compression::None),
+                "lz4" => Some(Compression::Lz4),
+                "zstd" => Some(Compression::Zstd),
+                _ => None,
+            };
+            put(&mut config.compression, compression, "none, lz4 or zstd")
+        },
+        show: |config| {
+            Some(quote(match config.compression {
+                Compression::None => "none",
+                Compression::Lz4 => "lz4",
+                Compression::Zstd => "zstd",
+            }))
+        },
     },
     Key {
         name: "max-clients",

@@ -24,6 +24,7 @@ use crate::command::notify::Classes;
 use crate::env::machine::Machine;
 use crate::eviction::Eviction;
 use crate::limits::SLOT_COUNT;
+use crate::lsm::table::Compression;
 
 mod keys;
 mod text;
@@ -150,6 +151,8 @@ pub struct Config {
     pub wal_segment_size: u64,
     /// Bytes of a shard's log that is not in tables from which writes wait.
     pub wal_size_max: u64,
+    /// How new tables store rows.
+    pub compression: Compression,
     /// Connections of this node, all cores together.
     pub max_clients: u32,
     /// Which changes of keys are told to subscribers.
@@ -198,6 +201,7 @@ impl Config {
             log_format: LogFormat::Human,
             wal_segment_size: 64 << 20,
             wal_size_max: 512 << 20,
+            compression: Compression::None,
             max_clients: 10_000,
             notify_keyspace_events: Classes::default(),
             latency_monitor_threshold: 0,

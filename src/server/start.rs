@@ -28,6 +28,7 @@ use crate::env::uring::{self, Features, Start};
 use crate::env::{Env, Wake, os};
 use crate::eviction::Eviction;
 use crate::id::{NodeId, ShardId, Slot};
+use crate::lsm::table::Compression;
 use crate::metrics::ShardStats;
 use crate::shard::mailbox::{self, Mailbox};
 use crate::shard::{self, Progress, Shard};
@@ -82,6 +83,8 @@ pub struct Options {
     pub segment_len: u64,
     /// Bytes of a shard's log that is not in tables: writes wait from here on.
     pub log_len_max: u64,
+    /// How new tables store rows.
+    pub compression: Compression,
     /// Rows that are in tables leave memory when more bytes than this are used; none: never.
     pub rows_len_max: Option<usize>,
     /// Who we are, but for ports and shard.
@@ -488,6 +491,7 @@ pub(crate) fn opening(id: ShardId, options: &Options) -> shard::Options {
             dir: tree_dir(&options.data_dir, id),
             log: wal::LogId { directory: options.log_id, shard: id },
             log_len_max: options.log_len_max,
+            compression: options.compression,
             rows_len_max: options.rows_len_max.map(|len| (len / shards) as u64),
         },
         planted: None,

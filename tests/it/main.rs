@@ -17,6 +17,7 @@ mod client;
 mod clients;
 mod cluster;
 mod cluster_slots;
+mod compression;
 mod conformance;
 mod crash;
 mod doctor;

@@ -155,6 +155,12 @@ impl Server {
         self.wait();
     }
 
+    /// As [`Server::restart`], with other flags.
+    pub fn restart_with(&mut self, flags: &[&str]) {
+        self.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        self.restart();
+    }
+
     /// kill -9.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use super::compression::Compression;
 use super::index::Handle;
-use super::part::{BODY_LEN_MAX, Compression, PART_LEN_MAX, part_len};
+use super::part::{BODY_LEN_MAX, PART_LEN_MAX, part_len};
 use super::{ROW_KEY_LEN_MAX, Row, VERSION, Value, u32_at, u64_at};
 use crate::id::{ShardId, Timestamp};
 use crate::limits::SECTOR_LEN;

@@ -11,7 +11,7 @@
 //! part    := checksum:u64 kind:u8 compression:u8 zero:u16 body_len:u32 raw_len:u32 count:u32
 //!            | body[body_len] | zero to the end of the sector                            <= 1 MiB
 //! kind    := 1 rows, 2 leaf, 3 top, 4 filter, 5 chunk, 6 bounds
-//! compression := 0 none, 1 LZ4 block, 2 reserved (Zstandard)
+//! compression := 0 none, 1 LZ4 block, 2 Zstandard frame
 //!
 //! What rows, a leaf and the top hold once decompressed, raw_len bytes:
 //! entries := entry* restart:u32[n] n:u32      restarts: where entries with a whole key begin
@@ -54,18 +54,18 @@
 //!
 //! Not here: reading and writing files ([`super::table`]); which table holds what.
 
+mod compression;
 mod entries;
 mod footer;
 mod index;
 mod part;
 mod row;
 
+pub use compression::{Compression, Packer, Unpacker};
 pub use entries::{Builder, Cursor, Found, Lone, entry_at, find};
 pub use footer::{BadFooter, Footer, Meta, Origin, Run, Statistics, fold, seal_footer, seed_of};
 pub use index::{Handle, separator};
-pub use part::{
-    BODY_LEN_MAX, Compression, HEADER_LEN, PART_LEN_MAX, Part, PartKind, part_len, seal,
-};
+pub use part::{BODY_LEN_MAX, HEADER_LEN, PART_LEN_MAX, Part, PartKind, part_len, seal};
 pub use row::{Head, Large, Row, Sought, Value, find_row};
 
 pub use super::memtable::Kind;

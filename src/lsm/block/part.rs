@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::compression::{Compression, Unpacker};
 use super::footer::Run;
 use super::index::Handle;
 use super::{Malformed, malformed, u32_at, u64_at};
@@ -59,23 +60,6 @@ impl PartKind {
             Self::Chunk => "chunk of a value",
             Self::Bounds => "bounds",
         }
-    }
-}
-
-/// How rows and leaves are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Compression {
-    /// As they are.
-    #[default]
-    None = 0,
-    /// LZ4, block format; parts that it makes no smaller by a sector are stored as they are.
-    Lz4 = 1,
-}
-
-impl Compression {
-    pub(super) fn of(byte: u8) -> Option<Self> {
-        [Self::None, Self::Lz4].into_iter().find(|compression| *compression as u8 == byte)
     }
 }
 
@@ -189,17 +173,15 @@ impl Part {
     ///
     /// # Errors
     /// It can not be decompressed, though its checksum is right.
-    pub fn decompress(&self, bytes: &[u8], raw: &mut Vec<u8>) -> Result<(), Malformed> {
-        let body = &bytes[self.body()];
+    pub fn decompress(
+        &self,
+        bytes: &[u8],
+        raw: &mut Vec<u8>,
+        unpacker: &mut Unpacker,
+    ) -> Result<(), Malformed> {
         raw.resize(self.raw_len, 0);
-        let len = match self.compression {
-            Compression::None => {
-                raw.copy_from_slice(body);
-                self.raw_len
-            }
-            Compression::Lz4 => lz4_flex::block::decompress_into(body, raw).unwrap_or(usize::MAX),
-        };
-        if len == self.raw_len { Ok(()) } else { malformed(self.kind.name()) }
+        let is_whole = unpacker.unpack(self.compression, &bytes[self.body()], raw);
+        if is_whole { Ok(()) } else { malformed(self.kind.name()) }
     }
 }
 
@@ -253,12 +235,12 @@ mod tests {
         let bytes = sealed(&body, 0);
         let (kind, compression, body_len) = (PartKind::Rows, Compression::Lz4, body.len());
         let part = |raw_len| Part { kind, compression, body_len, raw_len, count: 0 };
-        let mut out = Vec::new();
+        let (mut out, mut unpacker) = (Vec::new(), Unpacker::default());
 
-        assert_eq!(part(3000).decompress(&bytes, &mut out), Ok(()));
+        assert_eq!(part(3000).decompress(&bytes, &mut out, &mut unpacker), Ok(()));
         assert_eq!(out, raw);
         for wrong in [0, 2999, 3001, BODY_LEN_MAX] {
-            assert!(part(wrong).decompress(&bytes, &mut out).is_err(), "{wrong}");
+            assert!(part(wrong).decompress(&bytes, &mut out, &mut unpacker).is_err(), "{wrong}");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
 
-use super::{Aligned, Error, Handle, PartKind, ReadEnd, Table, handle_and_end, read_exact};
+use super::{Aligned, Error, Handle, PartKind, ReadEnd, Table, handle_and_end, read_exact, unpack};
 use crate::env::Env;
 use crate::limits::SECTOR_LEN;
 use crate::lsm::block::{Compression, Cursor, Head, PART_LEN_MAX, Row, entry_at};
@@ -161,7 +161,7 @@ impl<E: Env> Iter<E> {
         let (part, _) = self.table.verify(PartKind::Rows, handle, bytes)?;
         self.is_raw = part.compression != Compression::None;
         if self.is_raw {
-            self.table.wrong(handle, part.decompress(bytes, &mut self.raw))?;
+            self.table.wrong(handle, unpack(&part, bytes, &mut self.raw))?;
         } else {
             let body = part.body();
             self.body = at + body.start..at + body.end;

@@ -38,7 +38,8 @@ pub use writer::Writer;
 pub use super::block::{Compression, Large, Meta, Row, Value, hash_of};
 
 use super::block::{
-    Footer, Handle, Head, Kind, Malformed, Part, PartKind, Run, Sought, entry_at, find, find_row,
+    Footer, Handle, Head, Kind, Malformed, Part, PartKind, Run, Sought, Unpacker, entry_at, find,
+    find_row,
 };
 use super::filter::Filter;
 use crate::env::{Aligned, Env, File as _, Mode};
@@ -109,7 +110,7 @@ impl Block {
     pub fn payload(&self) -> &[u8] {
         match self.part.compression {
             Compression::None => &self.bytes[self.part.body()],
-            Compression::Lz4 => &self.raw,
+            Compression::Lz4 | Compression::Zstd => &self.raw,
         }
     }
 
@@ -117,6 +118,12 @@ impl Block {
     pub fn memory_len(&self) -> usize {
         self.bytes.len() + self.raw.capacity()
     }
+}
+
+/// Decompresses the body of a part into `raw`, with what this core keeps for that.
+fn unpack(part: &Part, bytes: &[u8], raw: &mut Vec<u8>) -> Result<(), Malformed> {
+    thread_local!(static UNPACKER: RefCell<Unpacker> = RefCell::default());
+    UNPACKER.with_borrow_mut(|unpacker| part.decompress(bytes, raw, unpacker))
 }
 
 struct Inner<E: Env> {
@@ -348,7 +355,7 @@ impl<E: Env> Table<E> {
         let (part, _) = self.verify(kind, handle, &bytes)?;
         let mut raw = Vec::new();
         if part.compression != Compression::None {
-            self.wrong(handle, part.decompress(&bytes, &mut raw))?;
+            self.wrong(handle, unpack(&part, &bytes, &mut raw))?;
         }
         Ok(Block { bytes, part, raw })
     }

@@ -14,8 +14,8 @@ use crate::env::Env;
 use crate::limits::SECTOR_LEN;
 use crate::lsm::block::{
     BODY_LEN_MAX, Builder, Compression, Footer, HEADER_LEN, Handle, Kind, LARGE_LEN_MIN, Large,
-    Meta, Part, PartKind, ROW_KEY_LEN_MAX, Row, Run, Statistics, Value, fold, hash_of, part_len,
-    seal, seed_of, separator,
+    Meta, Packer, Part, PartKind, ROW_KEY_LEN_MAX, Row, Run, Statistics, Value, fold, hash_of,
+    part_len, seal, seed_of, separator,
 };
 use crate::lsm::filter::Filter;
 
@@ -64,7 +64,7 @@ pub struct Writer<E: Env> {
     head: Vec<u8>,
     /// The body of an index entry.
     place: Vec<u8>,
-    packed: Vec<u8>,
+    packer: Packer,
 }
 
 /// Opening, and what it says of itself.
@@ -95,7 +95,7 @@ impl<E: Env> Writer<E> {
             work: 0,
             head: Vec::new(),
             place: Vec::new(),
-            packed: Vec::new(),
+            packer: Packer::new(options.compression),
         })
     }
 
@@ -230,8 +230,7 @@ impl<E: Env> Writer<E> {
     async fn close_rows(&mut self, next: &[u8]) -> Result<(), Error> {
         let count = self.rows.count();
         let raw = self.rows.finish();
-        let compression = pack(self.options.compression, raw, &mut self.packed);
-        let body = if compression == Compression::None { raw } else { &self.packed };
+        let (compression, body) = self.packer.pack(raw);
         let part = Part {
             kind: PartKind::Rows,
             compression,
@@ -381,15 +380,4 @@ impl<E: Env> Writer<E> {
 
 fn copy_from(bytes: &[u8], at: usize, body: &mut [u8]) {
     body.copy_from_slice(&bytes[at..at + body.len()]);
-}
-
-/// Compresses `raw` into `packed` if that saves a sector.
-fn pack(compression: Compression, raw: &[u8], packed: &mut Vec<u8>) -> Compression {
-    if compression == Compression::None {
-        return Compression::None;
-    }
-    packed.resize(lz4_flex::block::get_maximum_output_size(raw.len()), 0);
-    let len = lz4_flex::block::compress_into(raw, packed).expect("there is room for the worst");
-    packed.truncate(len);
-    if part_len(len) < part_len(raw.len()) { compression } else { Compression::None }
 }

@@ -18,6 +18,7 @@ use crate::id::{NodeId, PartitionId, ShardId, Slot};
 use crate::limits::LARGE_LEN_MIN;
 use crate::lsm::key::encode_data_key;
 use crate::lsm::memtable::{Kind, Memtable, Payload, Version};
+use crate::lsm::table::Compression;
 use crate::lsm::view::Found;
 use crate::partition::{Blobs, Recovery};
 use crate::sim::{Failure, Node, Plan, Rng, Sim, SimEnv, check};
@@ -46,6 +47,7 @@ fn options(node: u64, rows_len_max: Option<u64>) -> Options {
             dir: PathBuf::from(TREE),
             log: LogId { directory, shard },
             log_len_max: 1 << 30,
+            compression: Compression::None,
             rows_len_max,
         },
         members: None,

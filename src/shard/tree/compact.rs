@@ -13,7 +13,6 @@ use super::store::Store;
 use super::{Error, Options, RETRY_DELAY};
 use crate::env::{Class, Env};
 use crate::id::{PartitionId, Timestamp};
-use crate::lsm::block::Compression;
 use crate::lsm::compact::{self, TARGET_LEN, compact};
 use crate::lsm::manifest::{Edit, State, TableEntry};
 use crate::lsm::pace::{self, Pace};
@@ -240,7 +239,7 @@ impl<E: Env> Run<E> {
         let inputs = self.store.tables(numbers).iter().map(|table| table.iter(&[])).collect();
         let options = compact::Options {
             log: self.options.log,
-            compression: Compression::None,
+            compression: self.options.compression.at(self.job.is_bottom),
             // A run of level 0 is one table, since its place is told by its versions.
             target_len: if self.job.output_level == 0 { u64::MAX } else { TARGET_LEN },
             is_bottom: self.job.is_bottom,

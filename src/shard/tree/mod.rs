@@ -62,7 +62,7 @@ pub use outgoing::{Outgoing, PIECE_LEN, Piece};
 use crate::env::{Class, Env};
 use crate::id::{Lsn, PartitionId};
 use crate::lsm::manifest::{Edit, Keys, PartitionState, ShardState, State, TableEntry, file};
-use crate::lsm::table;
+use crate::lsm::table::{self, Compression};
 use crate::lsm::view::View;
 use crate::metrics::ShardStats;
 use crate::partition::{Partition, Waiter};
@@ -86,6 +86,8 @@ pub struct Options {
     /// Bytes of log from which writes have to wait until some of it is released; flushes begin at
     /// three quarters of it.
     pub log_len_max: u64,
+    /// How the rows of new tables are stored ([`Compression::at`]).
+    pub compression: Compression,
     /// Bytes of memory that rows may take; flushes begin when a quarter of it was logged. None:
     /// all rows stay in memory, and are loaded at the start.
     pub rows_len_max: Option<u64>,

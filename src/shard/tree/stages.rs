@@ -115,7 +115,7 @@ impl<E: Env> Tree<E> {
         let options = table::Options {
             log: self.options.log,
             number,
-            compression: crate::lsm::block::Compression::None,
+            compression: self.options.compression.at(false),
         };
         let task = flush::run(self.env.clone(), shared.clone(), self.store.clone(), options);
         self.env.spawn(Class::Background, task);

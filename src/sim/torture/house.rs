@@ -16,6 +16,7 @@ use crate::env::{Class, Env, Wake};
 use crate::eviction::Eviction;
 use crate::id::{NodeId, ShardId};
 use crate::limits::SECTOR_LEN;
+use crate::lsm::table::Compression;
 use crate::metrics::ShardStats;
 use crate::server::{self, Common, Node, Options, Server, Shared};
 use crate::shard::mailbox::{self, Mailbox};
@@ -63,6 +64,8 @@ pub struct Shape {
     pub segment_len: u64,
     /// Bytes of a shard's log that is not in tables: writes wait from here on.
     pub log_len_max: u64,
+    /// How new tables store rows.
+    pub compression: Compression,
     /// Bytes of rows that stay in memory although tables have them; `None`: all do.
     pub rows_len_max: Option<usize>,
     /// Which keys leave when memory is full.
@@ -94,6 +97,7 @@ impl Default for Shape {
             cluster_mode: false,
             segment_len: (wal::format::BLOCK_LEN_MAX + SECTOR_LEN) as u64,
             log_len_max: 1 << 30,
+            compression: Compression::None,
             rows_len_max: None,
             eviction: Eviction::None,
             drift_ppm: 0,
@@ -400,6 +404,7 @@ fn options(
         slow_len_max: 128,
         segment_len: shape.segment_len,
         log_len_max: shape.log_len_max,
+        compression: shape.compression,
         rows_len_max: shape.rows_len_max,
         identity: Identity {
             node_id: "f".repeat(40),

@@ -16,6 +16,7 @@ use super::house::{House, PATIENCE, Shape};
 use super::model::{Counter, Known, Register, State};
 use super::talk::{Talk, Value, encode};
 use super::{Done, Kind, Length, Violation};
+use crate::lsm::table::Compression;
 use crate::sim::{Faults, Rng, WALL_START_MS};
 
 /// Keys of each client, and counters of all.
@@ -124,6 +125,7 @@ pub fn shape(seed: u64) -> Shape {
         log_len_max: [8 << 10, 64 << 10, 1 << 30][rng.index(3)],
         // All rows stay in memory, some leave it, or all that can.
         rows_len_max: [None, Some(200 << 10), Some(1 << 10)][rng.index(3)],
+        compression: [Compression::None, Compression::Lz4, Compression::Zstd][(seed % 3) as usize],
         ..Shape::default()
     }
 }

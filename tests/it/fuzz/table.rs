@@ -6,8 +6,8 @@ use std::ops::Range;
 use stavekv::id::{ShardId, Timestamp};
 use stavekv::lsm::block::{
     BODY_LEN_MAX, Builder, Compression, Cursor, Footer, HEADER_LEN, Handle, Head, Kind, Part,
-    PartKind, Row, Run, Sought, Statistics, Value, entry_at, find, find_row, part_len, seal,
-    seal_footer,
+    PartKind, Row, Run, Sought, Statistics, Unpacker, Value, entry_at, find, find_row, part_len,
+    seal, seal_footer,
 };
 use stavekv::lsm::filter::Filter;
 use stavekv::wal::format::LogId;
@@ -56,9 +56,13 @@ fn corpus() -> Vec<Vec<u8>> {
     let mut filter_bytes = vec![0; filter.byte_len()];
     filter.read(0, &mut filter_bytes);
     let packed = lz4_of(rows);
+    let mut frame = vec![0; zstd_safe::compress_bound(rows.len())];
+    let len = zstd_safe::compress(&mut frame[..], rows, 1).expect("there is room");
+    frame.truncate(len);
     vec![
         part(PartKind::Rows, Compression::None, rows, rows.len()),
         part(PartKind::Rows, Compression::Lz4, &packed, rows.len()),
+        part(PartKind::Rows, Compression::Zstd, &frame, rows.len()),
         part(PartKind::Leaf, Compression::None, leaf, leaf.len()),
         part(PartKind::Filter, Compression::None, &filter_bytes, filter_bytes.len()),
         footer(),
@@ -123,11 +127,14 @@ fn reseal(rng: &mut Rng, input: &mut Vec<u8>) {
     let body_len = u32::from_le_bytes(input[12..16].try_into().expect("four bytes")) as usize;
     let body_len = body_len.min(input.len() - HEADER_LEN);
     let raw_len = u32::from_le_bytes(input[16..20].try_into().expect("four bytes")) as usize;
-    let is_raw = input[9] != 1;
-    let compression = if is_raw { Compression::None } else { Compression::Lz4 };
+    let compression = match input[9] {
+        1 => Compression::Lz4,
+        2 => Compression::Zstd,
+        _ => Compression::None,
+    };
     let kind = KINDS.into_iter().find(|kind| *kind as u8 == input[8]).unwrap_or(PartKind::Rows);
     input.resize(part_len(body_len), 0);
-    let raw_len = if is_raw { body_len } else { raw_len };
+    let raw_len = if compression == Compression::None { body_len } else { raw_len };
     seal(&Part { kind, compression, body_len, raw_len, count: 40 }, SEED, 0, input);
 }
 
@@ -160,11 +167,11 @@ fn try_input(input: &[u8], raw: &mut Vec<u8>, tally: &mut Tally) {
         return;
     };
     tally.opened += 1;
-    if part.decompress(input, raw).is_err() {
+    if part.decompress(input, raw, &mut Unpacker::default()).is_err() {
         tally.malformed += 1;
         return;
     }
-    tally.decompressed += u64::from(part.compression == Compression::Lz4);
+    tally.decompressed += u64::from(part.compression != Compression::None);
     match part.kind {
         PartKind::Rows | PartKind::Leaf | PartKind::Top => try_entries(raw, tally),
         _ => {
@@ -209,8 +216,8 @@ fn the_corpus_is_sound() {
 
     corpus().iter().for_each(|input| try_input(input, &mut raw, &mut tally));
 
-    assert_eq!((tally.opened, tally.footers, tally.decompressed), (4, 1, 1), "{tally:?}");
-    assert_eq!((tally.rows, tally.malformed), (80, 0), "{tally:?}");
+    assert_eq!((tally.opened, tally.footers, tally.decompressed), (5, 1, 2), "{tally:?}");
+    assert_eq!((tally.rows, tally.malformed), (120, 0), "{tally:?}");
 }
 
 #[test]

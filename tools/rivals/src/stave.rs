@@ -22,6 +22,7 @@ use stavekv::env::{Class, Env as _, os};
 use stavekv::id::{NodeId, ShardId};
 use stavekv::limits::PARTITIONS_PER_CORE;
 use stavekv::lsm::key;
+use stavekv::lsm::table::Compression;
 use stavekv::metrics::ShardStats;
 use stavekv::partition::Waiter;
 use stavekv::protocol::resp::{Args, Proto, Reply, Span};
@@ -104,6 +105,8 @@ fn options(run: &Run) -> shard::Options {
             dir: run.dir.join("shard-00/tree"),
             log: wal::LogId { directory: log_id, shard },
             log_len_max: LOG_LEN_MAX,
+            // As that of the others.
+            compression: Compression::None,
             rows_len_max: Some(run.memory),
         },
         planted: None,

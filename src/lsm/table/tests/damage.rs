@@ -29,13 +29,13 @@ fn answers(sim: &Sim, env: &SimEnv, meta: &Meta, rows: &[Owned]) -> Result<Vec<O
 
 #[test]
 fn a_flipped_bit_in_any_byte_is_found() {
-    for compression in [Compression::None, Compression::Lz4] {
+    for compression in [Compression::None, Compression::Lz4, Compression::Zstd] {
         let rows = some_of_all();
         let (sim, node, env, meta) = scene(1, Options { compression, ..options() }, &rows);
         assert_eq!(answers(&sim, &env, &meta, &rows).expect("it is sound"), rows);
         let sound = node.read_file(PATH).expect("it is there");
         // Padding too: what is covered by a checksum is covered to the last bit of the sector. A
-        // byte in three, so that it takes seconds; another third for each of the two.
+        // byte in three, so that it takes seconds; another third for each of the three.
         for offset in (compression as usize..sound.len()).step_by(3) {
             let bit = (offset / 3 % 8) as u8;
             node.flip_bit(PATH, offset as u64, bit);
