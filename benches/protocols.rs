@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo build --release --bin stave
-//! cargo bench --bench protocols -- [--runs 5] [--scale 1.0] [--out bench-results/protocols.jsonl]
+//! cargo bench --bench protocols -- [--runs 5] [--scale 1.0] [--case c50-p64] [--out FILE]
 //! ```
 //!
 //! Server on core 0, this on core 1. Both protocols take the same road through this program:
@@ -274,6 +274,7 @@ fn main() {
     }
     let (runs, scale): (usize, f64) = (setting(&args, "--runs", 5), setting(&args, "--scale", 1.0));
     let out: String = setting(&args, "--out", "bench-results/protocols.jsonl".to_owned());
+    let only: String = setting(&args, "--case", String::new());
     let mut raw = fs::File::create(&out).expect("--out can be written");
     let commit = said(&["git", "rev-parse", "--short", "HEAD"]);
     let cpu = said(&["sh", "-c", "grep -m1 'model name' /proc/cpuinfo | cut -d: -f2 | xargs"]);
@@ -289,6 +290,9 @@ fn main() {
         let requests = (requests as f64 * scale) as usize / (connections * depth);
         let requests = requests.max(1) * connections * depth;
         let case = format!("c{connections}-p{depth}");
+        if !only.is_empty() && only != case {
+            continue;
+        }
         let mut figures = [(Vec::new(), Vec::new()), (Vec::new(), Vec::new())];
         for run in 0..runs {
             for (protocol, (throughput, cpu_us)) in protocols.iter().zip(&mut figures) {

@@ -96,8 +96,11 @@ impl Opcode {
     ];
 
     /// Of its number.
+    #[inline]
     pub fn of(byte: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|opcode| *opcode as u8 == byte)
+        // Asked several times per request.
+        static BY_NUMBER: [Option<Opcode>; 256] = by_number();
+        BY_NUMBER[usize::from(byte)]
     }
 
     /// For people.
@@ -119,6 +122,15 @@ impl Opcode {
             Self::Copy => "copy",
         }
     }
+}
+
+const fn by_number() -> [Option<Opcode>; 256] {
+    let (mut table, mut at) = ([None; 256], 0);
+    while at < Opcode::ALL.len() {
+        table[Opcode::ALL[at] as usize] = Some(Opcode::ALL[at]);
+        at += 1;
+    }
+    table
 }
 
 /// A header, decoded; magic and checksums are not kept.

@@ -49,7 +49,7 @@ impl<E: Env> Server<E> {
             let asker = Asker { part, header, ..*asker };
             if *shard == self.shard.id() {
                 let request = Request::decode(Opcode::MultiGet as u8, &body).expect("ours");
-                self.serve_typed(&asker, request, &body, None);
+                self.serve_typed(&asker, &request, &body, None);
             } else {
                 self.forward_typed(*shard, &asker, &body);
             }

@@ -188,7 +188,7 @@ impl<E: Env> Server<E> {
             let is_known = server.seek_typed(&request, wait)
                 & server.seek_room_typed(&request, body.len(), wait);
             if is_known {
-                server.serve_known(asker, request, body, None);
+                server.serve_known(asker, &request, body, None);
             }
             is_known
         })

@@ -26,21 +26,21 @@ const ROUND_MAX: usize = 48;
 /// Where a body is.
 enum Body {
     /// In a source of the round.
-    In(usize, Range<usize>),
+    In { source: u32, at: u32, len: u32 },
     /// It came in pieces.
     Own(Vec<u8>),
     /// Of a long set, without its value, and that.
-    Long(Vec<u8>, Arc<Vec<u8>>),
+    Long(Box<(Vec<u8>, Arc<Vec<u8>>)>),
+    /// There is none: the stream can not be read on.
+    Broken(Box<Breach>),
 }
 
-enum What {
-    Request { header: Header, body: Body, ahead: Option<Ahead> },
-    Broken(Breach),
-}
-
+/// A request. Small, and read where it is: moving one about costs as much as its checksums.
 struct Call {
     conn: ConnId,
-    what: What,
+    header: Header,
+    body: Body,
+    ahead: Option<Ahead>,
 }
 
 /// A key looked up ahead.
@@ -48,7 +48,8 @@ struct Call {
 struct Ahead {
     place: u32,
     hash: u64,
-    key: Range<usize>,
+    /// In the round's keys.
+    key: Range<u32>,
 }
 
 /// The requests of a round and what they are made of; reused.
@@ -77,20 +78,18 @@ impl<E: Env> Server<E> {
         let mut round = std::mem::take(&mut self.binary.round);
         self.gather_frames(&mut round);
         self.look_ahead_typed(&mut round);
-        let mut calls = std::mem::take(&mut round.calls);
-        let ran = !calls.is_empty();
-        for call in calls.drain(..) {
-            match call.what {
-                What::Request { header, body, ahead } => {
-                    let spec = self.binary.counted_as(header.opcode);
-                    spec.into_iter().for_each(|spec| self.ledger.begin(spec));
-                    self.run_call(&round, call.conn, header, &body, ahead);
-                    spec.into_iter().for_each(|spec| self.ledger.end(spec));
-                }
-                What::Broken(breach) => self.refuse_typed_stream(call.conn, breach),
+        let ran = !round.calls.is_empty();
+        for call in &round.calls {
+            if let Body::Broken(breach) = &call.body {
+                self.refuse_typed_stream(call.conn, **breach);
+                continue;
             }
+            let spec = self.binary.counted_as(call.header.opcode);
+            spec.into_iter().for_each(|spec| self.ledger.begin(spec));
+            self.run_call(&round, call);
+            spec.into_iter().for_each(|spec| self.ledger.end(spec));
         }
-        round.calls = calls;
+        round.calls.clear();
         if let Some((conn, used)) = round.left.take()
             && let Some(source) = round.sources.pop()
             && let Some(open) = self.conn(conn)
@@ -136,32 +135,29 @@ impl<E: Env> Server<E> {
         // Before the handshake one frame at a time: the next may be read by other rules.
         let settled = line.is_settled(session.authenticated);
         let room = if settled { ROUND_MAX } else { round.calls.len() + 1 };
-        let (source, all) = (round.sources.len(), work.source.bytes());
+        let (source, all) = (round.sources.len() as u32, work.source.bytes());
         let mut bytes = &all[work.used..];
         while round.calls.len() < room && !line.is_full() {
-            let parsed = line.parser.next(&mut bytes, body_len_max(settled));
-            let what = match parsed {
+            let frame = match line.parser.next(&mut bytes, body_len_max(settled)) {
                 Ok(None) => break,
-                Ok(Some(frame)) => {
-                    line.begun(&frame.header);
-                    let body = match (frame.body, frame.value) {
-                        (body, Some(value)) => Body::Long(body.into_owned(), Arc::new(value)),
-                        (Cow::Owned(body), None) => Body::Own(body),
-                        (Cow::Borrowed(body), None) => {
-                            let end = all.len() - bytes.len();
-                            Body::In(source, end - body.len()..end)
-                        }
-                    };
-                    What::Request { header: frame.header, body, ahead: None }
+                Ok(Some(frame)) => frame,
+                Err(breach) => {
+                    let (header, body) = (Header::default(), Body::Broken(Box::new(breach)));
+                    round.calls.push(Call { conn: id, header, body, ahead: None });
+                    bytes = &[];
+                    break;
                 }
-                Err(breach) => What::Broken(breach),
             };
-            let broken = matches!(what, What::Broken(_));
-            round.calls.push(Call { conn: id, what });
-            if broken {
-                bytes = &[];
-                break;
-            }
+            line.begun(&frame.header);
+            let body = match (frame.body, frame.value) {
+                (body, Some(value)) => Body::Long(Box::new((body.into_owned(), Arc::new(value)))),
+                (Cow::Owned(body), None) => Body::Own(body),
+                (Cow::Borrowed(body), None) => {
+                    let (at, len) = (all.len() - bytes.len() - body.len(), body.len() as u32);
+                    Body::In { source, at: at as u32, len }
+                }
+            };
+            round.calls.push(Call { conn: id, header: frame.header, body, ahead: None });
         }
         let left = bytes.len();
         if left > 0 && line.is_full() {
@@ -177,35 +173,26 @@ impl<E: Env> Server<E> {
     fn look_ahead_typed(&mut self, round: &mut Round<E::Chunk>) {
         let Round { sources, calls, keys, key: scratch, .. } = round;
         for call in calls.iter_mut() {
-            let What::Request { header, body, ahead } = &mut call.what else { continue };
-            let Some((db, name)) = key_of(header.opcode, bytes_of(sources, body)) else { continue };
+            let bytes = bytes_of(sources, &call.body);
+            let Some((db, name)) = key_of(call.header.opcode, bytes) else { continue };
             let slot = key::slot_of(name);
             let Ok(place) = self.shard.locate(slot) else { continue };
             key::encode_data_key(slot, db, name, scratch);
             let memtable = self.shard.partition(place).memtable();
             let hash = memtable.hash(scratch);
             memtable.prefetch(hash);
-            let at = keys.len();
+            let at = keys.len() as u32;
             keys.extend_from_slice(scratch);
-            *ahead = Some(Ahead { place, hash, key: at..keys.len() });
+            call.ahead = Some(Ahead { place, hash, key: at..keys.len() as u32 });
         }
-        for call in calls.iter() {
-            if let What::Request { ahead: Some(Ahead { place, hash, .. }), .. } = &call.what {
-                self.shard.partition(*place).memtable().prefetch_entry(*hash);
-            }
+        for Ahead { place, hash, .. } in calls.iter().filter_map(|call| call.ahead.as_ref()) {
+            self.shard.partition(*place).memtable().prefetch_entry(*hash);
         }
     }
 
-    fn run_call(
-        &mut self,
-        round: &Round<E::Chunk>,
-        conn: ConnId,
-        header: Header,
-        body: &Body,
-        ahead: Option<Ahead>,
-    ) {
-        let long = if let Body::Long(_, value) = body { Some(Arc::clone(value)) } else { None };
-        let body = bytes_of(&round.sources, body);
+    fn run_call(&mut self, round: &Round<E::Chunk>, call: &Call) {
+        let Call { conn, header, .. } = *call;
+        let body = bytes_of(&round.sources, &call.body);
         let deadline = match header.deadline_ms {
             0 => Duration::ZERO,
             ms => self.env.now() + Duration::from_millis(ms.into()),
@@ -231,16 +218,16 @@ impl<E: Env> Server<E> {
             let text = "paused (CLIENT PAUSE): try again later";
             return self.fail(&asker, Failure::new(Code::Overloaded, text));
         }
-        if let Some(value) = long {
-            return self.serve_long(&asker, body.to_vec(), value);
+        if let Body::Long(long) = &call.body {
+            return self.serve_long(&asker, body.to_vec(), Arc::clone(&long.1));
         }
-        let target = ahead.map(|ahead| {
-            let Ahead { place, hash, key } = ahead;
-            Target { place, hash, key: &round.keys[key] }
+        let target = call.ahead.as_ref().map(|Ahead { place, hash, key }| {
+            let key = &round.keys[key.start as usize..key.end as usize];
+            Target { place: *place, hash: *hash, key }
         });
-        match Request::decode(header.opcode, body) {
+        match &Request::decode(header.opcode, body) {
             Ok(request) => self.serve_typed(&asker, request, body, target),
-            Err(code) => self.fail(&asker, Failure::new(code, text_of(code))),
+            Err(code) => self.fail(&asker, Failure::new(*code, text_of(*code))),
         }
     }
 }
@@ -258,8 +245,12 @@ where
     C: std::ops::Deref<Target = [u8]>,
 {
     match body {
-        Body::In(source, range) => &sources[*source].bytes()[range.clone()],
-        Body::Own(bytes) | Body::Long(bytes, _) => bytes,
+        Body::In { source, at, len } => {
+            &sources[*source as usize].bytes()[*at as usize..][..*len as usize]
+        }
+        Body::Own(bytes) => bytes,
+        Body::Long(long) => &long.0,
+        Body::Broken(_) => &[],
     }
 }
 

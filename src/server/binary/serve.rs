@@ -30,7 +30,7 @@ impl<E: Env> Server<E> {
     pub(super) fn serve_typed(
         &mut self,
         asker: &Asker,
-        request: Request<'_>,
+        request: &Request<'_>,
         body: &[u8],
         ahead: Option<Target<'_>>,
     ) {
@@ -38,7 +38,7 @@ impl<E: Env> Server<E> {
             return;
         }
         self.lending(&asker.header, |server| {
-            if !server.parks_typed(asker, &request, body, ahead) {
+            if !server.parks_typed(asker, request, body, ahead) {
                 server.serve_known(asker, request, body, ahead);
             }
         });
@@ -75,26 +75,26 @@ impl<E: Env> Server<E> {
     pub(super) fn serve_known(
         &mut self,
         asker: &Asker,
-        request: Request<'_>,
+        request: &Request<'_>,
         body: &[u8],
         ahead: Option<Target<'_>>,
     ) {
         let scratch = &mut Vec::new();
         match request {
-            Request::Get { db, key } => match self.target(ahead, db, key, scratch) {
+            Request::Get { db, key } => match self.target(ahead, *db, key, scratch) {
                 Ok(target) => self.serve_get(asker, target),
                 Err(shard) => self.forward_typed(shard, asker, body),
             },
             Request::Write(op) => match self.target(ahead, op.db, op.key, scratch) {
-                Ok(target) => self.serve_write(asker, target, &op),
+                Ok(target) => self.serve_write(asker, target, op),
                 Err(shard) => self.forward_typed(shard, asker, body),
             },
-            Request::Batch(ops) => self.serve_batch(asker, &ops, body),
-            Request::MultiGet(keys) => self.serve_multi_get(asker, &keys, body),
-            Request::Scan(scan) => self.serve_scan(asker, &scan, body),
+            Request::Batch(ops) => self.serve_batch(asker, ops, body),
+            Request::MultiGet(keys) => self.serve_multi_get(asker, keys, body),
+            Request::Scan(scan) => self.serve_scan(asker, scan, body),
             Request::Cluster(action) => self.serve_cluster(asker, action),
-            Request::Changes(behind) => self.serve_changes(asker, &behind, body),
-            Request::Copy(page) => self.serve_copy(asker, &page, body),
+            Request::Changes(behind) => self.serve_changes(asker, behind, body),
+            Request::Copy(page) => self.serve_copy(asker, page, body),
             _ => unreachable!("the session serves what is not on keys"),
         }
     }
@@ -499,7 +499,7 @@ impl<E: Env> Server<E> {
                 continue;
             }
             match Request::decode(header.opcode, body) {
-                Ok(request) => self.serve_typed(&asker, request, body, None),
+                Ok(request) => self.serve_typed(&asker, &request, body, None),
                 Err(code) => self.fail(&asker, Failure::new(code, "it was forwarded wrongly")),
             }
         }
