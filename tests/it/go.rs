@@ -1,5 +1,5 @@
-//! go-redis: a client and a cluster client, of RESP2. `tools/test` builds its side, `go/`, with the
-//! version that the distribution has, and says in `STAVE_GO_REDIS` where it is.
+//! go-redis, and for a cluster redisc over redigo, all of RESP2. `tools/test` builds their side,
+//! `go/`, with the versions that the distribution has, and says in `STAVE_GO_REDIS` where it is.
 
 use std::process::Command;
 
@@ -24,6 +24,6 @@ fn what_it_does_with_one_node_works() {
 }
 
 #[test]
-fn its_cluster_client_finds_every_key() {
+fn a_cluster_client_finds_every_key() {
     run("cluster", &Server::start(&["--cores", "2", "--cluster-mode"]));
 }
