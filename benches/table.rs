@@ -259,10 +259,9 @@ fn main() {
     let keys = sorted_keys(count);
     let dir = std::env::var_os("TABLE_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
     let dir = dir.join(format!("stave-table-bench-{}", std::process::id()));
-    let all = [Compression::None, Compression::Lz4, Compression::Zstd];
-    let names = ["none", "lz4", "zstd"];
-    for (name, compression) in names.into_iter().zip(all) {
-        if args.iter().any(|arg| names.contains(&arg.as_str()) && arg != name) {
+    for compression in Compression::ALL {
+        let name = compression.name();
+        if args.iter().any(|arg| Compression::named(arg).is_some() && arg != name) {
             continue;
         }
         println!("compression {name}, {count} rows");

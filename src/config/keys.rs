@@ -406,21 +406,9 @@ pub static KEYS: [Key; 36] = [
                as they are until they are compacted [default: none]",
         secret: false,
         set: |config, value| {
-            let compression = match value {
-                "none" => Some(Compression::None),
-                "lz4" => Some(Compression::Lz4),
-                "zstd" => Some(Compression::Zstd),
-                _ => None,
-            };
-            put(&mut config.compression, compression, "none, lz4 or zstd")
+            put(&mut config.compression, Compression::named(value), "none, lz4 or zstd")
         },
-        show: |config| {
-            Some(quote(match config.compression {
-                Compression::None => "none",
-                Compression::Lz4 => "lz4",
-                Compression::Zstd => "zstd",
-            }))
-        },
+        show: |config| Some(quote(config.compression.name())),
     },
     Key {
         name: "max-clients",

@@ -110,7 +110,7 @@ impl Reader<'_, '_> {
             shard: footer.log.shard.0,
             log_id: format!("{:032x}", footer.log.directory),
             bytes: footer.file_len,
-            compression: format!("{:?}", footer.compression).to_lowercase(),
+            compression: footer.compression.name().to_owned(),
             format: VERSION,
         });
         self.printer.line(&Line::Rows {

@@ -25,9 +25,25 @@ pub enum Compression {
 }
 
 impl Compression {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::None, Self::Lz4, Self::Zstd];
+
+    /// What it is called, in settings too.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    /// Of its name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|compression| compression.name() == name)
+    }
+
     pub(super) fn of(byte: u8) -> Option<Self> {
-        let all = [Self::None, Self::Lz4, Self::Zstd];
-        all.into_iter().find(|compression| *compression as u8 == byte)
+        Self::ALL.into_iter().find(|compression| *compression as u8 == byte)
     }
 
     /// What new tables get where this is what was asked for: what is rewritten often is not given
@@ -135,7 +151,7 @@ mod tests {
         let random: Vec<u8> = (0..8_000_u64)
             .map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u8 ^ (n >> 3) as u8)
             .collect();
-        for compression in [Compression::None, Compression::Lz4, Compression::Zstd] {
+        for compression in Compression::ALL {
             for raw in [&b"short"[..], &random] {
                 let mut packer = Packer::new(compression);
                 let (how, stored) = packer.pack(raw);

@@ -29,7 +29,7 @@ fn answers(sim: &Sim, env: &SimEnv, meta: &Meta, rows: &[Owned]) -> Result<Vec<O
 
 #[test]
 fn a_flipped_bit_in_any_byte_is_found() {
-    for compression in [Compression::None, Compression::Lz4, Compression::Zstd] {
+    for compression in Compression::ALL {
         let rows = some_of_all();
         let (sim, node, env, meta) = scene(1, Options { compression, ..options() }, &rows);
         assert_eq!(answers(&sim, &env, &meta, &rows).expect("it is sound"), rows);

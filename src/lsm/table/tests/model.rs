@@ -100,7 +100,7 @@ fn check_meta(meta: &Meta, rows: &[Owned]) {
 /// Enough for several leaves, pieces and buffers.
 #[test]
 fn a_long_table_is_read_from_start_and_middle() {
-    for compression in [Compression::None, Compression::Lz4, Compression::Zstd] {
+    for compression in Compression::ALL {
         let rows = many(40_000, 100);
         let (sim, _, env, meta) = scene(1, Options { compression, ..options() }, &rows);
         sim.run_on(&env, async move |env| {
