@@ -38,6 +38,7 @@ impl Campaign {
             partitions: rng.between(1, 3) as u32,
             log_len_max: [8 << 10, 64 << 10][rng.index(2)],
             rows_len_max: [None, Some(1 << 10)][rng.index(2)],
+            compression: run::compression(seed),
             ..Shape::default()
         };
         match self {

@@ -125,9 +125,14 @@ pub fn shape(seed: u64) -> Shape {
         log_len_max: [8 << 10, 64 << 10, 1 << 30][rng.index(3)],
         // All rows stay in memory, some leave it, or all that can.
         rows_len_max: [None, Some(200 << 10), Some(1 << 10)][rng.index(3)],
-        compression: [Compression::None, Compression::Lz4, Compression::Zstd][(seed % 3) as usize],
+        compression: compression(seed),
         ..Shape::default()
     }
+}
+
+/// Of the tables of a seed's nodes.
+pub(super) fn compression(seed: u64) -> Compression {
+    Compression::ALL[(seed % 3) as usize]
 }
 
 pub(super) fn key(register: usize) -> String {
