@@ -15,7 +15,7 @@ use crate::server::{Server, dies_with_us, has};
 
 const PROGRAM: &str = "prometheus-redis-exporter";
 
-/// What only Redis has, as beginnings of names.
+/// What only Redis tells, as beginnings of names.
 const OTHERS_ONLY: &[&str] = &[
     // jemalloc, its defragmentation, and memory told in other parts than ours.
     "redis_allocator_",
@@ -42,6 +42,7 @@ const OTHERS_ONLY: &[&str] = &[
     "redis_migrate_cached_sockets_total",
     "redis_dump_payload_sanitizations",
     "redis_unexpected_error_replies",
+    // Not counted here.
     "redis_tracking_total_items",
     "redis_tracking_total_prefixes",
 ];
