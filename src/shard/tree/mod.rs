@@ -246,6 +246,8 @@ pub struct Tree<E: Env> {
     has_failed: bool,
     /// Because the disk is full.
     has_no_room: bool,
+    /// The log had no room at the end of the last turn.
+    was_log_full: bool,
     /// When the last flush began, where the log ended then, and how long the last one took that
     /// ended.
     began_at: Duration,
@@ -291,6 +293,7 @@ impl<E: Env> Tree<E> {
             retry_at: Duration::ZERO,
             has_failed: false,
             has_no_room: false,
+            was_log_full: false,
             began_at: Duration::ZERO,
             began_from: Lsn(0),
             took: Duration::ZERO,
@@ -337,6 +340,7 @@ impl<E: Env> Tree<E> {
         // Also while flushes fail: writes are refused then, and the log stays as long as it is.
         let is_longest = self.is_at_its_longest(appended);
         self.tend_installs(&mut ground);
+        self.look_for_room(ground.log.is_disk_full());
         let is_short = ground.is_short || ground.log.is_disk_full();
         let is_due = appended >= self.due_at || is_longest || is_short;
         match self.flushing.take() {
@@ -352,6 +356,21 @@ impl<E: Env> Tree<E> {
                 self.count(ground.stats);
             }
             self.compaction.begin(ground.log.is_disk_full());
+        }
+    }
+
+    /// Where there is room for the log again, what failed for want of room is tried at once, and
+    /// writes may wait for it: until its time comes the log could get as long as it may be, and
+    /// writes that had just been taken again would be refused once more.
+    fn look_for_room(&mut self, is_log_full: bool) {
+        let was_full = std::mem::replace(&mut self.was_log_full, is_log_full);
+        if !was_full || is_log_full {
+            return;
+        }
+        self.store.look_again();
+        if self.has_no_room {
+            (self.has_failed, self.has_no_room) = (false, false);
+            self.retry_at = Duration::ZERO;
         }
     }
 

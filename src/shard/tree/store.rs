@@ -26,6 +26,9 @@ use crate::lsm::table::{self, Table};
 use crate::lsm::view::View;
 use crate::wal::LogId;
 
+/// Between two looks whether a refused edit is to be tried again.
+const LOOK_DELAY: Duration = Duration::from_millis(20);
+
 struct Inside<E: Env> {
     env: E,
     dir: PathBuf,
@@ -250,7 +253,7 @@ impl<E: Env> Store<E> {
             if error.is_some() {
                 // Writes that wait for a flush are refused while none can end.
                 env.notify();
-                env.sleep(RETRY_DELAY).await;
+                self.until_retry(&env).await;
             }
         }
         {
@@ -258,6 +261,23 @@ impl<E: Env> Store<E> {
             (inside.is_refused, inside.lacks_room) = (false, false);
         }
         tracing::info!(dir = %dir.display(), "the manifest is whole again, in a new file");
+    }
+
+    /// Until an edit that was refused is tried again: a while, or until [`Store::look_again`].
+    async fn until_retry(&self, env: &E) {
+        let until = env.now() + RETRY_DELAY;
+        while self.is_refused() && env.now() < until {
+            env.sleep(LOOK_DELAY).await;
+        }
+    }
+
+    /// There is room again: what was refused for want of it is tried soon, and counts as not
+    /// refused until then.
+    pub fn look_again(&self) {
+        let inside = &mut *self.0.borrow_mut();
+        if inside.lacks_room {
+            (inside.is_refused, inside.lacks_room) = (false, false);
+        }
     }
 
     /// The manifest, if no edit is being written: none is before [`Store::put_back`].

@@ -14,6 +14,9 @@ const LOG_DIR: &str = "/data/shard-00/wal";
 /// How long a node with room may take to keep some for a start.
 const RESERVE_MAX: Duration = Duration::from_secs(5);
 
+/// Commands after which others take the room that there is.
+const TAKEN_EVERY: u64 = 5_000;
+
 /// Commands until a full disk must have refused one.
 const STEPS_MAX: u64 = 20_000;
 
@@ -88,12 +91,16 @@ fn boot(trace: &mut Trace) -> Result<(), Violation> {
     trace.settle()
 }
 
-/// Writes until the disk has refused some.
+/// Writes until the disk has refused some. What is written may fit for ever, since it replaces
+/// what was there: others take what room there is, now and then.
 fn fill(trace: &mut Trace) -> Result<(), Violation> {
     let (mut refused, mut steps) = (0, 0);
     while refused < 3 {
         refused += u64::from(trace.step()? == End::Refused);
         steps += 1;
+        if steps % TAKEN_EVERY == 0 {
+            trace.house.node.set_capacity(trace.house.node.disk_used());
+        }
         if steps > STEPS_MAX {
             return Err(trace.violation(Kind::Wrong, "the disk is full and takes all"));
         }

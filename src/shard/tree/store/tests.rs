@@ -101,6 +101,24 @@ fn a_disk_that_takes_no_manifest_is_tried_until_it_does_and_nothing_piles_up() {
 }
 
 #[test]
+fn where_there_is_room_again_a_refused_edit_is_tried_soon() {
+    for (failure, is_tried) in [(Failure::NoSpace, true), (Failure::Eio, false)] {
+        let sim = Sim::new(9);
+        let Scene { node, store, is_done, .. } =
+            committing(&sim, |_| Plan::Files(".manifest", failure));
+        sim.run_for(RETRY_DELAY / 2);
+        assert!(store.is_refused());
+        node.set_plan(None);
+
+        store.look_again();
+        assert_eq!(store.is_refused(), !is_tried, "{failure:?}");
+        sim.run_for(RETRY_DELAY / 4);
+
+        assert_eq!(is_done.get(), is_tried, "{failure:?}: room says nothing of a broken disk");
+    }
+}
+
+#[test]
 fn edits_that_wait_for_one_that_is_refused_follow_it() {
     let sim = Sim::new(8);
     let Scene { node, env, store, is_done } =
