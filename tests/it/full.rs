@@ -14,7 +14,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::client::{Client, Reply, encode};
-use crate::server::{Server, dies_with_us, has};
+use crate::server::{Server, dies_with_us, has, skipped};
 
 const DISK_MIB: u64 = 160;
 const FLAGS: [&str; 4] = ["--wal-segment-size", "8MiB", "--wal-size-max", "32MiB"];
@@ -62,7 +62,7 @@ impl SmallDisk {
             }
             let _ = holder.wait();
         }
-        println!("SKIPPED: no small file system can be mounted here");
+        skipped("no small file system can be mounted here");
         None
     }
 

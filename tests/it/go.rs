@@ -4,11 +4,11 @@
 use std::process::Command;
 
 use crate::scripts;
-use crate::server::Server;
+use crate::server::{Server, skipped};
 
 fn run(part: &str, server: &Server) {
     let Some(program) = std::env::var_os("STAVE_GO_REDIS") else {
-        return println!("SKIPPED: go-redis is not built; tools/test builds it");
+        return skipped("go-redis is not built; tools/test builds it");
     };
     let mut command = Command::new(program);
     let ports = [server.port].into_iter().chain(server.shard_ports.iter().copied());

@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use crate::server::{Server, told};
+use crate::server::{Server, skipped, told};
 
 /// Runs a part of a script of this directory; loud if it can not be run, and then false.
 pub fn run(program: &str, script: &str, part: &str, server: &Server) -> bool {
@@ -22,13 +22,13 @@ pub fn run_at(program: &str, script: &str, part: &str, ports: impl Iterator<Item
 /// As [`run`], with a command that is ready.
 pub fn judge(program: &str, mut command: Command) -> bool {
     let Ok(output) = command.output() else {
-        println!("SKIPPED: {program} does not run; tools/test installs it");
+        skipped(&format!("{program} does not run; tools/test installs it"));
         return false;
     };
     match told(output) {
         (Some(0), _) => true,
         (Some(77), said) => {
-            println!("SKIPPED: no client for {program}; tools/test: {said}");
+            skipped(&format!("no client for {program}; tools/test installs it: {}", said.trim()));
             false
         }
         (_, said) => panic!("{said}"),

@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -241,7 +241,17 @@ pub fn has(program: &str) -> bool {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&paths).any(|path| path.join(program).is_file());
     if !found {
-        println!("SKIPPED: {program} is not installed; tools/test installs it");
+        skipped(&format!("{program} is not installed; tools/test installs it"));
     }
     found
+}
+
+/// Says that a test was not run and why: here, and in the file that `tools/test` shows at its end,
+/// since what a test prints that did not fail is seen by nobody.
+pub fn skipped(why: &str) {
+    println!("SKIPPED: {why}");
+    let Some(path) = std::env::var_os("STAVE_SKIPPED") else { return };
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+    let line = format!("{why}\n");
+    file.and_then(|mut file| file.write_all(line.as_bytes())).expect("the file of what is skipped");
 }
