@@ -192,6 +192,8 @@ impl Keyed {
     pub fn evaluate<'a>(&self, input: &Input<'a>, reply: &mut Reply<'_>) -> (Effect<'a>, u64) {
         match self {
             Keyed::One(run) | Keyed::Each(run) => match run(input, reply) {
+                // Apart: moving an effect on waits for what was just written of it.
+                Ok(Effect::None) => (Effect::None, 0),
                 Ok(effect) => (effect, 0),
                 Err(error) => {
                     reply.error(&error.to_string());

@@ -371,19 +371,25 @@ impl Partition {
     }
 
     /// The newest version of a key, and the entry a reply that tells of it has to wait for.
+    #[inline(always)] // As `Memtable::get`.
     pub fn find(&self, hash: u64, key: &[u8]) -> (Option<Version<'_>>, Option<u64>) {
-        let newest = match self.planted {
-            Some(Planted::DropOverlay) => self.memtable.get_at(hash, key, self.committed.timestamp),
-            _ => self.memtable.get(hash, key),
-        };
-        match newest {
-            Some(version) => {
-                let hold = (version.timestamp > self.committed.timestamp)
-                    .then(|| self.entry_of(version.timestamp));
-                (Some(version).filter(|version| version.kind == Kind::Put), hold)
-            }
-            None => (None, self.retired.back().map(|retired| retired.index)),
+        if self.has(Planted::DropOverlay) {
+            let version = self.memtable.get_at(hash, key, self.committed.timestamp);
+            return (version.filter(|version| version.kind == Kind::Put), None);
         }
+        let mut found = (self.memtable.get(hash, key), None);
+        match &found.0 {
+            Some(version) => {
+                if version.timestamp > self.committed.timestamp {
+                    found.1 = Some(self.entry_of(version.timestamp));
+                }
+                if version.kind != Kind::Put {
+                    found.0 = None;
+                }
+            }
+            None => found.1 = self.retired.back().map(|retired| retired.index),
+        }
+        found
     }
 
     /// The entry that carries an uncommitted version.

@@ -188,13 +188,16 @@ impl Memtable {
     }
 
     /// The newest version of `key`, tombstones included, committed or not.
-    #[inline]
+    ///
+    /// Inlined into whoever asks: a version is many words, and is passed on through memory else,
+    /// where each hand waits for what the one before has just written.
+    #[inline(always)]
     pub fn get(&self, hash: u64, key: &[u8]) -> Option<Version<'_>> {
         let (_, node) = self.index.find(hash, key, &self.store)?;
-        match node.link() {
-            Ref::NONE => self.store.version_in(node),
-            newest => self.store.version(newest),
-        }
+        self.store.version_in(match node.link() {
+            Ref::NONE => node,
+            newest => self.store.block(newest),
+        })
     }
 
     /// The newest version of `key` that is not newer than `at`.

@@ -343,7 +343,7 @@ impl Store {
     }
 
     /// As [`Store::version`], of a block that was looked up.
-    #[inline]
+    #[inline(always)] // As `Memtable::get`.
     pub fn version_in<'a>(&'a self, block: Block<'a>) -> Option<Version<'a>> {
         let word = block.word();
         let kind = match word.state() {

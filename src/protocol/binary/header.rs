@@ -177,16 +177,22 @@ impl Header {
 
     /// Writes a header.
     pub fn encode(&self, bytes: &mut [u8; HEADER_LEN]) {
-        bytes[MAGIC_AT].copy_from_slice(&MAGIC);
-        bytes[VERSION_AT] = self.version;
-        bytes[OPCODE] = self.opcode;
-        bytes[FLAGS].copy_from_slice(&self.flags.to_le_bytes());
-        bytes[REQUEST_ID].copy_from_slice(&self.request_id.to_le_bytes());
-        bytes[DEADLINE_MS].copy_from_slice(&self.deadline_ms.to_le_bytes());
-        bytes[BODY_LEN].copy_from_slice(&self.body_len.to_le_bytes());
-        bytes[BODY_CHECK].copy_from_slice(&self.body_check.to_le_bytes());
-        let check = checksum(&bytes[..HEADER_CHECK.start]);
-        bytes[HEADER_CHECK].copy_from_slice(&check.to_le_bytes());
+        let [magic, version, opcode, flags] = [
+            u32::from_le_bytes(MAGIC).into(),
+            u64::from(self.version) << 32,
+            u64::from(self.opcode) << 40,
+            u64::from(self.flags) << 48,
+        ];
+        let mut words = [
+            magic | version | opcode | flags,
+            self.request_id,
+            u64::from(self.deadline_ms) | u64::from(self.body_len) << 32,
+            self.body_check.into(),
+        ];
+        words[3] |= u64::from(checksum_of_header(&words)) << 32;
+        for (bytes, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
+            *bytes = word.to_le_bytes();
+        }
     }
 
     /// What the answer waits for, if the request says so.
@@ -215,6 +221,36 @@ fn u32_at(bytes: &[u8; HEADER_LEN], at: Range<usize>) -> u32 {
 
 fn checksum(bytes: &[u8]) -> u32 {
     xxh3_64(bytes) as u32
+}
+
+/// [`checksum`] of the first 28 bytes of a header, given as words: XXH3's rule for 17 to 32 bytes
+/// (its specification, section "Medium inputs" of short ones), seed 0.
+///
+/// Why not the library's: it reads what was just written in pieces that are not those that were
+/// written, and the core waits until they are in its cache: 16 ns for a header, and 5 so.
+fn checksum_of_header(words: &[u64; 4]) -> u32 {
+    /// The first words of the default secret.
+    const SECRET: [u64; 4] = [
+        0xBE4B_A423_396C_FEB8,
+        0x1CAD_21F7_2C81_017C,
+        0xDB97_9083_E96D_D4DE,
+        0x1F67_B3B7_A4A4_4072,
+    ];
+    const PRIME64_1: u64 = 0x9E37_79B1_85EB_CA87;
+    const PRIME_MX1: u64 = 0x1656_6791_9E37_79F9;
+    let folded = |left: u64, right: u64| {
+        let product = u128::from(left) * u128::from(right);
+        product as u64 ^ (product >> 64) as u64
+    };
+    let [first, second, third, fourth] = *words;
+    // Its last 16 bytes overlap its first.
+    let last = [second >> 32 | third << 32, third >> 32 | fourth << 32];
+    let sum = (HEADER_CHECK.start as u64)
+        .wrapping_mul(PRIME64_1)
+        .wrapping_add(folded(first ^ SECRET[0], second ^ SECRET[1]))
+        .wrapping_add(folded(last[0] ^ SECRET[2], last[1] ^ SECRET[3]));
+    let mixed = (sum ^ sum >> 37).wrapping_mul(PRIME_MX1);
+    (mixed ^ mixed >> 32) as u32
 }
 
 /// The checksum of a body that comes, or is read, piece by piece.

@@ -88,6 +88,7 @@ impl Parser {
         self.header.is_some() || !self.partial.is_empty()
     }
 
+    #[cold]
     fn gather<'a>(
         &mut self,
         bytes: &mut &'a [u8],

@@ -110,6 +110,20 @@ fn parsed(stream: &[u8], piece_len: usize) -> (Vec<(Header, Vec<u8>)>, Option<Br
 
 proptest! {
     #[test]
+    fn a_headers_checksum_is_that_of_its_bytes(
+        (version, opcode, flags) in any::<(u8, u8, u16)>(),
+        (request_id, deadline_ms, body_len, body_check) in any::<(u64, u32, u32, u32)>(),
+    ) {
+        let header =
+            Header { version, opcode, flags, request_id, deadline_ms, body_len, body_check };
+        let mut bytes = [0; HEADER_LEN];
+        header.encode(&mut bytes);
+        let check = xxhash_rust::xxh3::xxh3_64(&bytes[..28]) as u32;
+        prop_assert_eq!(&bytes[28..], &check.to_le_bytes());
+        prop_assert_eq!(Header::decode(&bytes), Ok(header));
+    }
+
+    #[test]
     fn requests_survive_the_round_trip_however_cut(
         made in prop::collection::vec((made(), any::<(u64, u32)>()), 1..8),
         piece_len in 1..200usize,
